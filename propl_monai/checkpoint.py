@@ -1,0 +1,186 @@
+"""Weights and resume state on disk: whole or not at all, checked before they are used, never unpickled."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, Mapping
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+import propl_monai
+from propl_monai.errors import ProPLError
+from propl_monai.files import TEMPORARY_PREFIX, write_atomically
+from propl_monai.network import ProPL
+from propl_monai.text import PromptBank
+
+WEIGHTS = "model.safetensors"
+FLAT_WEIGHTS = "model.pt"  # the name that MONAI's tools expect
+STATE = "checkpoint_last.pt"
+HEADER = "propl"
+
+
+def architecture(network: ProPL) -> dict[str, Any]:
+    """What a state dict must fit: encoder, prompt mode and padding, (L, E), and the tasks of the prompt bank."""
+    prompts = network.prompts
+    return {
+        "encoder": network.encoder.name,
+        "prompt_mode": prompts.mode if prompts else None,
+        "prompt_padding": prompts.padding if prompts else None,
+        "text_shape": list(network.text_shape),
+        "tasks": prompts.bank.task_names if prompts else [],
+    }
+
+
+def save_weights(network: ProPL, folder: Path | str, about: Mapping[str, Any]) -> None:
+    """Write `model.safetensors`, whose header says what it is, and `model.pt`, the same tensors as a flat state dict.
+
+    Args:
+        network: on any device.
+        folder: made if missing.
+        about: further header entries, such as preset, normalisation, spatial_size and the validation score.
+    """
+    folder = Path(folder)
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    header = {
+        "version": propl_monai.__version__,
+        "architecture": architecture(network),
+        "prompt_bank_sha256": network.prompts.bank.sha256 if network.prompts else None,
+        "decoder": network.chosen_decoder,
+        **about,
+    }
+    write_atomically(folder / WEIGHTS, save(state, {HEADER: json.dumps(header, sort_keys=True)}))
+    write_atomically(folder / FLAT_WEIGHTS, _torch_bytes(state))
+
+
+def read_header(path: Path | str) -> dict[str, Any]:
+    """The header of a safetensors weights file.
+
+    Raises:
+        ProPLError: no such file, damaged, or not ours.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as opened:
+            return json.loads((opened.metadata() or {})[HEADER])
+    except (OSError, SafetensorError) as error:
+        raise ProPLError(path, f"is no readable safetensors file ({error})", "train first, or download it again") from error
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ProPLError(path, "was not written by propl_monai", "give the model.safetensors of a training") from error
+
+
+def load_weights(network: ProPL, path: Path | str) -> dict[str, Any]:
+    """Fill the network from a safetensors file or a flat `.pt`; whatever does not fit is refused.
+
+    Returns:
+        The header; empty for a `.pt`, which has none.
+
+    Raises:
+        ProPLError: missing or damaged file, or weights of another architecture, with the differences.
+    """
+    path = Path(path)
+    header: dict[str, Any] = {}
+    if path.suffix == ".safetensors":
+        header = read_header(path)
+        _compare(path, header["architecture"], architecture(network))
+        state = load_file(str(path))
+    else:
+        state = _torch_load(path)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()[1:]
+        fact = f"does not fit the network in {len(lines)} tensors or groups of them: {'; '.join(lines[:3]).strip()[:400]}"
+        raise ProPLError(path, fact, _fitting_cure(state)) from error
+    return header
+
+
+def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
+    """The network that a safetensors file describes, with its weights, in eval mode, and the header. Runs no config."""
+    header = read_header(path)
+    wanted = header["architecture"]
+    network = ProPL(
+        wanted["encoder"],
+        prompts=None if wanted["tasks"] else False,
+        prompt_mode=wanted["prompt_mode"] or "text",
+        prompt_padding=wanted["prompt_padding"] or "zero",
+        text_shape=tuple(wanted["text_shape"]),
+    )
+    if wanted["tasks"] and list(network.text_shape) != wanted["text_shape"]:
+        network = _with_other_bank(wanted, path)
+    load_weights(network, path)
+    return network.eval(), header
+
+
+def _with_other_bank(wanted: dict[str, Any], path: Path | str) -> ProPL:
+    tensors = load_file(str(path))
+    prefix = "prompts.bank."
+    header = json.loads(bytes(tensors[prefix + "header"].tolist()).decode())
+    bank = PromptBank(
+        header["tasks"],
+        header["sentences"],
+        tensors[prefix + "embeddings"],
+        tensors[prefix + "mask"],
+        header["encoder"],
+        header["encoder_sha256"],
+    )
+    network = ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]))
+    network.attach_prompts(bank, wanted["prompt_mode"], wanted["prompt_padding"])
+    return network
+
+
+def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differing = [f"{key} {found.get(key)!r} there, {wanted[key]!r} here" for key in wanted if found.get(key) != wanted[key]]
+    if differing:
+        cure = "use the configs that these weights were trained with (for a compact model add configs/compact.json)"
+        raise ProPLError(path, "holds another network: " + "; ".join(differing), cure)
+
+
+def _fitting_cure(state: Mapping[str, Any]) -> str:
+    compact = any(name.startswith("encoder.backbone.conv_stem") for name in state)
+    return "add configs/compact.json" if compact else "use the configs that these weights were trained with"
+
+
+def save_state(path: Path | str, state: Mapping[str, Any]) -> None:
+    """Write a resume state: state dicts, and plain numbers and strings."""
+    write_atomically(Path(path), _torch_bytes(dict(state)))
+
+
+def load_state(path: Path | str) -> dict[str, Any]:
+    """Read a resume state.
+
+    Raises:
+        ProPLError: missing or damaged.
+    """
+    return _torch_load(Path(path))
+
+
+def sweep_orphans(folder: Path | str) -> int:
+    """Delete the temporary files that a killed process left in a folder; returns how many."""
+    orphans = list(Path(folder).glob(TEMPORARY_PREFIX + "*"))
+    for orphan in orphans:
+        orphan.unlink(missing_ok=True)
+    return len(orphans)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside `DistributedDataParallel`, or the module itself."""
+    return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
+
+
+def _torch_bytes(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _torch_load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ProPLError(path, "does not exist", "train first, or name the weights file of a training")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and runtime errors, by what is wrong with the file
+        raise ProPLError(path, f"cannot be read ({str(error).splitlines()[0][:160]})", "train again or download it again") from error

@@ -1,0 +1,67 @@
+"""The one exception that a user of this package is meant to read."""
+
+from __future__ import annotations
+
+import sys
+from difflib import get_close_matches
+from types import TracebackType
+from typing import Iterable
+
+EXIT_OK = 0
+EXIT_FAILURE = 1  # a fault of ours, or of the machine
+EXIT_BAD_INPUT = 2  # nothing was done, the message says why
+EXIT_PARTIAL = 3  # the rest was done, some inputs were refused
+
+
+class ProPLError(Exception):
+    """Bad input, told as *where: fact; cure*.
+
+    Args:
+        where: the file, folder, option or task at fault.
+        fact: what is wrong with it.
+        cure: what the user can do about it.
+    """
+
+    def __init__(self, where: object, fact: str, cure: str) -> None:
+        self.where, self.fact, self.cure = str(where), fact, cure
+        super().__init__(f"{self.where}: {fact}; {cure}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        # Loader workers send exceptions through pickle, which would otherwise call __init__ with one argument.
+        return type(self), (self.where, self.fact, self.cure)
+
+
+def unknown(where: object, kind: str, given: str, known: Iterable[str]) -> ProPLError:
+    """A `ProPLError` for a name that does not exist; its cure names the nearest one, or all of them."""
+    names = list(known)
+    near = get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)
+    cure = f"did you mean '{near[0]}'?" if near else "known: " + ", ".join(names)
+    return ProPLError(where, f"unknown {kind} '{given}'", cure)
+
+
+def find_cause(error: BaseException | None) -> ProPLError | None:
+    """The `ProPLError` in a chain of causes; config parser, transforms and loaders wrap what they raise."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ProPLError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def install_exit_messages() -> None:
+    """Make an uncaught `ProPLError` end the process with its message and exit code 2 instead of a traceback.
+
+    The bundle configs call this first, as `python -m monai.bundle` itself catches nothing.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        cause = find_cause(error)
+        if cause is None:
+            sys.__excepthook__(kind, error, trace)
+            return
+        print(f"error: {cause}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+    sys.excepthook = hook

@@ -1,0 +1,80 @@
+"""Evaluation: a handler that turns each predicted case into a row, and the rows into the tables of a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import pandas
+from ignite.engine import Engine, Events
+
+from propl_monai.files import write_atomically
+from propl_monai.metrics import HD95_DEFINITION, case_row
+from propl_monai.run_record import RunRecord
+from propl_monai.summary import summarise, to_csv, to_markdown
+
+logger = logging.getLogger(__name__)
+
+
+class CaseTable:
+    """Writes `cases.csv` (a row a case), `table.csv` and `table.md` (a row a task), and run.json.
+
+    Args:
+        output_dir: where to write.
+        options: settings for run.json.
+        inputs: files to hash into run.json, such as datalist and weights.
+        convention: of Dice and IoU of empty masks, see `metrics.case_row`.
+        about: facts for the table's notes, such as the decoder and the labelled fraction.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        options: Mapping[str, Any],
+        inputs: Sequence[str],
+        convention: str = "standard",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.options, self.inputs = Path(output_dir), options, inputs
+        self.convention, self.about = convention, dict(about or {})
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        self.rows = []
+        self.record = RunRecord(self.folder / "run.json", "evaluate", self.options, self.inputs)
+
+    def _add(self, engine: Engine) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            spacing = tuple(float(length) for length in item["pixel_spacing_mm"])
+            row = case_row(
+                output["pred"] > 0,  # a logit of 0 is a probability of 0.5
+                output["label"] > 0,
+                spacing if all(spacing) else None,  # type: ignore[arg-type]
+                convention=self.convention,  # type: ignore[arg-type]
+                where=item["case_id"],
+            )
+            self.rows.append(
+                {"case": item["case_id"], "task": item["task"], "source": item["source"], "group": item["group"], **row}
+            )
+
+    def _finish(self, engine: Engine) -> None:
+        table = summarise(self.rows)
+        notes = [", ".join(f"{key} {value}" for key, value in self.about.items() if value is not None), HD95_DEFINITION]
+        markdown = to_markdown(table, [note for note in notes if note])
+        files = {
+            "cases.csv": pandas.DataFrame(self.rows).to_csv(index=False),
+            "table.csv": to_csv(table),
+            "table.md": markdown,
+        }
+        for name, text in files.items():
+            write_atomically(self.folder / name, text.encode())
+        results = {"about": self.about, "table": json.loads(table.to_json(orient="records"))}
+        self.record.write("finished", [self.folder / name for name in files], results)
+        logger.info("\n%s", markdown)

@@ -1,0 +1,121 @@
+"""Files on disk: which names count as pictures, what a file truly is, its hash, and writing it whole. Opens no picture."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from propl_monai.errors import ProPLError
+
+PICTURE_SUFFIXES: tuple[str, ...] = (".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii")
+TEMPORARY_PREFIX = ".tmp-"
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"BM", "a BMP picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+)
+
+
+def picture_suffix(name: str) -> str:
+    """The picture suffix that a file name ends with, as spelled in `PICTURE_SUFFIXES`; empty if it has none of them."""
+    lowered = name.lower()
+    return next((suffix for suffix in PICTURE_SUFFIXES if lowered.endswith(suffix)), "")
+
+
+def stem(name: str) -> str:
+    """A file name without its picture suffix: `a.b.nii.gz` gives `a.b`, `x.csv` stays `x.csv`."""
+    return name[: len(name) - len(picture_suffix(name))]
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes as 64 lower-case hexadecimal digits.
+
+    Raises:
+        ProPLError: the file is missing, empty or may not be read.
+    """
+    require_file(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def require_file(path: Path) -> None:
+    """Check that a path is a file that holds bytes and may be read.
+
+    Raises:
+        ProPLError: with the true reason, when it is not.
+    """
+    try:
+        if path.is_dir():
+            raise ProPLError(path, "is a folder, not a file", "name a picture inside it")
+        if not path.exists():
+            raise ProPLError(path, "does not exist", "check the spelling, and the root folder that it is relative to")
+        with path.open("rb") as stream:
+            if not stream.read(1):
+                raise ProPLError(path, "is empty (0 bytes)", "copy or download it again")
+    except OSError as error:
+        raise ProPLError(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
+
+
+def true_type(path: Path) -> str:
+    """What the first bytes of a file say it is, in words, whatever its name says."""
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    for signature, kind in _SIGNATURES:
+        if head.startswith(signature):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "a WebP picture"
+    if head[128:132] == b"DICM":
+        return "a DICOM file"
+    if head[344:347] == b"n+1":
+        return "a NIfTI picture"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    return "plain text" if _is_text(head) else "of no known picture type"
+
+
+def _is_text(head: bytes) -> bool:
+    return b"\x00" not in head and all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a kill or a full disk at any moment leaves either the old file or the new one, never a part.
+
+    The recipe: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are made.
+
+    Raises:
+        ProPLError: the file cannot be written; what was there before is untouched.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        fact = f"cannot be written ({error.strerror})"
+        raise ProPLError(path, fact, "check the folder, its permissions and the free space") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    if os.name == "nt":  # Windows cannot open a folder, and writes its entries through
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,140 @@
+"""ProPL: a shared vision encoder, task prompts, and two prompt-guided decoders."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from propl_monai.decoder import PromptedDecoder
+from propl_monai.encoder import Features, VisionEncoder
+from propl_monai.errors import ProPLError, unknown
+from propl_monai.text import PromptBank, Prompts
+
+DECODERS = ("sd", "pd", "mean")
+
+
+class ProPL(nn.Module):
+    """The network of ProPL (AAAI 2026, Figure 1).
+
+    Decoder "sd" learns from labels, decoder "pd" from pseudo-labels; "mean" averages their probabilities. The network
+    remembers which of the three predicts best (`choose_decoder`); the choice travels in its state dict.
+
+    Args:
+        encoder: a timm model name; the paper's is "convnext_tiny".
+        prompts: the prompt bank: a file, None for the packaged one of the eight tasks, or False for no bank at all.
+        prompt_mode: "text", or the controls "learned", "onehot", "none".
+        prompt_padding: "zero" or "released".
+        default_task: the task when neither `task` nor `text` is given; None makes that an error.
+        text_shape: (L, E) when there is no bank.
+
+    Example:
+        >>> net = ProPL("tf_efficientnet_lite0")
+        >>> logits = net(torch.rand(2, 1, 160, 160), task=["thyroid gland", "thyroid nodule"])
+        >>> tuple(logits.shape)
+        (2, 1, 160, 160)
+    """
+
+    def __init__(
+        self,
+        encoder: str = "convnext_tiny",
+        prompts: str | bool | None = None,
+        prompt_mode: str = "text",
+        prompt_padding: str = "zero",
+        default_task: str | None = None,
+        text_shape: tuple[int, int] = (24, 384),
+    ) -> None:
+        super().__init__()
+        self.encoder = VisionEncoder(encoder)
+        self.prompts: Prompts | None = None
+        if prompts is not False:
+            self.attach_prompts(PromptBank.load(None if prompts in (None, True) else str(prompts)), prompt_mode, prompt_padding)
+            text_shape = tuple(self.prompts.bank.embeddings.shape[1:])  # type: ignore[union-attr, assignment]
+        self.decoder_sd = PromptedDecoder(self.encoder.channels, *text_shape)
+        self.decoder_pd = PromptedDecoder(self.encoder.channels, *text_shape)
+        self.default_task = default_task
+        self.text_shape = tuple(text_shape)
+        self.register_buffer("predictor", torch.tensor(0))
+
+    def attach_prompts(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
+        """Give the network (another) prompt bank, so that `task=` works.
+
+        Raises:
+            ProPLError: the bank's L or E is not that of the decoders.
+        """
+        shape = tuple(bank.embeddings.shape[1:])
+        if hasattr(self, "text_shape") and shape != self.text_shape:
+            raise ProPLError("prompt bank", f"has (L, E) = {shape}, the decoders {self.text_shape}", "use a fitting bank")
+        self.prompts = Prompts(bank, mode, padding)
+
+    def choose_decoder(self, decoder: str) -> None:
+        """Which decoder `forward` uses from now on: "sd", "pd" or "mean"."""
+        if decoder not in DECODERS:
+            raise unknown("decoder", "decoder", decoder, DECODERS)
+        self.get_buffer("predictor").fill_(DECODERS.index(decoder))
+
+    @property
+    def chosen_decoder(self) -> str:
+        return DECODERS[int(self.get_buffer("predictor"))]
+
+    def encode(self, image: Tensor) -> Features:
+        """Image (B, 1 or 3, H, W), normalised as the encoder's weights want it, to its features."""
+        return self.encoder(image)
+
+    def decode(self, features: Features, text: Tensor, decoder: str = "sd") -> Tensor:
+        """Features and text (B, L, E), float, to logits (B, 1, H, W).
+
+        Args:
+            features: of `encode`.
+            text: one prompt an image.
+            decoder: "sd", "pd", or "mean" (the logit of the mean of their probabilities).
+
+        Raises:
+            ProPLError: unknown decoder.
+        """
+        if decoder == "sd":
+            return self.decoder_sd(features, text)
+        if decoder == "pd":
+            return self.decoder_pd(features, text)
+        if decoder != "mean":
+            raise unknown("decoder", "decoder", decoder, DECODERS)
+        probability = (self.decoder_sd(features, text).sigmoid() + self.decoder_pd(features, text).sigmoid()) / 2
+        return torch.logit(probability.float(), eps=1e-6)
+
+    def text(self, task: str | Sequence[str] | Tensor | None, batch: int) -> Tensor:
+        """The text (B, L, E) of one task for all, or one an image; None means the default task.
+
+        Raises:
+            ProPLError: unknown task, no prompt bank, or no default task.
+        """
+        if self.prompts is None:
+            raise ProPLError("task", "this network has no prompt bank", "call attach_prompts(bank), or pass text=")
+        if task is None:
+            task = self.default_task
+        if task is None:
+            raise ProPLError("task", "none was given", f"ask for one of: {', '.join(self.prompts.bank.task_names)}")
+        device = self.prompts.bank.embeddings.device
+        return self.prompts(self.prompts.numbers(task, batch, device))
+
+    def forward(
+        self,
+        image: Tensor,
+        task: str | Sequence[str] | Tensor | None = None,
+        text: Tensor | None = None,
+        decoder: str | None = None,
+    ) -> Tensor:
+        """Segment a batch.
+
+        Args:
+            image: (B, 1 or 3, H, W), float, normalised; any height and width.
+            task: one task name for all images, one an image, or task numbers (B,).
+            text: (B, L, E) instead of a task.
+            decoder: "sd", "pd", "mean", or None for the chosen one.
+
+        Returns:
+            Logits (B, 1, H, W); their sigmoid is the probability of the target.
+        """
+        if text is None:
+            text = self.text(task, image.shape[0])
+        return self.decode(self.encode(image), text, decoder or self.chosen_decoder)

@@ -1,0 +1,97 @@
+"""Uncertainty-driven pseudo-label calibration (ProPL, "UPLC", eqs. 4-5): pure functions on tensors."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from propl_monai.errors import unknown
+
+PERTURBATIONS = ("element", "channel", "token", "gaussian")
+PSEUDO_LABELS = ("soft", "hard", "weighted")
+THRESHOLD = 0.5
+
+
+def perturb(v4: Tensor, kind: str = "element", strength: float = 0.3) -> Tensor:
+    """One stochastic perturbation of the deepest features.
+
+    Args:
+        v4: (B, C, h, w).
+        kind: what dropout drops: single elements, whole channels, or whole tokens (spatial positions, what the
+            released code's Dropout2d does to its (B, hw, C) layout); or "gaussian" noise. The paper says only
+            "dropout (rate 0.3)", so "element" is the default.
+        strength: dropout rate in [0, 1), or the noise's standard deviation as a share of that of v4.
+
+    Raises:
+        ProPLError: unknown kind.
+    """
+    if kind == "element":
+        return functional.dropout(v4, strength)
+    if kind == "channel":
+        return functional.dropout2d(v4, strength)
+    if kind == "token":
+        kept = functional.dropout(torch.ones_like(v4[:, :1]), strength)
+        return v4 * kept
+    if kind == "gaussian":
+        return v4 + strength * v4.std() * torch.randn_like(v4)
+    raise unknown("uplc perturbation", "perturbation", kind, PERTURBATIONS)
+
+
+def mean_and_variance(passes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and population variance over N passes, eq. 4, in one sweep (Welford), so that memory is flat in N.
+
+    Args:
+        passes: N ≥ 1 tensors of one shape, probabilities in [0, 1].
+
+    Returns:
+        mean in [0, 1] and variance in [0, 0.25], each of that shape; the variance of one pass is 0.
+
+    Raises:
+        ValueError: no pass at all.
+    """
+    mean = squares = None
+    count = 0
+    for count, probability in enumerate(passes, start=1):
+        if mean is None or squares is None:
+            mean, squares = probability.clone(), torch.zeros_like(probability)
+        else:
+            step = probability - mean
+            mean = mean + step / count
+            squares = squares + step * (probability - mean)
+    if mean is None or squares is None:
+        raise ValueError("UPLC needs at least one stochastic pass (N ≥ 1)")
+    return mean, squares / count
+
+
+def rectify(mean: Tensor, variance: Tensor, power: int = 1) -> Tensor:
+    """exp(-variance**p) * mean, eq. 5; p = 1 in the paper, 2 in the released code."""
+    return torch.exp(-(variance**power)) * mean
+
+
+def pseudo_label(mean: Tensor, variance: Tensor, kind: str = "soft", power: int = 1) -> tuple[Tensor, Tensor | None]:
+    """Target and pixel weight for decoder pd.
+
+    Args:
+        mean: μ of eq. 4, any shape.
+        variance: γ of eq. 4, that shape.
+        kind: "soft", the rectified probability itself (paper); "hard", whether it exceeds 0.5 (released code);
+            "weighted", whether the *mean* exceeds 0.5, each pixel weighted by exp(-γ**p), so that uncertain
+            background loses weight as uncertain foreground does.
+        power: p of `rectify`.
+
+    Returns:
+        target in [0, 1], and weight in (0, 1] or None where every pixel counts the same.
+
+    Raises:
+        ProPLError: unknown kind.
+    """
+    if kind == "soft":
+        return rectify(mean, variance, power), None
+    if kind == "hard":
+        return (rectify(mean, variance, power) > THRESHOLD).to(mean.dtype), None
+    if kind == "weighted":
+        return (mean > THRESHOLD).to(mean.dtype), torch.exp(-(variance**power))
+    raise unknown("uplc pseudo_label", "pseudo-label", kind, PSEUDO_LABELS)
