@@ -45,7 +45,7 @@ def summarise(rows: Iterable[Row], resamples: int = 2000, seed: int = 0) -> pd.D
     The interval is a bootstrap over groups (patients, videos): groups are drawn with replacement and the mean over all
     cases of the drawn groups is taken. It is the percentile interval, widened for few groups (Hesterberg, The American
     Statistician 69:371, 2015). Nominal 95 % covered, in simulations with skewed scores, 4 % missed targets and 1-12
-    images in a group: 94-95 % with 60 groups or more, 92-95 % with 30, 90-95 % with 10 (plain percentile: 84-90 %, BCa
+    images in a group: 93-96 % with 60 groups or more, 92-95 % with 30, 90-95 % with 10 (plain percentile: 84-90 %, BCa
     no better). For the line "mean", tasks that share groups are drawn together, as their errors go together (drawn
     apart: 88 % in place of 94 %). A task of fewer than `MIN_GROUPS` groups has no interval, and then nor has the mean.
     A mean over tasks is None when one of them has nothing to average: leaving that task out would flatter.
