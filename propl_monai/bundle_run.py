@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -67,13 +68,20 @@ def read_header(path: Path | str) -> dict[str, Any]:
         with safe_open(str(path), framework="pt") as opened:
             return json.loads((opened.metadata() or {})[HEADER])
     except (OSError, SafetensorError) as error:
-        raise ProPLError(path, f"is no readable safetensors file ({error})", "train first, or download it again") from error
+        raise ProPLError(
+            path, f"is no readable safetensors file ({error})", "train first, or download it again"
+        ) from error
     except (KeyError, json.JSONDecodeError) as error:
         raise ProPLError(path, "was not written by propl_monai", "give the model.safetensors of a training") from error
 
 
-def load_weights(network: ProPL, path: Path | str) -> dict[str, Any]:
+def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fill the network from a safetensors file or a flat `.pt`; whatever does not fit is refused.
+
+    Args:
+        network: changed in place.
+        path: of the weights.
+        expected: header entries that must be equal, such as the spatial_size and normalisation of the preprocessing.
 
     Returns:
         The header; empty for a `.pt`, which has none.
@@ -85,7 +93,7 @@ def load_weights(network: ProPL, path: Path | str) -> dict[str, Any]:
     header: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         header = read_header(path)
-        _compare(path, header["architecture"], architecture(network))
+        _compare(path, {**header["architecture"], **header}, {**architecture(network), **(expected or {})})
         state = load_file(str(path))
     else:
         state = _torch_load(path)
@@ -93,7 +101,9 @@ def load_weights(network: ProPL, path: Path | str) -> dict[str, Any]:
         network.load_state_dict(state)
     except RuntimeError as error:
         lines = str(error).splitlines()[1:]
-        fact = f"does not fit the network in {len(lines)} tensors or groups of them: {'; '.join(lines[:3]).strip()[:400]}"
+        fact = (
+            f"does not fit the network in {len(lines)} tensors or groups of them: {'; '.join(lines[:3]).strip()[:400]}"
+        )
         raise ProPLError(path, fact, _fitting_cure(state)) from error
     return header
 
@@ -133,7 +143,9 @@ def _with_other_bank(wanted: dict[str, Any], path: Path | str) -> ProPL:
 
 
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differing = [f"{key} {found.get(key)!r} there, {wanted[key]!r} here" for key in wanted if found.get(key) != wanted[key]]
+    differing = [
+        f"{key} {found.get(key)!r} there, {wanted[key]!r} here" for key in wanted if found.get(key) != wanted[key]
+    ]
     if differing:
         cure = "use the configs that these weights were trained with (for a compact model add configs/compact.json)"
         raise ProPLError(path, "holds another network: " + "; ".join(differing), cure)
@@ -183,4 +195,6 @@ def _torch_load(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and runtime errors, by what is wrong with the file
-        raise ProPLError(path, f"cannot be read ({str(error).splitlines()[0][:160]})", "train again or download it again") from error
+        raise ProPLError(
+            path, f"cannot be read ({str(error).splitlines()[0][:160]})", "train again or download it again"
+        ) from error

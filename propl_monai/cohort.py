@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from propl_monai.cases import Case
 from propl_monai.datalist import Datalist, as_items
@@ -78,7 +78,9 @@ class TrainingCohort:
         train = [case for case in datalist.cases if case.split == "train"]
         chosen = labelled_images(train, labelled_fraction)
         if not chosen:
-            raise ProPLError(datalist.name, "holds no train case with a mask", "add labelled images, or check the splits")
+            raise ProPLError(
+                datalist.name, "holds no train case with a mask", "add labelled images, or check the splits"
+            )
 
         def items(cases: list[Case]) -> list[dict]:
             return as_items(cases, datalist.root)

@@ -43,7 +43,10 @@ class PromptedAttention(nn.Module):
         self.self_attention_norm = nn.LayerNorm(channels)
         self.cross_attention_norm = nn.LayerNorm(channels)
         self.text_project = nn.Sequential(
-            nn.Conv1d(text_length, prompt_tokens, kernel_size=1), nn.GELU(), nn.Linear(text_width, channels), nn.LeakyReLU()
+            nn.Conv1d(text_length, prompt_tokens, kernel_size=1),
+            nn.GELU(),
+            nn.Linear(text_width, channels),
+            nn.LeakyReLU(),
         )
         self.scale = nn.Parameter(torch.tensor(SCALE_AT_START))
 

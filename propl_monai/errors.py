@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable
 from difflib import get_close_matches
 from types import TracebackType
-from typing import Iterable
 
 EXIT_OK = 0
 EXIT_FAILURE = 1  # a fault of ours, or of the machine
@@ -39,15 +40,31 @@ def unknown(where: object, kind: str, given: str, known: Iterable[str]) -> ProPL
     return ProPLError(where, f"unknown {kind} '{given}'", cure)
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, short enough to quote in a fact; its class where it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]
+
+
 def find_cause(error: BaseException | None) -> ProPLError | None:
     """The `ProPLError` in a chain of causes; config parser, transforms and loaders wrap what they raise."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, ProPLError):
-            return error
+        found = error if isinstance(error, ProPLError) else _told_by_worker(error)
+        if found is not None:
+            return found
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
+
+
+def _told_by_worker(error: BaseException) -> ProPLError | None:
+    """The `ProPLError` in the traceback that a loader process leaves of itself: torch sends text, not the chain."""
+    text = str(error)
+    name = f"{ProPLError.__module__}.{ProPLError.__qualname__}"
+    # The traceback goes on after an empty line. Wherever these parts are cut, together they make the same message.
+    told = re.search(rf"^{re.escape(name)}: (.+?): (.+); (.+?)$(?=\n\n|\s*\Z)", text, re.MULTILINE | re.DOTALL)
+    return ProPLError(*told.groups()) if told and "DataLoader worker" in text else None
 
 
 def install_exit_messages() -> None:

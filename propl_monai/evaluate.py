@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import pandas
 from ignite.engine import Engine, Events
 
+from propl_monai.datalist import Datalist
 from propl_monai.files import write_atomically
 from propl_monai.metrics import HD95_DEFINITION, case_row
 from propl_monai.run_record import RunRecord
 from propl_monai.summary import summarise, to_csv, to_markdown
 
 logger = logging.getLogger(__name__)
+
+
+def describe(header: Mapping[str, Any], datalist: Datalist, split: str, decoder: str) -> dict[str, Any]:
+    """Facts for the notes of a table: what was trained on what, and whether the splits are those of the training.
+
+    Args:
+        header: of the weights, see `checkpoint.read_header`; empty for a `.pt`.
+        datalist: that is evaluated on.
+        split: of the datalist.
+        decoder: that predicts.
+    """
+    trained_on = header.get("datalist_sha256")
+    same = "unknown" if trained_on is None else "yes" if trained_on == datalist.sha256 else "no"
+    if same == "no":
+        logger.warning(
+            "the weights were trained with another datalist: test cases of this one may have been trained on"
+        )
+    about = {key: header.get(key) for key in ("preset", "labelled_fraction", "epoch", "validation_mdice")}
+    about |= {"training seeds": 1, "seed": header.get("seed")} if "seed" in header else {}
+    about |= {"split": split, "decoder": decoder, "datalist": datalist.name, "same datalist as training": same}
+    if about["validation_mdice"] is not None:
+        about["validation_mdice"] = round(about["validation_mdice"], 4)
+    return about
 
 
 class CaseTable:

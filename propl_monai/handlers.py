@@ -6,8 +6,9 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -172,7 +173,7 @@ class KeepCheckpoints:
         self.best_score, self.best_epoch = -1.0, 0
 
     def attach(self, engine: Engine) -> None:
-        setattr(engine, "keeper", self)  # `RecordRun` asks it for the best epoch
+        engine.keeper = self  # `RecordRun` asks it for the best epoch
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep)
 
@@ -189,16 +190,18 @@ class KeepCheckpoints:
     def _restore(self, engine: Engine) -> None:
         state = load_state(self.path)
         found = state["fingerprint"]
-        differing = [f"{k} {found.get(k)!r} there, {v!r} here" for k, v in self.fingerprint.items() if found.get(k) != v]
+        differing = [
+            f"{k} {found.get(k)!r} there, {v!r} here" for k, v in self.fingerprint.items() if found.get(k) != v
+        ]
         if differing:
             cure = "resume with the options of that run, or choose another output_dir"
             raise ProPLError(self.path, "is of another run: " + "; ".join(differing), cure)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-        getattr(engine, "grad_scaler").load_state_dict(state["grad_scaler"])
+        engine.grad_scaler.load_state_dict(state["grad_scaler"])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        setattr(engine, "bad_steps", state["bad_steps"])
+        engine.bad_steps = state["bad_steps"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         logger.info("resumed after epoch %d, best validation mDice %.1f", state["epoch"], 100 * self.best_score)
 
@@ -208,7 +211,9 @@ class KeepCheckpoints:
             state = load_state(self.path)
             if state["epoch"] < state["fingerprint"]["max_epochs"]:
                 fact = f"holds a run that stopped after epoch {state['epoch']} of {state['fingerprint']['max_epochs']}"
-                raise ProPLError(self.path.parent, fact, "add --resume true to go on, or delete or choose another output_dir")
+                raise ProPLError(
+                    self.path.parent, fact, "add --resume true to go on, or delete or choose another output_dir"
+                )
             self.path.unlink()
         aside = self.model_dir / "previous"
         for name in (WEIGHTS, FLAT_WEIGHTS):
@@ -236,10 +241,10 @@ class KeepCheckpoints:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
-            "grad_scaler": getattr(engine, "grad_scaler").state_dict(),
+            "grad_scaler": engine.grad_scaler.state_dict(),
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
-            "bad_steps": getattr(engine, "bad_steps"),
+            "bad_steps": engine.bad_steps,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "fingerprint": self.fingerprint,
@@ -272,7 +277,7 @@ class RecordRun:
         self.record.write("running", results={"cases": self.counts})
 
     def _finish(self, engine: Engine) -> None:
-        keeper: KeepCheckpoints = getattr(engine, "keeper")
+        keeper: KeepCheckpoints = engine.keeper
         outputs = [keeper.model_dir / WEIGHTS, keeper.model_dir / FLAT_WEIGHTS, keeper.path, self.folder / METRICS]
         results = {
             "cases": self.counts,

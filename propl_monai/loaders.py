@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,9 +92,7 @@ class PairedLoader:
     ) -> None:
         if not len(labelled):
             raise ProPLError("training set", "holds no labelled image", "check datalist, tasks and labelled_fraction")
-        steps = max(
-            -(-len(labelled) // labelled_batch_size), -(-len(unlabelled) // unlabelled_batch_size)
-        )
+        steps = max(-(-len(labelled) // labelled_batch_size), -(-len(unlabelled) // unlabelled_batch_size))
         self.length, self.num_workers, self.seed = steps, num_workers, seed
         self.streams: dict[str, DataLoader] = {}
         for number, (name, data, batch) in enumerate(
@@ -105,12 +104,18 @@ class PairedLoader:
     def _stream(self, data: DrawnDataset, batch: int, number: int) -> DataLoader:
         rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
         if batch % ranks:
-            raise ProPLError("batch size", f"{batch} images a step do not divide among {ranks} ranks", "change one of them")
+            raise ProPLError(
+                "batch size", f"{batch} images a step do not divide among {ranks} ranks", "change one of them"
+            )
         draws = len(data) if -(-len(data) // batch) == self.length else self.length * batch
         draws += -draws % ranks  # every rank takes as many steps, or gradients would wait for ever
         sampler = StreamSampler(len(data), draws, (self.seed, number), rank, ranks)
         return DataLoader(
-            data, batch_size=batch // ranks, sampler=sampler, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
+            data,
+            batch_size=batch // ranks,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def set_epoch(self, epoch: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class ProPL(nn.Module):
         (2, 1, 160, 160)
     """
 
+    released_report: dict[str, Any] | None = None  # set by `from_released`
+
     def __init__(
         self,
         encoder: str = "convnext_tiny",
@@ -49,13 +52,28 @@ class ProPL(nn.Module):
         self.encoder = VisionEncoder(encoder)
         self.prompts: Prompts | None = None
         if prompts is not False:
-            self.attach_prompts(PromptBank.load(None if prompts in (None, True) else str(prompts)), prompt_mode, prompt_padding)
-            text_shape = tuple(self.prompts.bank.embeddings.shape[1:])  # type: ignore[union-attr, assignment]
+            bank = PromptBank.load(None if prompts in (None, True) else str(prompts))
+            text_shape = (bank.embeddings.shape[1], bank.embeddings.shape[2])
+            self.prompts = Prompts(bank, prompt_mode, prompt_padding)
         self.decoder_sd = PromptedDecoder(self.encoder.channels, *text_shape)
         self.decoder_pd = PromptedDecoder(self.encoder.channels, *text_shape)
         self.default_task = default_task
         self.text_shape = tuple(text_shape)
         self.register_buffer("predictor", torch.tensor(0))
+
+    @classmethod
+    def from_released(cls, state_dict: Mapping[str, Tensor]) -> ProPL:
+        """The network of the authors' code from its state dict; see `propl_monai.released.from_released`.
+
+        It has no prompt bank, so `task=` raises until `attach_prompts` is called; `released_report` counts what was
+        loaded and what ignored.
+
+        Raises:
+            ProPLError: names left over or missing, or a tensor of another shape.
+        """
+        from propl_monai.released import from_released  # here, as that module imports this one
+
+        return from_released(state_dict)
 
     def attach_prompts(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
         """Give the network (another) prompt bank, so that `task=` works.
@@ -64,9 +82,11 @@ class ProPL(nn.Module):
             ProPLError: the bank's L or E is not that of the decoders.
         """
         shape = tuple(bank.embeddings.shape[1:])
-        if hasattr(self, "text_shape") and shape != self.text_shape:
-            raise ProPLError("prompt bank", f"has (L, E) = {shape}, the decoders {self.text_shape}", "use a fitting bank")
-        self.prompts = Prompts(bank, mode, padding)
+        if shape != self.text_shape:
+            raise ProPLError(
+                "prompt bank", f"has (L, E) = {shape}, the decoders {self.text_shape}", "use a fitting bank"
+            )
+        self.prompts = Prompts(bank, mode, padding).to(next(self.encoder.parameters()).device)
 
     def choose_decoder(self, decoder: str) -> None:
         """Which decoder `forward` uses from now on: "sd", "pd" or "mean"."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 
 from propl_monai import tasks as registry
 from propl_monai import uplc
 from propl_monai.errors import EXIT_OK, EXIT_PARTIAL, ProPLError
 from propl_monai.files import picture_suffix, stem
 from propl_monai.images import read_image, to_grey, write_mask, write_overlay, write_png16
+from propl_monai.network import ProPL
 from propl_monai.run_record import RunRecord
 
 THRESHOLD = 0.5
@@ -48,9 +50,7 @@ class PromptInferer(Inferer):
         self.decoder, self.passes = decoder, uncertainty_passes
         self.perturbation, self.strength = perturbation, strength
 
-    def __call__(
-        self, inputs: Tensor, network: nn.Module, task: Sequence[str] | None = None, *_: Any, **__: Any
-    ) -> Tensor:
+    def __call__(self, inputs: Tensor, network: ProPL, task: Sequence[str] | None = None, *_: Any, **__: Any) -> Tensor:
         """Segment a batch.
 
         Args:
@@ -71,7 +71,7 @@ class PromptInferer(Inferer):
             maps += [self._variance(network, features, text) for text in texts]
         return torch.cat(maps, dim=1)
 
-    def _variance(self, network: nn.Module, features: Any, text: Tensor) -> Tensor:
+    def _variance(self, network: ProPL, features: Any, text: Tensor) -> Tensor:
         passes = (
             network.decode(
                 features._replace(v4=uplc.perturb(features.v4, self.perturbation, self.strength)), text, "sd"
@@ -89,7 +89,8 @@ class InputImages:
         output_dir: where the results go.
 
     Attributes:
-        items: {"image": path, "image_path": the same (loading replaces the first), "name": path of its results relative to the output folder, without suffix}.
+        items: {"image": path, "image_path": the same (loading replaces the first), "name": path of its results relative
+            to the output folder, without suffix}.
         findings: (path, reason) of what cannot be read.
 
     Raises:

@@ -7,10 +7,11 @@ import platform
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any
 
 import propl_monai
 from propl_monai.files import file_sha256, write_atomically
@@ -38,7 +39,7 @@ class RunRecord:
             "schema": SCHEMA,
             "verb": verb,
             "status": "running",
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": 0.0,
             "command": sys.argv,
             "versions": versions(),
@@ -87,7 +88,9 @@ def commit() -> str | None:
     folder = Path(__file__).resolve().parent
     try:
         run = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
-        tracked = subprocess.run(["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__], capture_output=True)
+        tracked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__], capture_output=True
+        )
         if tracked.returncode:
             return None
         return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() or None

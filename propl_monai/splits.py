@@ -186,7 +186,7 @@ def _first_splits(family: list[Unit], test: float, validation: float) -> dict[Un
         validation_end = test_end + round(validation * (len(family) - test_end))
     return {
         unit: "test" if place < test_end else "validation" if place < validation_end else "train"
-        for unit, place in zip(family, places)
+        for unit, place in zip(family, places, strict=True)
     }
 
 

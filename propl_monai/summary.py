@@ -125,7 +125,7 @@ def _checked(row: Row) -> dict[str, Any]:
         raise unknown(where, "status", row["status"], STATUSES)
     numbers = {key: math.nan if row[key] is None else float(row[key]) for key in NUMBERS}
     needed = {"dice", "iou", "diagonal_px", "diagonal_grid"} | ({"hd95_px"} if row["status"] == "ok" else set())
-    if broken := [key for key, value in numbers.items() if math.isinf(value) or key in needed and math.isnan(value)]:
+    if broken := [key for key, value in numbers.items() if math.isinf(value) or (key in needed and math.isnan(value))]:
         raise ProPLError(where, f"no finite {', '.join(broken)}", "score the case again with metrics.case_row")
     alone = pd.isna(row.get("group")) or not str(row["group"]).strip()
     words = {key: str(row[key]) for key in ("case", "source", "status", "convention")}

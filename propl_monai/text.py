@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Sequence
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from propl_monai import tasks as registry
-from propl_monai.errors import ProPLError, unknown
+from propl_monai.errors import ProPLError, first_line, unknown
 
 TEXT_LENGTH = 24  # token positions of a prompt, released code
 PROMPT_MODES = ("text", "learned", "onehot", "none")
@@ -111,11 +111,10 @@ class PromptBank(nn.Module):
             with safe_open(str(file), framework="pt") as opened:
                 header = json.loads(opened.metadata()["propl"])
                 embeddings, mask = opened.get_tensor("embeddings"), opened.get_tensor("mask")
+            names = (header["tasks"], header["sentences"])
+            return cls(*names, embeddings, mask, header["encoder"], header["encoder_sha256"])
         except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ProPLError(file, f"is no prompt bank ({error})", "make one with `propl prompts`") from error
-        return cls(
-            header["tasks"], header["sentences"], embeddings, mask, header["encoder"], header["encoder_sha256"]
-        )
 
 
 class Prompts(nn.Module):
@@ -208,12 +207,14 @@ def build_bank(encoder: str, task_names: Sequence[str] = registry.NAMES, length:
     except (OSError, ValueError, ImportError) as error:
         raise ProPLError(
             f"text encoder '{encoder}'",
-            f"could not be loaded ({str(error).splitlines()[0][:160]})",
+            f"could not be loaded ({first_line(error)})",
             "connect to the internet once, or give a folder that holds a BERT",
         ) from error
     tokens = tokenizer(sentences, padding="max_length", max_length=length, return_tensors="pt")
     if tokens["input_ids"].shape[1] != length:
-        raise ProPLError("prompt length", f"a prompt has {tokens['input_ids'].shape[1]} tokens, not {length}", "raise it")
+        raise ProPLError(
+            "prompt length", f"a prompt has {tokens['input_ids'].shape[1]} tokens, not {length}", "raise it"
+        )
     with torch.no_grad():
         hidden = model(**tokens).last_hidden_state
     return PromptBank(task_names, sentences, hidden, tokens["attention_mask"], encoder, _state_sha256(model))

@@ -11,7 +11,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
 from monai.utils.enums import CommonKeys
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from propl_monai.checkpoint import unwrap
 from propl_monai.errors import ProPLError, unknown
@@ -80,7 +80,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
 
     def _begin_epoch(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        torch.manual_seed(self.seed * 100_003 + epoch)  # dropout, on every device
+        rank = distributed.get_rank() if distributed.is_initialized() else 0
+        torch.manual_seed((self.seed * 1009 + rank) * 100_003 + epoch)  # dropout, on every device
         self.data_loader.set_epoch(epoch)
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from monai.config import KeysCollection
@@ -213,7 +214,13 @@ def validation(spatial_size: Sequence[int], normalisation: str) -> Compose:
     """Image and mask on the network's grid, nothing random: all of it is cached."""
     keys = ("image", "label")
     return Compose(
-        [*load(), ToGridd(keys, spatial_size), ToUnitd(keys), Normalised("image", normalisation), SelectItemsd(KEPT, True)]
+        [
+            *load(),
+            ToGridd(keys, spatial_size),
+            ToUnitd(keys),
+            Normalised("image", normalisation),
+            SelectItemsd(KEPT, True),
+        ]
     )
 
 
@@ -232,7 +239,9 @@ def evaluation(spatial_size: Sequence[int], normalisation: str) -> Compose:
 
 def inference(spatial_size: Sequence[int], normalisation: str) -> Compose:
     """The image on the network's grid; its original size is remembered."""
-    return Compose([*load(("image",)), ToGridd("image", spatial_size), ToUnitd("image"), Normalised("image", normalisation)])
+    return Compose(
+        [*load(("image",)), ToGridd("image", spatial_size), ToUnitd("image"), Normalised("image", normalisation)]
+    )
 
 
 class Probabilitiesd(MapTransform):

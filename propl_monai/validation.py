@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from ignite.engine import Engine
 from ignite.metrics import Metric
 from monai.inferers import Inferer
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
-from propl_monai.network import DECODERS
+from propl_monai.network import DECODERS, ProPL
 
 
 class EveryDecoder(Inferer):
     """Logits of decoders sd, pd and mean from one encoding, (B, 3, H, W)."""
 
-    def __call__(self, inputs: Tensor, network: nn.Module, task: Sequence[str] | None = None, **_: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: ProPL, task: Sequence[str] | None = None, **_: Any) -> Tensor:
         """Segment `inputs` (B, 1, H, W), each image by its own task."""
         features = network.encode(inputs)
         text = network.text(task, len(inputs))
@@ -62,7 +63,9 @@ class ValidationDice(Metric):
             rows = {key: row for part in parts for key, row in part.items()}
         tasks = sorted({task for task, _ in rows.values()})
         self.per_task = {
-            name: {task: _mean([row[1][DECODERS.index(name)] for row in rows.values() if row[0] == task]) for task in tasks}
+            name: {
+                task: _mean([row[1][DECODERS.index(name)] for row in rows.values() if row[0] == task]) for task in tasks
+            }
             for name in self.decoders
         }
         self.per_decoder = {name: _mean(list(scores.values())) for name, scores in self.per_task.items()}

@@ -89,7 +89,7 @@ def make_phantom(anatomy: str, patient: int, view: int, size: int = 192, seed: i
         layers = [insonify(canvas, speckle), *(region.astype(float) for region in canvas.masks.values())]
         picture, *regions = scan_convert(layers, panel.probe, across - panel.left, down - panel.top)
         image += picture
-        masks |= {task: region > 0.5 for task, region in zip(canvas.masks, regions)}
+        masks |= {task: region > 0.5 for task, region in zip(canvas.masks, regions, strict=True)}
     return Phantom(np.round(image).astype(np.uint8), {task: masks[task] for task in ANATOMIES[anatomy]}, pixel)
 
 
@@ -133,7 +133,7 @@ def _panels(anatomy: str, rng: np.random.Generator) -> tuple[float, list[_Panel]
         field = 78.0
         probe = Probe(1e4, 19e-4, 46, pulse=0.2, beam=0.32, focus=20, loss=0.7, looks=2)
         paints = [paint_breast, paint_thyroid] if rng.uniform() < 0.5 else [paint_thyroid, paint_breast]
-        return field, [_Panel(probe, paint, x * field, 10) for paint, x in zip(paints, (0.25, 0.75))]
+        return field, [_Panel(probe, paint, x * field, 10) for paint, x in zip(paints, (0.25, 0.75), strict=True)]
     if anatomy == "obstetric":
         field = rng.uniform(140, 144)
         probe = Probe(

@@ -145,7 +145,7 @@ def scan_convert(layers: list[Array], probe: Probe, x: Array, z: Array) -> list[
     rows = depth[inside] / probe.depth * (samples - 1)
     columns = (angle[inside] / (OVERSCAN * probe.half_angle) + 1) / 2 * (beams - 1)
     pictures = [np.zeros(x.shape) for _ in layers]
-    for picture, layer in zip(pictures, layers):
+    for picture, layer in zip(pictures, layers, strict=True):
         picture[inside] = map_coordinates(layer, (rows, columns), order=1, mode="grid-wrap")
     return pictures
 

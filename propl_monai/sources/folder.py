@@ -65,7 +65,7 @@ def read_folder(root: str | Path) -> Datalist:
         raise summarise(root, problems)
     cases = _to_cases(root, pairs)
     placed = assign_splits(cases)
-    united = sum(before.group != after.group for before, after in zip(cases, placed))
+    united = sum(before.group != after.group for before, after in zip(cases, placed, strict=True))
     return Datalist(root, placed, root.resolve().name or "root", _describe(pairs, united))
 
 
@@ -176,7 +176,7 @@ def _spacing(text: str | None, where: str) -> tuple[float, float] | None:
 def _to_cases(root: Path, pairs: list[_Pair]) -> list[Case]:
     paths = [pair.image for pair in pairs] + [pair.mask for pair in pairs if pair.mask is not None]
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        hashes = dict(zip(paths, pool.map(file_sha256, paths)))
+        hashes = dict(zip(paths, pool.map(file_sha256, paths), strict=True))
     return [
         Case(
             case_id=f"{pair.task.code}/{pair.source}/{pair.name}",

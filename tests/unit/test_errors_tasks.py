@@ -1,0 +1,96 @@
+"""Messages with their file, fact and cure, and the registry of tasks."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from propl_monai import tasks
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, ProPLError, find_cause, first_line, unknown
+
+
+def test_message_names_place_fact_and_cure() -> None:
+    error = ProPLError("a.png", "is 3×4 pixels, its mask 5×6", "export the mask again")
+    assert str(error) == "a.png: is 3×4 pixels, its mask 5×6; export the mask again"
+    assert (error.where, error.fact, error.cure) == ("a.png", "is 3×4 pixels, its mask 5×6", "export the mask again")
+
+
+def test_survives_pickling_as_between_loader_workers() -> None:
+    error = pickle.loads(pickle.dumps(ProPLError("a.png", "is empty", "drop it")))
+    assert isinstance(error, ProPLError)
+    assert (error.where, error.fact, error.cure) == ("a.png", "is empty", "drop it")
+
+
+def test_unknown_names_the_nearest_or_all() -> None:
+    near = unknown("option", "decoder", "PDD", ["sd", "pd", "mean"])
+    assert str(near) == "option: unknown decoder 'PDD'; did you mean 'pd'?"
+    assert unknown("option", "decoder", "xyz", ["sd", "pd", "mean"]).cure == "known: sd, pd, mean"
+
+
+def test_first_line_is_short_and_never_empty() -> None:
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(TimeoutError()) == "TimeoutError"
+    assert len(first_line(ValueError("x" * 1000))) == 160
+
+
+def test_cause_is_found_through_wrapping() -> None:
+    inner = ProPLError("a", "b", "c")
+    try:
+        try:
+            raise inner
+        except ProPLError as error:
+            raise RuntimeError("wrapped by a transform") from error
+    except RuntimeError as outer:
+        assert find_cause(outer) is inner
+    assert find_cause(ValueError("another")) is None
+
+
+def test_a_circle_of_causes_ends() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert find_cause(first) is None
+
+
+HOOKED = "from propl_monai.errors import *; from propl_monai.errors import install_exit_messages; install_exit_messages(); "
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told", "silent"),
+    [
+        ("raise ProPLError('a.png', 'is empty', 'drop it')", EXIT_BAD_INPUT, "error: a.png: is empty; drop it", "Trace"),
+        ("raise ValueError('a fault of ours')", EXIT_FAILURE, "Traceback", "error: a.png"),
+    ],
+)
+def test_exit_messages(raised: str, code: int, told: str, silent: str) -> None:
+    done = subprocess.run([sys.executable, "-c", HOOKED + raised], capture_output=True, text=True)
+    assert done.returncode == code
+    assert told in done.stderr and silent not in done.stderr
+
+
+def test_eight_tasks_with_distinct_names_codes_and_colours() -> None:
+    assert len(tasks.TASKS) == 8
+    for values in (tasks.NAMES, [t.code for t in tasks.TASKS], [t.colour for t in tasks.TASKS]):
+        assert len(set(values)) == 8
+    assert all(0 <= level <= 255 for task in tasks.TASKS for level in task.colour)
+
+
+def test_prompt_is_the_papers_sentence() -> None:
+    assert tasks.find("TN").prompt == "Segment the thyroid nodule in the ultrasound image."
+
+
+@pytest.mark.parametrize("text", ["left atrium", "LEFT ATRIUM", " left atrium ", "LA", "la", "left_atrium"])
+def test_find_takes_name_code_and_slug_in_any_case(text: str) -> None:
+    assert tasks.find(text).name == "left atrium"
+
+
+@pytest.mark.parametrize("task", tasks.TASKS, ids=lambda task: task.code)
+def test_every_task_is_found_by_its_own_spellings(task: tasks.Task) -> None:
+    assert tasks.find(task.name) is tasks.find(task.code) is tasks.find(task.slug) is task
+
+
+def test_unknown_task_names_place_and_nearest() -> None:
+    with pytest.raises(ProPLError, match="train.json: unknown task 'thyroid nodul'; did you mean 'thyroid nodule'"):
+        tasks.find("thyroid nodul", where="train.json")
