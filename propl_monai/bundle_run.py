@@ -78,11 +78,20 @@ def check_keys(argv: Sequence[str]) -> None:
     keys = [key for key in given if key not in RUN_ARGUMENTS]
     merged = {**parsed, **{re.split("#|::", key)[0]: parsed.get(re.split("#|::", key)[0]) for key in keys}}
     used = STANDARD_IDS | set(_references(merged))
+    elsewhere = _keys_beside(_as_list(files)[0])
     for key in [*parsed, *keys]:
         top, *path = re.split("#|::", key)
+        if top in elsewhere and key not in keys:
+            continue  # a preset serves training and inference, and sets for one what the other does not use
         if top not in used:
             raise unknown("--" + key if key in keys else str(files), "config key", key, sorted(set(parsed) & used))
         _check_path(key, path, parsed.get(top), "--" + key if key in keys else str(files))
+
+
+def _keys_beside(file: str) -> set[str]:
+    """The keys of the self-contained configs in the folder of a config file."""
+    bases = [Path(file).with_name(f"{name}.json") for name in ("train", "inference")]
+    return {key for base in bases if base.is_file() for key in ConfigParser.load_config_file(str(base))}
 
 
 def _check_path(key: str, path: list[str], node: Any, where: str) -> None:

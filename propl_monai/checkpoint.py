@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 import propl_monai
-from propl_monai.errors import ProPLError
+from propl_monai.errors import ProPLError, first_line
 from propl_monai.files import TEMPORARY_PREFIX, write_atomically
 from propl_monai.network import ProPL
 from propl_monai.text import PromptBank
@@ -23,6 +23,7 @@ WEIGHTS = "model.safetensors"
 FLAT_WEIGHTS = "model.pt"  # the name that MONAI's tools expect
 STATE = "checkpoint_last.pt"
 HEADER = "propl"
+ARCHITECTURE_KEYS = {"encoder", "prompt_mode", "prompt_padding", "text_shape", "tasks"}
 
 
 def architecture(network: ProPL) -> dict[str, Any]:
@@ -66,13 +67,16 @@ def read_header(path: Path | str) -> dict[str, Any]:
     """
     try:
         with safe_open(str(path), framework="pt") as opened:
-            return json.loads((opened.metadata() or {})[HEADER])
+            header = json.loads((opened.metadata() or {})[HEADER])
     except (OSError, SafetensorError) as error:
         raise ProPLError(
             path, f"is no readable safetensors file ({error})", "train first, or download it again"
         ) from error
     except (KeyError, json.JSONDecodeError) as error:
         raise ProPLError(path, "was not written by propl_monai", "give the model.safetensors of a training") from error
+    if not ARCHITECTURE_KEYS <= header.get("architecture", {}).keys():
+        raise ProPLError(path, "has a header that does not say what network it holds", "train or download it again")
+    return header
 
 
 def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -112,34 +116,25 @@ def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
     """The network that a safetensors file describes, with its weights, in eval mode, and the header. Runs no config."""
     header = read_header(path)
     wanted = header["architecture"]
-    network = ProPL(
-        wanted["encoder"],
-        prompts=None if wanted["tasks"] else False,
-        prompt_mode=wanted["prompt_mode"] or "text",
-        prompt_padding=wanted["prompt_padding"] or "zero",
-        text_shape=tuple(wanted["text_shape"]),
-    )
-    if wanted["tasks"] and list(network.text_shape) != wanted["text_shape"]:
-        network = _with_other_bank(wanted, path)
+    network = ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]))
+    if wanted["tasks"]:
+        # Not the packaged bank: the weights bring their own, which may hold other tasks.
+        network.attach_prompts(_bank_of(path), wanted["prompt_mode"], wanted["prompt_padding"])
     load_weights(network, path)
     return network.eval(), header
 
 
-def _with_other_bank(wanted: dict[str, Any], path: Path | str) -> ProPL:
-    tensors = load_file(str(path))
-    prefix = "prompts.bank."
-    header = json.loads(bytes(tensors[prefix + "header"].tolist()).decode())
-    bank = PromptBank(
-        header["tasks"],
-        header["sentences"],
-        tensors[prefix + "embeddings"],
-        tensors[prefix + "mask"],
-        header["encoder"],
-        header["encoder_sha256"],
-    )
-    network = ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]))
-    network.attach_prompts(bank, wanted["prompt_mode"], wanted["prompt_padding"])
-    return network
+def _bank_of(path: Path | str) -> PromptBank:
+    try:
+        with safe_open(str(path), framework="pt") as opened:
+            header, embeddings, mask = (opened.get_tensor(f"prompts.bank.{n}") for n in ("header", "embeddings", "mask"))
+        about = json.loads(bytes(header.tolist()).decode())
+        names, sentences = about["tasks"], about["sentences"]
+        return PromptBank(names, sentences, embeddings, mask, about["encoder"], about["encoder_sha256"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ProPLError(
+            path, f"holds no sound prompt bank ({first_line(error)})", "train or download it again"
+        ) from error
 
 
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -193,8 +188,11 @@ def _torch_load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ProPLError(path, "does not exist", "train first, or name the weights file of a training")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and runtime errors, by what is wrong with the file
         raise ProPLError(
-            path, f"cannot be read ({str(error).splitlines()[0][:160]})", "train again or download it again"
+            path, f"cannot be read ({first_line(error)})", "train again or download it again"
         ) from error
+    if not isinstance(state, dict):
+        raise ProPLError(path, "holds no state dict", "give a file that a training has written")
+    return state

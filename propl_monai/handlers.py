@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,8 @@ class TrainingLog:
         """Keep the lines of the epochs that a resumed run stands on."""
         self._begun, self._shown, self._first = time.monotonic(), 0.0, engine.state.iteration
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [line for line in lines if json.loads(line)["epoch"] <= engine.state.epoch]
+        # A line that a kill has cut short is of an epoch that will be repeated.
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= engine.state.epoch]
         if is_writer():
             write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
@@ -80,7 +82,7 @@ class TrainingLog:
 
     def _iteration(self, engine: Engine) -> None:
         for key, value in engine.state.output.items():
-            if isinstance(value, float):
+            if isinstance(value, float) and math.isfinite(value):  # skipped steps are counted, not averaged
                 self.sums[key] = self.sums.get(key, 0.0) + value
                 self.counts[key] = self.counts.get(key, 0) + 1
         now, state = time.monotonic(), engine.state

@@ -88,6 +88,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         labelled, unlabelled = (_to(batchdata[name], self.state.device) for name in ("labelled", "unlabelled"))
         progress = (engine.state.iteration - 1) / max(1, self.state.max_epochs * self.state.epoch_length)
         self.method.train()
+        # A skipped step must leave no trace, but BatchNorm keeps a NaN in its running statistics for ever.
+        self._buffers_before = [buffer.clone() for buffer in self.method.buffers()]
         self.optimizer.zero_grad(set_to_none=True)
         dtype = PRECISIONS[self.precision]
         with torch.autocast(self.state.device.type, dtype=dtype, enabled=dtype is not None):
@@ -101,7 +103,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         return engine.state.output
 
     def _descend(self, loss: Tensor, batchdata: dict[str, Any]) -> None:
-        """One optimizer step, unless loss or gradient is not finite: such a step would poison every parameter."""
+        """One optimizer step, unless loss or gradient is not finite: such a step would poison the whole network."""
         self.grad_scaler.scale(loss).backward()
         self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -118,6 +120,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
     def _skip(self, batchdata: dict[str, Any]) -> None:
         self.bad_steps += 1
         self._bad_in_a_row += 1
+        for buffer, before in zip(self.method.buffers(), self._buffers_before, strict=True):
+            buffer.copy_(before)
         cases = [case for batch in batchdata.values() if batch for case in batch.get("case_id", [])]
         logger.warning("step %d skipped: loss or gradient is not finite (%s)", self.state.iteration, ", ".join(cases))
         if self._bad_in_a_row > LARGEST_RUN_OF_BAD_STEPS:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import erf
-from torch import Tensor, nn
+from torch import nn
 
 from propl_monai.decoder import SCALE_AT_START, PromptedAttention, PromptedDecoder, positions
 from propl_monai.encoder import Features
@@ -125,7 +125,8 @@ def test_prompt_matters_exactly_when_alpha_is_not_zero() -> None:
 
 def features(batch: int = 2, height: int = 64, width: int = 32) -> Features:
     maps = [torch.randn(batch, c, height // d, width // d) for c, d in zip(CHANNELS, (4, 8, 16, 32), strict=True)]
-    return Features(*maps, height, width)
+    v1, v2, v3, v4 = maps
+    return Features(v1, v2, v3, v4, height, width)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,9 @@ def test_logits_have_the_size_of_the_image_before_padding(decoder: PromptedDecod
     seen = features()
     with torch.no_grad():
         whole = decoder(seen, torch.randn(2, 24, 6, generator=torch.Generator().manual_seed(0)))
-        cut = decoder(seen._replace(height=45, width=31), torch.randn(2, 24, 6, generator=torch.Generator().manual_seed(0)))
+        cut = decoder(
+            seen._replace(height=45, width=31), torch.randn(2, 24, 6, generator=torch.Generator().manual_seed(0))
+        )
     assert whole.shape == (2, 1, 64, 32)
     assert torch.equal(cut, whole[..., :45, :31])
 
@@ -177,7 +180,7 @@ def test_every_feature_map_reaches_the_logits(decoder: PromptedDecoder, name: st
 def test_images_of_a_batch_do_not_see_each_other_in_eval_mode(decoder: PromptedDecoder) -> None:
     torch.manual_seed(3)
     seen, text = features(), torch.randn(2, 24, 6)
-    first: list[Tensor] = [maps[:1] for maps in seen[:4]]
+    first = seen._replace(v1=seen.v1[:1], v2=seen.v2[:1], v3=seen.v3[:1], v4=seen.v4[:1])
     with torch.no_grad():
-        together, alone = decoder(seen, text)[:1], decoder(Features(*first, seen.height, seen.width), text[:1])
+        together, alone = decoder(seen, text)[:1], decoder(first, text[:1])
     torch.testing.assert_close(together, alone)

@@ -54,13 +54,20 @@ def test_a_circle_of_causes_ends() -> None:
     assert find_cause(first) is None
 
 
-HOOKED = "from propl_monai.errors import *; from propl_monai.errors import install_exit_messages; install_exit_messages(); "
+HOOKED = (
+    "from propl_monai.errors import *; from propl_monai.errors import install_exit_messages; install_exit_messages(); "
+)
 
 
 @pytest.mark.parametrize(
     ("raised", "code", "told", "silent"),
     [
-        ("raise ProPLError('a.png', 'is empty', 'drop it')", EXIT_BAD_INPUT, "error: a.png: is empty; drop it", "Trace"),
+        (
+            "raise ProPLError('a.png', 'is empty', 'drop it')",
+            EXIT_BAD_INPUT,
+            "error: a.png: is empty; drop it",
+            "Trace",
+        ),
         ("raise ValueError('a fault of ours')", EXIT_FAILURE, "Traceback", "error: a.png"),
     ],
 )
@@ -92,5 +99,5 @@ def test_every_task_is_found_by_its_own_spellings(task: tasks.Task) -> None:
 
 
 def test_unknown_task_names_place_and_nearest() -> None:
-    with pytest.raises(ProPLError, match="train.json: unknown task 'thyroid nodul'; did you mean 'thyroid nodule'"):
+    with pytest.raises(ProPLError, match=r"train\.json: unknown task 'thyroid nodul'; did you mean 'thyroid nodule'"):
         tasks.find("thyroid nodul", where="train.json")
