@@ -84,7 +84,7 @@ def check_keys(argv: Sequence[str]) -> None:
         if top in elsewhere and key not in keys:
             continue  # a preset serves training and inference, and sets for one what the other does not use
         if top not in used:
-            raise unknown("--" + key if key in keys else str(files), "config key", key, sorted(set(parsed) & used))
+            raise unknown("--" + key if key in keys else str(files), "config key", top, sorted(set(parsed) & used))
         _check_path(key, path, parsed.get(top), "--" + key if key in keys else str(files))
 
 

@@ -127,7 +127,9 @@ def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
 def _bank_of(path: Path | str) -> PromptBank:
     try:
         with safe_open(str(path), framework="pt") as opened:
-            header, embeddings, mask = (opened.get_tensor(f"prompts.bank.{n}") for n in ("header", "embeddings", "mask"))
+            header, embeddings, mask = (
+                opened.get_tensor(f"prompts.bank.{n}") for n in ("header", "embeddings", "mask")
+            )
         about = json.loads(bytes(header.tolist()).decode())
         names, sentences = about["tasks"], about["sentences"]
         return PromptBank(names, sentences, embeddings, mask, about["encoder"], about["encoder_sha256"])
@@ -190,9 +192,7 @@ def _torch_load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and runtime errors, by what is wrong with the file
-        raise ProPLError(
-            path, f"cannot be read ({first_line(error)})", "train again or download it again"
-        ) from error
+        raise ProPLError(path, f"cannot be read ({first_line(error)})", "train again or download it again") from error
     if not isinstance(state, dict):
         raise ProPLError(path, "holds no state dict", "give a file that a training has written")
     return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,8 @@ class InputImages:
             raise ProPLError(path, "holds no picture", "supported: PNG, JPG, BMP, TIFF, NIfTI")
         self.items: list[dict[str, str]] = []
         self.findings: list[tuple[str, str]] = []
-        names = [str(file.relative_to(folder).with_name(stem(file.name))) for file in files]
-        for file, name in zip(files, names, strict=True):
-            # Two files that differ in suffix only must not overwrite each other's results.
-            self._add(file, name if names.count(name) == 1 else str(file.relative_to(folder)).replace(".", "_"))
+        for file, name in zip(files, _result_names(files, folder), strict=True):
+            self._add(file, name)
 
     def _add(self, file: Path, name: str) -> None:
         try:
@@ -124,6 +123,21 @@ class InputImages:
             logger.error("%s", error)
         else:
             self.items.append({"image": str(file), "image_path": str(file), "name": name})
+
+
+def _result_names(files: Sequence[Path], folder: Path) -> list[str]:
+    """Paths below the folder without suffix; files that differ in suffix only must not overwrite each other's results."""
+    paths = [file.relative_to(folder) for file in files]
+    names = [str(path.with_name(stem(path.name))) for path in paths]
+    counts, taken = Counter(names), set(names)
+    for index, path in enumerate(paths):
+        if counts[names[index]] > 1:
+            name = str(path.with_name(path.name.replace(".", "_")))
+            while name in taken:
+                name += "_"
+            names[index] = name
+            taken.add(name)
+    return names
 
 
 class SavePredictions:

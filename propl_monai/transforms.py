@@ -16,6 +16,7 @@ from monai.transforms import (
     MapTransform,
     RandAdjustContrastd,
     RandAffined,
+    RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
     RandScaleIntensityd,
@@ -144,6 +145,7 @@ def training(
     augmentation: str = "paper",
     rotation_degrees: float = 15.0,
     scaling: float = 0.2,
+    flip: float = 0.0,
     photometric: float = 0.0,
     strong_view: float = 0.0,
 ) -> Compose:
@@ -156,6 +158,7 @@ def training(
             probability 0.1), or "none".
         rotation_degrees: largest rotation of "paper".
         scaling: largest relative change of scale of "paper".
+        flip: probability of a left-right mirror image; not in the paper.
         photometric: strength, 0 to 1, of random changes of contrast, brightness, blur and noise of "image".
         strong_view: 0, or the strength of such changes on a second view of the same geometry, "image_strong".
 
@@ -181,6 +184,8 @@ def training(
         steps.append(RandZoomd(prob=0.1, min_zoom=0.95, max_zoom=1.2, mode=("bilinear", "nearest"), **both))
     elif augmentation != "none":
         raise unknown("augmentation", "augmentation", augmentation, AUGMENTATIONS)
+    if flip:
+        steps.append(RandFlipd(prob=flip, spatial_axis=1, **both))
     steps.append(ToUnitd(**both))
     steps += _photometric("image", photometric)
     images = ["image"]

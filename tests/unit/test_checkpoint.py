@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ENCODER
+from small_training import ENCODER, TINY_ENCODER
 
 import propl_monai
 from propl_monai import checkpoint
@@ -56,7 +56,7 @@ def small_bank(width: int, names: tuple[str, ...] = ("left atrium", "thyroid nod
 
 def with_bank(bank: PromptBank, mode: str = "text") -> ProPL:
     torch.manual_seed(4)
-    network = ProPL(ENCODER, prompts=False, text_shape=(24, bank.embeddings.shape[2]))
+    network = ProPL(TINY_ENCODER, prompts=False, text_shape=(24, bank.embeddings.shape[2]))
     network.attach_prompts(bank, mode)
     return network.eval()
 
@@ -92,7 +92,9 @@ def test_network_from_the_file_alone(network: ProPL, folder: Path) -> None:
 
 def test_flat_file_holds_the_same_tensors_and_nothing_else(network: ProPL, folder: Path) -> None:
     flat = torch.load(folder / "model.pt", weights_only=True)
-    assert all(isinstance(value, torch.Tensor) for value in flat.values()) and flat.keys() == network.state_dict().keys()
+    assert (
+        all(isinstance(value, torch.Tensor) for value in flat.values()) and flat.keys() == network.state_dict().keys()
+    )
     made = ProPL(ENCODER)
     assert load_weights(made, folder / "model.pt") == {}
     assert same_state(made, network, but=("predictor",)) and made.chosen_decoder == "mean"
@@ -101,7 +103,7 @@ def test_flat_file_holds_the_same_tensors_and_nothing_else(network: ProPL, folde
 @pytest.mark.parametrize("mode", ["learned", "onehot", "none"])
 def test_every_prompt_mode_comes_back(mode: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    given = ProPL(ENCODER, prompt_mode=mode, prompt_padding="released").eval()
+    given = ProPL(TINY_ENCODER, prompt_mode=mode, prompt_padding="released").eval()
     save_weights(given, tmp_path, {})
     made, _ = load_network(tmp_path / "model.safetensors")
     assert made.prompts is not None and (made.prompts.mode, made.prompts.padding) == (mode, "released")
@@ -124,7 +126,7 @@ def test_another_prompt_bank_travels_with_the_weights(width: int, mode: str, tmp
 
 
 def test_a_network_without_prompts_comes_back(tmp_path: Path) -> None:
-    given = ProPL(ENCODER, prompts=False, text_shape=(6, 16)).eval()
+    given = ProPL(TINY_ENCODER, prompts=False, text_shape=(6, 16)).eval()
     save_weights(given, tmp_path, {})
     made, header = load_network(tmp_path / "model.safetensors")
     assert made.prompts is None and header["prompt_bank_sha256"] is None and same_state(made, given)
@@ -142,16 +144,18 @@ def test_another_architecture_is_refused_with_the_differences(folder: Path, oneh
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 def test_another_encoder_is_refused(folder: Path, suffix: str) -> None:
-    other = ProPL("resnet18")
+    other = ProPL("test_resnet")
     with pytest.raises(ProPLError) as caught:
         load_weights(other, folder / f"model.{suffix}")
     assert "add configs/compact.json" in caught.value.cure
-    expected = f"encoder '{ENCODER}' there, 'resnet18' here" if suffix == "safetensors" else "does not fit the network"
+    expected = (
+        f"encoder '{ENCODER}' there, 'test_resnet' here" if suffix == "safetensors" else "does not fit the network"
+    )
     assert expected in caught.value.fact
 
 
 def test_flat_weights_of_another_encoder_name_the_first_tensors(tmp_path: Path, network: ProPL) -> None:
-    save_weights(ProPL("resnet18"), tmp_path, {})
+    save_weights(ProPL("test_resnet"), tmp_path, {})
     with pytest.raises(ProPLError) as caught:
         load_weights(network, tmp_path / "model.pt")
     assert "encoder.backbone.conv_stem.weight" in caught.value.fact
@@ -189,7 +193,7 @@ def test_missing_and_foreign_files_are_named(tmp_path: Path, network: ProPL) -> 
 def test_truncated_weights_are_refused(folder: Path, tmp_path: Path, name: str, share: float) -> None:
     content = (folder / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ProPLError, match="is no readable safetensors file|cannot be read"):
+    with pytest.raises(ProPLError, match=r"is no readable safetensors file|cannot be read"):
         load_weights(ProPL(ENCODER), tmp_path / name)
 
 
@@ -200,7 +204,7 @@ def header_of_the_file(content: bytes) -> tuple[int, dict[str, Any]]:
 
 def test_flipped_bits_in_the_header_are_refused_or_harmless(tmp_path: Path) -> None:
     """A flip may spare what counts (a version, a note); it must never end in another error or in other weights."""
-    given = ProPL(ENCODER, prompts=False, text_shape=(6, 16)).eval()
+    given = ProPL(TINY_ENCODER, prompts=False, text_shape=(6, 16)).eval()
     save_weights(given, tmp_path, {"preset": "test"})
     path = tmp_path / "model.safetensors"
     content = path.read_bytes()
@@ -256,7 +260,7 @@ def test_a_kill_while_saving_leaves_the_old_file(tmp_path: Path, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
-        with pytest.raises(ProPLError, match="cannot be written .No space left on device.; check the folder"):
+        with pytest.raises(ProPLError, match=r"cannot be written \(No space left on device\); check the folder"):
             save_state(path, {"epoch": 2})
     assert load_state(path) == {"epoch": 1} and list(tmp_path.iterdir()) == [path]
     save_state(path, {"epoch": 2})

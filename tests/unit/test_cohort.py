@@ -38,7 +38,8 @@ def test_no_case_is_in_two_places_and_no_test_case_in_any(phantoms: Path, tmp_pa
     made = cohort(phantoms, tmp_path, labelled_fraction="1/16")
     datalist = Datalist.read(tmp_path / "datalist.json", phantoms)
     splits = {
-        name: {case.case_id for case in datalist.cases if case.split == name} for name in ("train", "validation", "test")
+        name: {case.case_id for case in datalist.cases if case.split == name}
+        for name in ("train", "validation", "test")
     }
     assert all(splits.values())
     assert ids(made.labelled) | ids(made.unlabelled) == splits["train"]
@@ -138,7 +139,7 @@ def test_empty_folder(tmp_path: Path) -> None:
 
 
 def test_no_datalist_file(own: Path, tmp_path: Path) -> None:
-    with pytest.raises(ProPLError, match="none.json: does not exist"):
+    with pytest.raises(ProPLError, match=r"none\.json: does not exist"):
         cohort(own, tmp_path, tmp_path / "none.json")
 
 

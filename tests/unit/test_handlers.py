@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TASKS, build_training
 from ignite.engine import Engine, Events
+from small_training import TASKS, build_training
 
 from propl_monai.checkpoint import load_network, load_state, read_header
 from propl_monai.errors import ProPLError
@@ -246,7 +246,7 @@ def test_a_damaged_state_is_named(make_training: Make, whole: Any, tmp_path: Pat
     training = make_training(tmp_path, resume=True)
     content = (whole.output_dir / "checkpoint_last.pt").read_bytes()
     (training.output_dir / "checkpoint_last.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ProPLError, match="checkpoint_last.pt: cannot be read"):
+    with pytest.raises(ProPLError, match=r"checkpoint_last\.pt: cannot be read"):
         training.trainer.run()
 
 

@@ -45,7 +45,7 @@ def paired(labelled: int, unlabelled: int, batch_l: int = 2, batch_u: int = 2, s
 
 
 def batches(loader: PairedLoader, stream: str, key: str = "index") -> list[list[int]]:
-    return [batch[stream][key].tolist() for batch in loader if batch[stream] is not None]
+    return [part[key].tolist() for batch in loader if (part := batch[stream]) is not None]
 
 
 def flat(lists: list[list[int]]) -> list[int]:
@@ -172,13 +172,17 @@ def test_ranks_share_the_draws_of_one(size: int, length: int, ranks: int, epoch:
     assert sorted(draw for rank in range(ranks) for draw in draws(rank, ranks)) == sorted(draws(0, 1))
 
 
+def pretend_ranks(monkeypatch: pytest.MonkeyPatch, rank: int, ranks: int) -> None:
+    group = {"is_initialized": lambda: True, "get_rank": lambda: rank, "get_world_size": lambda: ranks}
+    monkeypatch.setattr(loaders, "distributed", SimpleNamespace(**group))
+
+
 @pytest.mark.parametrize("labelled,unlabelled", [(1, 9), (3, 5), (8, 4), (2, 7), (5, 0)])
 def test_two_ranks_take_equally_many_steps(monkeypatch: pytest.MonkeyPatch, labelled: int, unlabelled: int) -> None:
     whole = paired(labelled, unlabelled, 4, 2)
     seen: dict[str, Counter] = {"labelled": Counter(), "unlabelled": Counter()}
     for rank in (0, 1):
-        ranks = {"is_initialized": lambda: True, "get_rank": lambda rank=rank: rank, "get_world_size": lambda: 2}
-        monkeypatch.setattr(loaders, "distributed", SimpleNamespace(**ranks))
+        pretend_ranks(monkeypatch, rank, 2)
         part = paired(labelled, unlabelled, 4, 2)
         taken = list(part)
         assert len(taken) == len(part) == len(whole)
@@ -193,8 +197,7 @@ def test_two_ranks_take_equally_many_steps(monkeypatch: pytest.MonkeyPatch, labe
 
 
 def test_a_batch_must_divide_among_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    ranks = {"is_initialized": lambda: True, "get_rank": lambda: 0, "get_world_size": lambda: 2}
-    monkeypatch.setattr(loaders, "distributed", SimpleNamespace(**ranks))
+    pretend_ranks(monkeypatch, 0, 2)
     with pytest.raises(ProPLError, match="3 images a step do not divide among 2 ranks"):
         paired(4, 4, 2, 3)
 
@@ -221,25 +224,30 @@ class Faulty(torch.utils.data.Dataset):
         raise ProPLError("a: b.png", "has 2 problems:\n  - one; two\n  - three: four", "mend; run again")
 
 
+def error_of(data: Any, workers: int) -> BaseException:
+    batches = iter(DataLoader(data, num_workers=workers))
+    with pytest.raises(Exception) as caught:
+        next(batches)
+    if workers:
+        batches._shutdown_workers()  # left to the garbage collector, it may wait for seconds
+    return caught.value
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_cause_survives_loader_processes(tmp_path: Path, workers: int) -> None:
     (tmp_path / "a.png").write_text("not a picture")
     items = [{"image": str(tmp_path / "a.png")}]
-    told = []
-    for data in (Dataset(items, Compose(transforms.load(("image",)))), Faulty()):
-        with pytest.raises(Exception) as caught:
-            next(iter(DataLoader(data, num_workers=workers)))
-        told.append(find_cause(caught.value))
+    told = [
+        find_cause(error_of(data, workers)) for data in (Dataset(items, Compose(transforms.load(("image",)))), Faulty())
+    ]
     assert told[0] is not None and told[0].where == str(tmp_path / "a.png")
     assert "plain text" in told[0].fact and told[0].cure
     assert str(told[1]) == "a: b.png: has 2 problems:\n  - one; two\n  - three: four; mend; run again"
 
 
-def test_other_errors_of_loader_processes_have_no_such_cause(tmp_path: Path) -> None:
-    bad = Dataset([{"image": 0}], Compose([lambda item: 1 / item["image"]]))
-    with pytest.raises(Exception) as caught:
-        next(iter(DataLoader(bad, num_workers=1)))
-    assert find_cause(caught.value) is None and "DataLoader worker" in str(caught.value)
+def test_other_errors_of_loader_processes_have_no_such_cause() -> None:
+    error = error_of(Dataset([{"image": 0}], Compose([lambda item: 1 / item["image"]])), 1)
+    assert find_cause(error) is None and "DataLoader worker" in str(error)
     assert find_cause(RuntimeError("propl_monai.errors.ProPLError: a: b; c")) is None  # someone only talks about one
 
 
@@ -248,8 +256,6 @@ def test_the_cause_survives_the_threads_that_fill_the_cache(tmp_path: Path) -> N
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
     (tmp_path / "bad.png").touch()
     with pytest.raises(Exception) as caught:
-        DrawnDataset(
-            [{"image": str(picture)}, {"image": str(tmp_path / "bad.png")}], transforms.training(SIZE, "half")
-        )
+        DrawnDataset([{"image": str(picture)}, {"image": str(tmp_path / "bad.png")}], transforms.training(SIZE, "half"))
     cause = find_cause(caught.value)
     assert cause is not None and "bad.png" in cause.where and "is empty" in cause.fact

@@ -94,7 +94,8 @@ def test_both_batches_together_give_the_sum(net: ProPL) -> None:
     """In eval mode no image sees another, so a joint pass of the encoder must change nothing."""
     net.eval()
     method = ProPLMethod(net, unlabelled_weight=6.0, perturbation="element", strength=0.0)
-    alone = [gradients(net, method.step(*pair, 0.0)["loss"]) for pair in ((batch(1), None), (None, batch(2, False)))]
+    pairs: tuple[tuple[dict | None, dict | None], ...] = ((batch(1), None), (None, batch(2, False)))
+    alone = [gradients(net, method.step(*pair, 0.0)["loss"]) for pair in pairs]
     together = gradients(net, method.step(batch(1), batch(2, False), 0.0)["loss"])
     for name, found in together.items():
         parts = [part[name] for part in alone if name in part]
@@ -165,16 +166,22 @@ def test_gradient_equals_the_naive_loop(net: ProPL, kind: str, passes: int) -> N
     assert farthest > 1e-5  # other masks are noticed, so equality above says something
 
 
-def test_hard_labels_need_no_detaching(net: ProPL) -> None:
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("kind", uplc.PSEUDO_LABELS)
+def test_pseudo_label_and_its_weight_reach_the_loss(
+    net: ProPL, monkeypatch: pytest.MonkeyPatch, kind: str, power: int
+) -> None:
     net.eval()
-    torch.manual_seed(0)
-    result = ProPLMethod(net, pseudo_label="hard").step(None, batch(2, False), 0.0)
-    assert 0 <= result["pseudo_foreground"] <= 1
-    torch.manual_seed(0)
-    features, text = net.encode(batch(2)["image"]), net.text(TASKS, 2)
-    target, _ = uplc.pseudo_label(*ProPLMethod(net).teach(features, text), "hard")
-    assert set(target.unique().tolist()) <= {0.0, 1.0}
-    torch.testing.assert_close(result["loss"], BCEDiceLoss()(net.decode(features, text, "pd"), target))
+    mean, variance = torch.rand(2, 1, 32, 32), torch.rand(2, 1, 32, 32) / 4
+    monkeypatch.setattr(ProPLMethod, "teach", lambda *_: (mean, variance))
+    unlabelled = batch(2, labelled=False, size=32)
+    with torch.no_grad():
+        result = ProPLMethod(net, pseudo_label=kind, power=power).step(None, unlabelled, 0.0)
+        logits = net(unlabelled["image"], task=TASKS, decoder="pd")
+    target, weight = uplc.pseudo_label(mean, variance, kind, power)
+    torch.testing.assert_close(result["loss"], BCEDiceLoss()(logits, target, weight), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result["uncertainty"], variance.mean())
+    torch.testing.assert_close(result["pseudo_foreground"], target.mean())
 
 
 # --- the N passes
@@ -268,21 +275,21 @@ def test_weak_view_leaves_no_trace_in_the_encoder(net: ProPL) -> None:
 
 
 def test_statistics_are_recorded_again_afterwards_even_after_a_failure() -> None:
-    layers = nn.Sequential(
-        nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval(), nn.BatchNorm2d(2, track_running_stats=False)
-    ).train()
-    layers[1].eval()
+    learning, frozen, stateless = (
+        nn.BatchNorm2d(2),
+        nn.BatchNorm2d(2).eval(),
+        nn.BatchNorm2d(2, track_running_stats=False),
+    )
+    layers = nn.ModuleList((learning, frozen, stateless))
     image = torch.randn(4, 2, 3, 3)
     with pytest.raises(KeyError), unrecorded_statistics(layers):
-        outside = copy.deepcopy(layers)
-        torch.testing.assert_close(layers[0](image), nn.BatchNorm2d(2)(image))  # by the batch, as in training
-        torch.testing.assert_close(layers[1](image), image, rtol=0, atol=1e-4)  # eval mode stays eval mode
-        assert not layers[0].running_mean.any()
+        torch.testing.assert_close(learning(image), nn.BatchNorm2d(2)(image))  # by the batch, as in training
+        torch.testing.assert_close(frozen(image), image, rtol=0, atol=1e-4)  # eval mode stays eval mode
+        assert torch.equal(learning.get_buffer("running_mean"), torch.zeros(2))
         raise KeyError
-    assert [layer.track_running_stats for layer in layers] == [True, True, False]
-    assert [layer.track_running_stats for layer in outside] == [False, True, False]
-    layers[0](image)
-    assert layers[0].running_mean.any()
+    assert [layer.track_running_stats for layer in (learning, frozen, stateless)] == [True, True, False]
+    learning(image)
+    assert learning.get_buffer("running_mean").all()
 
 
 # --- batches of all kinds
@@ -364,7 +371,9 @@ def dice(logits: Tensor, mask: Tensor) -> float:
     return float(2 * (found * mask).sum() / (found.sum() + mask.sum()))
 
 
-def train_twin_targets(method: nn.Module, net: ProPL, steps: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def train_twin_targets(
+    method: ProPLMethod | SupervisedMethod, net: ProPL, steps: int
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     image, masks = twin_targets()
     labelled = {
         "image": image.repeat(2, 1, 1, 1),

@@ -68,7 +68,7 @@ def test_the_schema_refuses_what_no_verb_writes(tmp_path: Path, check_run_json: 
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProPLError, match="gone.pt: does not exist"):
+    with pytest.raises(ProPLError, match=r"gone\.pt: does not exist"):
         RunRecord(tmp_path / "run.json", "predict", {}, [tmp_path / "gone.pt"])
 
 
@@ -91,7 +91,9 @@ def test_commit_of_a_checkout_and_of_none(tmp_path: Path, monkeypatch: pytest.Mo
 
     def git(*arguments: str) -> str:
         name = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-        done = subprocess.run(["git", "-C", str(tmp_path), *name, *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *name, *arguments], capture_output=True, text=True, check=True
+        )
         return done.stdout.strip()
 
     module = tmp_path / "run_record.py"

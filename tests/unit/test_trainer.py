@@ -150,7 +150,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped() -> None:
     class Steep(Toy):
         def forward(self, labelled: Any, unlabelled: Any, progress: float) -> dict[str, Tensor]:
             result = super().forward(labelled, unlabelled, progress)
-            weight = self.network[0].weight
+            weight = next(self.network.parameters())
             # The square root of 0: its value is 0, its slope is infinite.
             result["loss"] = result["loss"] + (weight - weight.detach()).sum().abs().sqrt()
             return result
@@ -167,7 +167,9 @@ def test_too_many_bad_steps_in_a_row_stop_with_the_cases() -> None:
         trainer.run()
     assert trainer.bad_steps == trainer_module.LARGEST_RUN_OF_BAD_STEPS + 1 == 21
     assert caught.value.where == "step 23" and "21 steps in a row" in caught.value.fact
-    assert "'labelled" in caught.value.fact and "'unlabelled" in caught.value.fact and "look at these" in caught.value.cure
+    assert (
+        "'labelled" in caught.value.fact and "'unlabelled" in caught.value.fact and "look at these" in caught.value.cure
+    )
     assert finite(trainer.method)
 
 
@@ -208,7 +210,7 @@ def test_monais_handlers_plug_in(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 8)
     (file,) = tmp_path.iterdir()
     saved = torch.load(file, weights_only=True)
-    assert torch.equal(saved.get("network", saved)["0.weight"], method.network[0].weight)
+    assert torch.equal(saved.get("network", saved)["0.weight"], next(method.network.parameters()))
 
 
 def test_losses_are_plain_numbers_even_in_bf16() -> None:
