@@ -9,7 +9,7 @@ from pathlib import Path
 from propl_monai.cases import Case
 from propl_monai.datalist import Datalist, as_items
 from propl_monai.errors import ProPLError
-from propl_monai.handlers import is_writer
+from propl_monai.ranks import is_writer
 from propl_monai.sources import read_source
 from propl_monai.splits import labelled_images
 from propl_monai.verify import require_files

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
-from torch import distributed
 
 from propl_monai.checkpoint import (
     FLAT_WEIGHTS,
@@ -29,16 +28,12 @@ from propl_monai.checkpoint import (
 from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
 from propl_monai.network import ProPL
+from propl_monai.ranks import is_writer
 from propl_monai.run_record import RunRecord
 from propl_monai.validation import ValidationDice
 
 METRICS = "metrics.jsonl"
 logger = logging.getLogger(__name__)
-
-
-def is_writer() -> bool:
-    """Whether this process writes files: rank 0, or the only one."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 class TrainingLog:

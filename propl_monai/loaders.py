@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose
-from torch import distributed
 from torch.utils.data import Sampler
 
 from propl_monai.errors import ProPLError
+from propl_monai.ranks import rank_and_count
 
 
 class DrawnDataset(CacheDataset):
@@ -102,7 +102,7 @@ class PairedLoader:
                 self.streams[name] = self._stream(data, batch, number)
 
     def _stream(self, data: DrawnDataset, batch: int, number: int) -> DataLoader:
-        rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        rank, ranks = rank_and_count()
         if batch % ranks:
             raise ProPLError(
                 "batch size", f"{batch} images a step do not divide among {ranks} ranks", "change one of them"

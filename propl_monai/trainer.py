@@ -11,11 +11,12 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
 from monai.utils.enums import CommonKeys
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from propl_monai.checkpoint import unwrap
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.loaders import PairedLoader
+from propl_monai.ranks import rank_and_count
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_RUN_OF_BAD_STEPS = 20
@@ -80,7 +81,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
 
     def _begin_epoch(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        rank = distributed.get_rank() if distributed.is_initialized() else 0
+        rank, _ = rank_and_count()
         torch.manual_seed((self.seed * 1009 + rank) * 100_003 + epoch)  # dropout, on every device
         self.data_loader.set_epoch(epoch)
 

@@ -29,7 +29,7 @@ ORDER = (
     *("errors", "tasks", "files", "cases", "datalist", "splits", "sources.folder", "sources"),
     *("images", "verify", "reader", "phantoms.physics", "phantoms.anatomy", "phantoms"),
     *("text", "encoder", "decoder", "network", "released"),
-    *("uplc", "losses", "methods", "methods.supervised", "methods.propl"),
+    *("ranks", "uplc", "losses", "methods", "methods.supervised", "methods.propl"),
     *("metrics", "summary", "run_record", "checkpoint", "transforms", "loaders", "validation", "trainer", "handlers"),
     *("cohort", "predict", "evaluate", "bundle_run", "cli"),
 )

@@ -212,7 +212,7 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(ProPLError, match="cannot be read .Permission denied"):
+    with pytest.raises(ProPLError, match=r"cannot be read .Permission denied"):
         read_image(path)
 
 
@@ -321,7 +321,7 @@ def test_masks_of_more_values_are_refused(tmp_path: Path, levels: tuple[int, ...
 
 
 def test_jpeg_mask_is_refused_by_its_true_type(tmp_path: Path) -> None:
-    with pytest.raises(ProPLError, match="JPEG mask.*every value above 127"):
+    with pytest.raises(ProPLError, match=r"JPEG mask.*every value above 127"):
         read_mask(save(tmp_path / "a.png", HALF * np.uint8(255), format="JPEG"))
 
 

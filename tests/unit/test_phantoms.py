@@ -162,7 +162,9 @@ def test_a_threshold_does_not_solve_the_tasks(phantoms: dict[str, list[Phantom]]
         bright = [case.image > threshold_otsu(case.image) for case in phantoms[anatomy]]
         for name in names:
             truths = [case.masks[name] for case in phantoms[anatomy]]
-            sides = [[dice(side ^ flip, truth) for side, truth in zip(bright, truths)] for flip in (False, True)]
+            sides = [
+                [dice(side ^ flip, truth) for side, truth in zip(bright, truths, strict=True)] for flip in (False, True)
+            ]
             scores.append(max(np.mean(side) for side in sides))
     assert np.mean(scores) < 0.5
 
