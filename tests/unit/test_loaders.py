@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -173,8 +172,7 @@ def test_ranks_share_the_draws_of_one(size: int, length: int, ranks: int, epoch:
 
 
 def pretend_ranks(monkeypatch: pytest.MonkeyPatch, rank: int, ranks: int) -> None:
-    group = {"is_initialized": lambda: True, "get_rank": lambda: rank, "get_world_size": lambda: ranks}
-    monkeypatch.setattr(loaders, "distributed", SimpleNamespace(**group))
+    monkeypatch.setattr(loaders, "rank_and_count", lambda: (rank, ranks))
 
 
 @pytest.mark.parametrize("labelled,unlabelled", [(1, 9), (3, 5), (8, 4), (2, 7), (5, 0)])

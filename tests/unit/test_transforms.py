@@ -126,6 +126,15 @@ def test_released_zoom_moves_image_and_mask_together(item: dict[str, Any]) -> No
     assert min(dice(view["image"] > 0, view["label"]) for view in views) > 0.97
 
 
+def test_flip_mirrors_image_and_mask_left_to_right_and_only_so(item: dict[str, Any]) -> None:
+    still = drawn(transforms.training(SIZE, "half", "none"), item, 0)
+    mirrored = drawn(transforms.training(SIZE, "half", "none", flip=1.0, strong_view=0.5), item, 0)
+    for key in ("image", "label"):
+        assert torch.equal(mirrored[key], still[key].flip(-1)) and not torch.equal(mirrored[key], still[key]), key
+    sometimes = [drawn(transforms.training(SIZE, "half", "none", flip=0.5), item, seed) for seed in range(16)]
+    assert 2 <= sum(torch.equal(view["image"], still["image"]) for view in sometimes) <= 14
+
+
 def test_strong_view_has_the_geometry_of_the_image(item: dict[str, Any]) -> None:
     pipeline = transforms.training((96, 96), "half", "paper", strong_view=0.5)
 
