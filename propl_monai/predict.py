@@ -23,7 +23,7 @@ from propl_monai.network import ProPL
 from propl_monai.run_record import RunRecord
 
 THRESHOLD = 0.5
-LARGEST_VARIANCE = 0.25  # of a probability: half of the passes say 0, half say 1
+LARGEST_DEVIATION = 0.5  # of a probability: half of the passes say 0, half say 1
 logger = logging.getLogger(__name__)
 
 
@@ -144,7 +144,8 @@ class SavePredictions:
     """A handler of the inference evaluator: writes masks, maps and overlays, and run.json.
 
     Files, for an image `a/b.png` and a task: `a/b_<task>.png` (mask, 0 and 255), `…_probability.png` (16 bit, 65535 is
-    1), `…_uncertainty.png` (16 bit, 65535 is the largest possible variance, 0.25), and `a/b_overlay.png`.
+    1), `…_uncertainty.png` (16 bit; the standard deviation over the passes, that is the root of UPLC's variance, as the
+    variance itself is too small to see; 65535 is the largest possible one, 0.5), and `a/b_overlay.png`.
 
     Args:
         output_dir: where to write.
@@ -197,7 +198,7 @@ class SavePredictions:
             if self.probability:
                 self._write(write_png16, stub, "_probability", maps[index])
             if self.uncertainty and uncertainty is not None:
-                share = np.asarray(uncertainty[index].cpu(), np.float32) / LARGEST_VARIANCE
+                share = np.sqrt(np.asarray(uncertainty[index].cpu(), np.float32).clip(0)) / LARGEST_DEVIATION
                 self._write(write_png16, stub, "_uncertainty", share.clip(0, 1))
         if self.overlay:
             path = base.with_name(f"{base.name}_overlay.png")

@@ -41,7 +41,7 @@ class RunRecord:
             "status": "running",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": 0.0,
-            "command": sys.argv,
+            "command": command(),
             "versions": versions(),
             "commit": commit(),
             "machine": {"system": platform.platform(), "processor": platform.machine()},
@@ -70,6 +70,14 @@ class RunRecord:
         if results is not None:
             self.content["results"] = dict(results)
         write_atomically(self.path, (json.dumps(self.content, indent=2) + "\n").encode())
+
+
+def command() -> list[str]:
+    """The command line of this process, with `python -m` for what lies in an installed package."""
+    first, *rest = sys.argv
+    if first.endswith("__main__.py"):
+        return ["python", "-m", ".".join(Path(first).parts[-3:-1]), *rest]
+    return [Path(first).name, *rest]
 
 
 def versions() -> dict[str, str]:

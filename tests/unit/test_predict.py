@@ -237,12 +237,12 @@ def test_nothing_readable_at_all(network: ProPL, tmp_path: Path, check_run_json:
 
 
 def test_figures_of_the_written_maps(tmp_path: Path) -> None:
-    """16-bit maps by hand: 65535 is probability 1, and variance 0.25; the mask begins above 0.5."""
+    """16-bit maps by hand: 65535 is probability 1, and deviation 0.5; the mask begins above 0.5."""
     path = picture(tmp_path / "a.png", 1, 4)
     found = InputImages(str(path), str(tmp_path / "out"))
     saver = SavePredictions(str(tmp_path / "out"), found, "LA", probability=True, uncertainty=True)
     probability = torch.tensor([[[0.0, 0.5, 0.51, 1.0]]])
-    saver.save(str(path), "a", probability, torch.tensor([[[0.0, 0.05, 0.25, 0.3]]]))
+    saver.save(str(path), "a", probability, torch.tensor([[[0.0, 0.01, 0.25, 0.3]]]))
     out = tmp_path / "out"
     assert read(out / "a_left_atrium.png").tolist() == [[0, 0, 255, 255]]
     assert read(out / "a_left_atrium_probability.png").tolist() == [[0, 32768, 33423, 65535]]

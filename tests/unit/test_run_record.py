@@ -16,7 +16,7 @@ import pytest
 import propl_monai
 from propl_monai import run_record
 from propl_monai.errors import ProPLError
-from propl_monai.run_record import RunRecord, commit, versions
+from propl_monai.run_record import RunRecord, command, commit, versions
 
 Check = Callable[[Path], dict[str, Any]]
 
@@ -42,7 +42,25 @@ def test_what_a_record_holds(tmp_path: Path, check_run_json: Check) -> None:
     assert content["inputs"] == [{"path": str(tmp_path / "in.json"), "sha256": hashlib.sha256(b"abc").hexdigest()}]
     assert content["outputs"] == [str(tmp_path / "out.png")] and content["results"] == {"score": 0.5}
     assert content["findings"] == [{"path": str(tmp_path / "bad.png"), "message": "is empty; copy it again"}]
-    assert content["command"] == sys.argv
+
+
+@pytest.mark.parametrize(
+    ("argv", "written"),
+    [
+        (["/env/monai/bundle/__main__.py", "run", "training"], ["python", "-m", "monai.bundle", "run", "training"]),
+        (["/env/bin/propl", "info"], ["propl", "info"]),
+    ],
+)
+def test_the_command_names_no_folder_of_the_installation(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], written: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    assert command() == written
+
+
+def test_when_a_record_was_started(tmp_path: Path, check_run_json: Check) -> None:
+    RunRecord(tmp_path / "run.json", "train", {}).write("running")
+    content = check_run_json(tmp_path / "run.json")
     started = datetime.fromisoformat(content["started"])
     assert started.tzinfo is not None and abs((datetime.now(UTC) - started).total_seconds()) < 3600
 
