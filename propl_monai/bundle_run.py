@@ -45,6 +45,12 @@ def begin(output_dir: str, model_dir: str | None = None, seed: int | None = None
         torch.manual_seed(seed)
 
 
+def exit_with(code: int) -> None:
+    """End the process with an exit code, unless it is 0."""
+    if code:
+        sys.exit(code)
+
+
 def require_writable(folder: Path) -> None:
     """Make a folder and try to write there, before hours of work would be lost.
 
@@ -76,8 +82,7 @@ def check_keys(argv: Sequence[str]) -> None:
         return
     parsed = ConfigParser.load_config_files(_as_list(files))
     keys = [key for key in given if key not in RUN_ARGUMENTS]
-    merged = {**parsed, **{re.split("#|::", key)[0]: parsed.get(re.split("#|::", key)[0]) for key in keys}}
-    used = STANDARD_IDS | set(_references(merged))
+    used = STANDARD_IDS | set(_references([parsed, list(given.values())]))
     elsewhere = _keys_beside(_as_list(files)[0])
     for key in [*parsed, *keys]:
         top, *path = re.split("#|::", key)
@@ -111,8 +116,9 @@ def _check_path(key: str, path: list[str], node: Any, where: str) -> None:
 def _options(arguments: Sequence[str]) -> dict[str, str]:
     options: dict[str, str] = {}
     for index, argument in enumerate(arguments):
-        if argument.startswith("--"):
-            name, equals, value = argument[2:].partition("=")
+        if re.match(r"--?[A-Za-z+]", argument):
+            name, equals, value = argument.lstrip("-").partition("=")
+            name = name.lstrip("+").replace("-", "_")  # as MONAI and its command line reader do
             options[name] = value if equals else " ".join(arguments[index + 1 : index + 2])
     return options
 

@@ -140,11 +140,14 @@ def _bank_of(path: Path | str) -> PromptBank:
 
 
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    wanted = json.loads(json.dumps(wanted))  # the header is JSON: (160, 160) is [160, 160] there
     differing = [
         f"{key} {found.get(key)!r} there, {wanted[key]!r} here" for key in wanted if found.get(key) != wanted[key]
     ]
     if differing:
         cure = "use the configs that these weights were trained with (for a compact model add configs/compact.json)"
+        if found.get("text_shape") != wanted["text_shape"]:
+            cure += ", and --prompts the bank of that training"
         raise ProPLError(path, "holds another network: " + "; ".join(differing), cure)
 
 

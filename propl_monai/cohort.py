@@ -9,6 +9,7 @@ from pathlib import Path
 from propl_monai.cases import Case
 from propl_monai.datalist import Datalist, as_items
 from propl_monai.errors import ProPLError
+from propl_monai.options import switch
 from propl_monai.ranks import is_writer
 from propl_monai.sources import read_source
 from propl_monai.splits import labelled_images
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_datalist(dataset_dir: str, datalist_file: str | None, output_dir: str, tasks: Sequence[str]) -> Datalist:
-    """The datalist of a run, cut to its tasks, with every file checked.
+    """The datalist of a run, whole, with every file of its tasks checked.
 
     Args:
         dataset_dir: folder of the images.
@@ -40,8 +41,7 @@ def open_datalist(dataset_dir: str, datalist_file: str | None, output_dir: str, 
         datalist = read_source("folder", dataset_dir)
         if is_writer():
             datalist.write(Path(output_dir) / DATALIST)
-    datalist = datalist.select(tasks=tasks)
-    require_files(datalist)
+    require_files(datalist.select(tasks=tasks))
     return datalist
 
 
@@ -75,9 +75,11 @@ class TrainingCohort:
         datalist = open_datalist(dataset_dir, datalist_file, output_dir, tasks)
         self.inputs = [str(datalist_file or Path(output_dir) / DATALIST)]
         self.sha256 = datalist.sha256
+        # Over all tasks, so that an image is labelled for one task where it is for another, whatever tasks are trained.
+        chosen = labelled_images(datalist.cases, labelled_fraction)
+        datalist = datalist.select(tasks=tasks)
         train = [case for case in datalist.cases if case.split == "train"]
-        chosen = labelled_images(train, labelled_fraction)
-        if not chosen:
+        if not any(case.case_id in chosen for case in train):
             raise ProPLError(
                 datalist.name, "holds no train case with a mask", "add labelled images, or check the splits"
             )
@@ -86,20 +88,21 @@ class TrainingCohort:
             return as_items(cases, datalist.root)
 
         self.labelled = items([case for case in train if case.case_id in chosen])
-        rest = items([case for case in train if case.case_id not in chosen]) if use_unlabelled else []
+        wanted = switch("use_unlabelled", use_unlabelled)
+        rest = items([case for case in train if wanted and case.case_id not in chosen])
         self.unlabelled = [{key: value for key, value in item.items() if key != "label"} for item in rest]
         self.validation = items([case for case in datalist.cases if case.split == "validation" and case.mask])
         self.counts = {name: len(getattr(self, name)) for name in ("labelled", "unlabelled", "validation")}
         logger.info("%s: %s", datalist.name, "  ".join(f"{name} {count}" for name, count in self.counts.items()))
 
 
-def evaluation_items(datalist: Datalist, split: str = "test") -> list[dict]:
-    """The cases of one split that have a mask, as MONAI items.
+def evaluation_items(datalist: Datalist, split: str = "test", tasks: Sequence[str] | None = None) -> list[dict]:
+    """The cases of one split, and of some tasks or all, that have a mask, as MONAI items.
 
     Raises:
         ProPLError: no such split, or no case with a mask in it.
     """
-    cases = [case for case in datalist.select(split).cases if case.mask]
+    cases = [case for case in datalist.select(split, tasks).cases if case.mask]
     if not cases:
         raise ProPLError(datalist.name, f"no {split} case has a mask", "choose another split, or add masks")
     return as_items(cases, datalist.root)

@@ -74,6 +74,7 @@ class CaseTable:
     def _start(self, engine: Engine) -> None:
         self.rows = []
         self.record = RunRecord(self.folder / "run.json", "evaluate", self.options, self.inputs)
+        self.record.write("running")
 
     def _add(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):

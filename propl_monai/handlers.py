@@ -28,6 +28,7 @@ from propl_monai.checkpoint import (
 from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
 from propl_monai.network import ProPL
+from propl_monai.options import switch
 from propl_monai.ranks import is_writer
 from propl_monai.run_record import RunRecord
 from propl_monai.validation import ValidationDice
@@ -67,8 +68,7 @@ class TrainingLog:
         """Keep the lines of the epochs that a resumed run stands on."""
         self._begun, self._shown, self._first = time.monotonic(), 0.0, engine.state.iteration
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        # A line that a kill has cut short is of an epoch that will be repeated.
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= engine.state.epoch]
+        kept = [line for line in lines if _epoch_of(line) <= engine.state.epoch]
         if is_writer():
             write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
@@ -115,6 +115,14 @@ class TrainingLog:
         if is_writer():
             with self.path.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
+
+
+def _epoch_of(line: str) -> float:
+    """The epoch of a line of metrics.jsonl; one that a kill has cut short is of an epoch that will be repeated."""
+    try:
+        return json.loads(line)["epoch"]
+    except json.JSONDecodeError:
+        return math.inf
 
 
 def validation_of(validator: Evaluator | None, epoch: int) -> ValidationDice | None:
@@ -164,9 +172,10 @@ class KeepCheckpoints:
     ) -> None:
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
         self.path, self.model_dir = Path(output_dir) / STATE, Path(model_dir)
-        self.validator, self.resume = validator, resume
+        self.validator, self.resume = validator, switch("resume", resume)
         self.about = dict(about or {})
-        self.fingerprint = {**(fingerprint or {}), **architecture(network)}
+        bank = network.prompts.bank.sha256 if network.prompts else None
+        self.fingerprint = {**(fingerprint or {}), **architecture(network), "prompt_bank_sha256": bank}
         self.best_score, self.best_epoch = -1.0, 0
 
     def attach(self, engine: Engine) -> None:
@@ -193,6 +202,9 @@ class KeepCheckpoints:
         if differing:
             cure = "resume with the options of that run, or choose another output_dir"
             raise ProPLError(self.path, "is of another run: " + "; ".join(differing), cure)
+        if state["best_epoch"] and is_writer() and not (self.model_dir / WEIGHTS).exists():
+            fact = f"lacks the best weights of the run in {self.path.parent}, of epoch {state['best_epoch']}"
+            raise ProPLError(self.model_dir, fact, "resume with the model_dir of that run")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
@@ -212,10 +224,11 @@ class KeepCheckpoints:
                     self.path.parent, fact, "add --resume true to go on, or delete or choose another output_dir"
                 )
             self.path.unlink()
-        aside = self.model_dir / "previous"
+        previous = self.model_dir / "previous"
+        aside = previous / str(1 + sum(1 for _ in previous.glob("*")))
         for name in (WEIGHTS, FLAT_WEIGHTS):
             if (self.model_dir / name).exists():
-                aside.mkdir(exist_ok=True)
+                aside.mkdir(parents=True, exist_ok=True)
                 shutil.move(self.model_dir / name, aside / name)
                 logger.info("earlier %s moved to %s", name, aside)
 
@@ -280,12 +293,20 @@ class RecordRun:
             "cases": self.counts,
             "epochs": engine.state.epoch,
             "steps": engine.state.iteration,
+            "seconds_of_all_epochs": self._seconds_of_epochs(),
             "skipped_steps": getattr(engine, "bad_steps", 0),
             "best_epoch": keeper.best_epoch,
             "best_validation_mdice": keeper.best_score if keeper.best_score >= 0 else None,
             "decoder": keeper.network.chosen_decoder,
         }
         self.record.write("finished", [path for path in outputs if path.exists()], results)
+
+    def _seconds_of_epochs(self) -> float | None:
+        """With those before a resume, which "seconds" of run.json cannot know."""
+        path = self.folder / METRICS
+        if not path.exists():
+            return None
+        return round(sum(json.loads(line)["seconds"] for line in path.read_text().splitlines()), 1)
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         if hasattr(self, "record"):

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from propl_monai import tasks as registry
 from propl_monai import uplc
-from propl_monai.errors import EXIT_OK, EXIT_PARTIAL, ProPLError
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 from propl_monai.files import picture_suffix, stem
 from propl_monai.images import read_image, to_grey, write_mask, write_overlay, write_png16
 from propl_monai.network import ProPL
+from propl_monai.options import switch
 from propl_monai.run_record import RunRecord
 
 THRESHOLD = 0.5
@@ -169,7 +170,8 @@ class SavePredictions:
     ) -> None:
         self.folder, self.images = Path(output_dir), images
         self.tasks = [registry.find(name, "tasks") for name in ([tasks] if isinstance(tasks, str) else tasks)]
-        self.probability, self.uncertainty, self.overlay = probability, uncertainty, overlay
+        self.probability, self.overlay = switch("probability", probability), switch("overlay", overlay)
+        self.uncertainty = switch("uncertainty", uncertainty)
         self.options, self.weights = dict(options or {}), weights
         self.outputs: list[Path] = []
 
@@ -182,6 +184,7 @@ class SavePredictions:
         self.record = RunRecord(self.folder / "run.json", "predict", self.options, inputs)
         for path, reason in self.images.findings:
             self.record.finding(path, reason)
+        self.record.write("running")
 
     def _save(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -211,11 +214,13 @@ class SavePredictions:
         self.outputs.append(path)
 
     def finish(self) -> int:
-        """Write run.json; the exit code says whether every input was read."""
+        """Write run.json; returns the exit code: 0, 3 when some inputs were refused, 2 when all were."""
         if not hasattr(self, "record"):  # nothing readable was there, so the engine never started
             self._start(Engine(lambda *_: None))
-        partial = bool(self.images.findings)
+        status, code = ("partial", EXIT_PARTIAL) if self.images.findings else ("finished", EXIT_OK)
+        if not self.images.items:
+            status, code = "failed", EXIT_BAD_INPUT
         results = {"images": len(self.images.items), "refused": len(self.images.findings)}
-        self.record.write("partial" if partial else "finished", self.outputs, results)
+        self.record.write(status, self.outputs, results)
         logger.info("%d images segmented, %d refused: %s", *results.values(), self.record.path)
-        return EXIT_PARTIAL if partial else EXIT_OK
+        return code

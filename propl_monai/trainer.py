@@ -11,7 +11,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
 from monai.utils.enums import CommonKeys
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from propl_monai.checkpoint import unwrap
 from propl_monai.errors import ProPLError, unknown
@@ -77,6 +77,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             decollate=False,
         )
         self.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._share_buffers)
         self._register_handlers(train_handlers or [])
 
     def _begin_epoch(self, engine: Engine) -> None:
@@ -84,6 +85,12 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         rank, _ = rank_and_count()
         torch.manual_seed((self.seed * 1009 + rank) * 100_003 + epoch)  # dropout, on every device
         self.data_loader.set_epoch(epoch)
+
+    def _share_buffers(self, engine: Engine) -> None:
+        """All ranks validate what rank 0 saves: BatchNorm statistics are exchanged only at the next forward."""
+        if rank_and_count()[1] > 1:
+            for buffer in self.network.buffers():
+                distributed.broadcast(buffer, 0)
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
         labelled, unlabelled = (_to(batchdata[name], self.state.device) for name in ("labelled", "unlabelled"))

@@ -26,7 +26,7 @@ LONGEST_FILE = 320
 
 # A module may import those above it only. `propl_monai` itself, the version and lazy names, stands above all.
 ORDER = (
-    *("errors", "tasks", "files", "cases", "datalist", "splits", "sources.folder", "sources"),
+    *("errors", "options", "tasks", "files", "cases", "datalist", "splits", "sources.folder", "sources"),
     *("images", "verify", "reader", "phantoms.physics", "phantoms.anatomy", "phantoms"),
     *("text", "encoder", "decoder", "network", "released"),
     *("ranks", "uplc", "losses", "methods", "methods.supervised", "methods.propl"),

@@ -13,6 +13,7 @@ from propl_monai import uplc
 from propl_monai.encoder import Features
 from propl_monai.losses import BCEDiceLoss
 from propl_monai.network import ProPL
+from propl_monai.options import switch
 
 
 class ProPLMethod(nn.Module):
@@ -49,7 +50,7 @@ class ProPLMethod(nn.Module):
         self.network = network
         self.passes, self.perturbation, self.strength = passes, perturbation, strength
         self.power, self.pseudo_label = power, pseudo_label
-        self.unlabelled_weight, self.supervise_pd = unlabelled_weight, supervise_pd
+        self.unlabelled_weight, self.supervise_pd = unlabelled_weight, switch("supervise_pd", supervise_pd)
         self.loss = BCEDiceLoss()
 
     def step(self, labelled: dict | None, unlabelled: dict | None, progress: float) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def test_every_hyper_parameter_of_train_json_may_be_given() -> None:
     "key,told",
     [
         ("epoch", "--epoch: unknown config key 'epoch'; did you mean 'epochs'"),
-        ("learning-rate", "did you mean 'learning_rate'"),
+        ("learning_rte", "did you mean 'learning_rate'"),
         ("max_epochs", "unknown config key 'max_epochs'"),
         ("train#trainr#max_epochs", "part 'trainr'; did you mean 'trainer'"),
         ("train::loadr::num_workers", "part 'loadr'; did you mean 'loader'"),

@@ -191,7 +191,7 @@ def test_weights_of_a_finished_run_are_moved_aside(make_training: Make, tmp_path
     (first.output_dir / ".tmp-1-checkpoint_last.pt").touch()
     second = make_training(tmp_path, epochs=1, seed=1)
     second.trainer.run()
-    assert {name: (first.model_dir / "previous" / name).read_bytes() for name in names} == earlier
+    assert {name: (first.model_dir / "previous" / "1" / name).read_bytes() for name in names} == earlier
     assert all((first.model_dir / name).read_bytes() != earlier[name] for name in names)
     assert len(second.metrics()) == 1
     assert not list(tmp_path.rglob(".tmp-*"))  # what a killed process left is swept

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from propl_monai import transforms
 from propl_monai.checkpoint import save_weights
-from propl_monai.errors import EXIT_OK, EXIT_PARTIAL, ProPLError
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 from propl_monai.network import ProPL
 from propl_monai.predict import InputImages, PromptInferer, SavePredictions
 
@@ -232,7 +232,7 @@ def test_nothing_readable_at_all(network: ProPL, tmp_path: Path, check_run_json:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").touch()
     found = InputImages(str(tmp_path / "in"), str(tmp_path / "out"))
-    assert predict(network, found, SavePredictions(str(tmp_path / "out"), found, "LA")) == EXIT_PARTIAL
+    assert predict(network, found, SavePredictions(str(tmp_path / "out"), found, "LA")) == EXIT_BAD_INPUT
     assert check_run_json(tmp_path / "out" / "run.json")["results"] == {"images": 0, "refused": 1}
 
 
