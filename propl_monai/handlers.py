@@ -1,11 +1,10 @@
-"""What is kept of a training: progress lines, metrics.jsonl, the best and the last checkpoint, run.json."""
+"""What is written down of a training: progress lines, metrics.jsonl, run.json."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,23 +14,12 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from propl_monai.checkpoint import (
-    FLAT_WEIGHTS,
-    STATE,
-    WEIGHTS,
-    architecture,
-    load_state,
-    save_state,
-    save_weights,
-    sweep_orphans,
-)
-from propl_monai.errors import ProPLError
+from propl_monai.checkpoint import FLAT_WEIGHTS, WEIGHTS
 from propl_monai.files import write_atomically
-from propl_monai.network import ProPL
-from propl_monai.options import switch
+from propl_monai.keeper import KeepCheckpoints
 from propl_monai.ranks import is_writer
 from propl_monai.run_record import RunRecord
-from propl_monai.validation import ValidationDice
+from propl_monai.validation import validation_of
 
 METRICS = "metrics.jsonl"
 logger = logging.getLogger(__name__)
@@ -125,14 +113,6 @@ def _epoch_of(line: str) -> float:
         return math.inf
 
 
-def validation_of(validator: Evaluator | None, epoch: int) -> ValidationDice | None:
-    """The validation of this epoch, or None where none was made."""
-    if validator is None or validator.state.epoch != epoch:
-        return None
-    dice = getattr(validator.state, "validation_dice", None)
-    return dice if dice is not None and dice.per_decoder else None
-
-
 def _percent(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {100 * value:.1f}" for name, value in values.items())
 
@@ -141,124 +121,6 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
-
-
-class KeepCheckpoints:
-    """Best weights by validation mDice, with the decoder that reached it, and the state to resume from.
-
-    The best weights go to `model_dir` (model.safetensors, model.pt), the resume state to `output_dir`. Without
-    validation the last weights are kept. Attach it after the validation handler and before the log.
-
-    Args:
-        network, optimizer, lr_scheduler: what is saved and restored.
-        output_dir, model_dir: folders.
-        validator: the evaluator that the validation handler runs.
-        resume: go on from `output_dir`, from the beginning when nothing is there yet.
-        about: header entries for the weights, see `checkpoint.save_weights`.
-        fingerprint: what must be equal for a resume to make sense, such as seed, epochs and datalist hash.
-    """
-
-    def __init__(
-        self,
-        network: ProPL,
-        optimizer: torch.optim.Optimizer,
-        lr_scheduler: Any,
-        output_dir: str,
-        model_dir: str,
-        validator: Evaluator | None = None,
-        resume: bool = False,
-        about: Mapping[str, Any] | None = None,
-        fingerprint: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
-        self.path, self.model_dir = Path(output_dir) / STATE, Path(model_dir)
-        self.validator, self.resume = validator, switch("resume", resume)
-        self.about = dict(about or {})
-        bank = network.prompts.bank.sha256 if network.prompts else None
-        self.fingerprint = {**(fingerprint or {}), **architecture(network), "prompt_bank_sha256": bank}
-        self.best_score, self.best_epoch = -1.0, 0
-
-    def attach(self, engine: Engine) -> None:
-        engine.keeper = self  # `RecordRun` asks it for the best epoch
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep)
-
-    def _start(self, engine: Engine) -> None:
-        for folder in (self.path.parent, self.model_dir):
-            if is_writer() and folder.is_dir():
-                sweep_orphans(folder)
-        self.fingerprint |= {"max_epochs": engine.state.max_epochs, "epoch_length": engine.state.epoch_length}
-        if self.resume and self.path.exists():
-            self._restore(engine)
-        elif is_writer():
-            self._make_room(engine)
-
-    def _restore(self, engine: Engine) -> None:
-        state = load_state(self.path)
-        found = state["fingerprint"]
-        differing = [
-            f"{k} {found.get(k)!r} there, {v!r} here" for k, v in self.fingerprint.items() if found.get(k) != v
-        ]
-        if differing:
-            cure = "resume with the options of that run, or choose another output_dir"
-            raise ProPLError(self.path, "is of another run: " + "; ".join(differing), cure)
-        if state["best_epoch"] and is_writer() and not (self.model_dir / WEIGHTS).exists():
-            fact = f"lacks the best weights of the run in {self.path.parent}, of epoch {state['best_epoch']}"
-            raise ProPLError(self.model_dir, fact, "resume with the model_dir of that run")
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-        engine.grad_scaler.load_state_dict(state["grad_scaler"])
-        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        engine.bad_steps = state["bad_steps"]
-        self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
-        logger.info("resumed after epoch %d, best validation mDice %.1f", state["epoch"], 100 * self.best_score)
-
-    def _make_room(self, engine: Engine) -> None:
-        """Never lose work: an unfinished run is not overwritten, earlier weights are moved aside."""
-        if self.path.exists():
-            state = load_state(self.path)
-            if state["epoch"] < state["fingerprint"]["max_epochs"]:
-                fact = f"holds a run that stopped after epoch {state['epoch']} of {state['fingerprint']['max_epochs']}"
-                raise ProPLError(
-                    self.path.parent, fact, "add --resume true to go on, or delete or choose another output_dir"
-                )
-            self.path.unlink()
-        previous = self.model_dir / "previous"
-        aside = previous / str(1 + sum(1 for _ in previous.glob("*")))
-        for name in (WEIGHTS, FLAT_WEIGHTS):
-            if (self.model_dir / name).exists():
-                aside.mkdir(parents=True, exist_ok=True)
-                shutil.move(self.model_dir / name, aside / name)
-                logger.info("earlier %s moved to %s", name, aside)
-
-    def _keep(self, engine: Engine) -> None:
-        dice = validation_of(self.validator, engine.state.epoch)
-        score = max(dice.per_decoder.values()) if dice else -1.0
-        better = score > self.best_score if dice else self.best_score < 0
-        if better:
-            self.best_score, self.best_epoch = score, engine.state.epoch
-            self.network.choose_decoder(dice.best_decoder if dice else "sd")
-        if not is_writer():
-            return
-        if better:
-            about = {**self.about, "epoch": engine.state.epoch, "validation_mdice": score if dice else None}
-            save_weights(self.network, self.model_dir, about)
-        save_state(self.path, self._state(engine))
-
-    def _state(self, engine: Engine) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": self.lr_scheduler.state_dict(),
-            "grad_scaler": engine.grad_scaler.state_dict(),
-            "epoch": engine.state.epoch,
-            "iteration": engine.state.iteration,
-            "bad_steps": engine.bad_steps,
-            "best_score": self.best_score,
-            "best_epoch": self.best_epoch,
-            "fingerprint": self.fingerprint,
-        }
 
 
 class RecordRun:

@@ -196,20 +196,20 @@ class SavePredictions:
         masks = [one > THRESHOLD for one in maps]
         base = self.folder / name
         for index, task in enumerate(self.tasks):
-            stub = base.with_name(f"{base.name}_{task.slug}")
-            self._write(write_mask, stub, "", masks[index])
+            beginning = base.with_name(f"{base.name}_{task.slug}")
+            self._write(write_mask, beginning, "", masks[index])
             if self.probability:
-                self._write(write_png16, stub, "_probability", maps[index])
+                self._write(write_png16, beginning, "_probability", maps[index])
             if self.uncertainty and uncertainty is not None:
                 share = np.sqrt(np.asarray(uncertainty[index].cpu(), np.float32).clip(0)) / LARGEST_DEVIATION
-                self._write(write_png16, stub, "_uncertainty", share.clip(0, 1))
+                self._write(write_png16, beginning, "_uncertainty", share.clip(0, 1))
         if self.overlay:
             path = base.with_name(f"{base.name}_overlay.png")
             write_overlay(path, to_grey(read_image(image).pixels), masks, [task.colour for task in self.tasks])
             self.outputs.append(path)
 
-    def _write(self, write: Any, stub: Path, suffix: str, values: np.ndarray) -> None:
-        path = stub.with_name(f"{stub.name}{suffix}.png")
+    def _write(self, write: Any, beginning: Path, suffix: str, values: np.ndarray) -> None:
+        path = beginning.with_name(f"{beginning.name}{suffix}.png")
         write(path, values)
         self.outputs.append(path)
 

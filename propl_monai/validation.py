@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine
 from ignite.metrics import Metric
+from monai.engines import Evaluator
 from monai.inferers import Inferer
 from torch import Tensor, distributed
 
@@ -89,3 +90,11 @@ def dice(prediction: Tensor, reference: Tensor) -> Tensor:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def validation_of(validator: Evaluator | None, epoch: int) -> ValidationDice | None:
+    """The validation of this epoch, or None where none was made."""
+    if validator is None or validator.state.epoch != epoch:
+        return None
+    dice = getattr(validator.state, "validation_dice", None)
+    return dice if dice is not None and dice.per_decoder else None

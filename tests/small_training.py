@@ -14,7 +14,8 @@ from monai.handlers import LrScheduleHandler, ValidationHandler
 
 from propl_monai import transforms
 from propl_monai.cohort import TrainingCohort
-from propl_monai.handlers import KeepCheckpoints, RecordRun, TrainingLog
+from propl_monai.handlers import RecordRun, TrainingLog
+from propl_monai.keeper import KeepCheckpoints
 from propl_monai.loaders import DrawnDataset, PairedLoader
 from propl_monai.methods.propl import ProPLMethod
 from propl_monai.network import DECODERS, ProPL

@@ -30,7 +30,18 @@ ORDER = (
     *("images", "verify", "reader", "phantoms.physics", "phantoms.anatomy", "phantoms"),
     *("text", "encoder", "decoder", "network", "released"),
     *("ranks", "uplc", "losses", "methods", "methods.supervised", "methods.propl"),
-    *("metrics", "summary", "run_record", "checkpoint", "transforms", "loaders", "validation", "trainer", "handlers"),
+    *(
+        "metrics",
+        "summary",
+        "run_record",
+        "checkpoint",
+        "transforms",
+        "loaders",
+        "validation",
+        "trainer",
+        "keeper",
+        "handlers",
+    ),
     *("cohort", "predict", "evaluate", "bundle_run", "cli"),
 )
 # Inside a function, at the moment of the call.

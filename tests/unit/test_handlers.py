@@ -321,7 +321,7 @@ def test_a_nan_in_an_image_leaves_a_sound_network_and_valid_files(
 
 
 def test_without_validation_the_last_weights_are_kept(whole: Any, tmp_path: Path) -> None:
-    from propl_monai.handlers import KeepCheckpoints
+    from propl_monai.keeper import KeepCheckpoints
 
     scheduler = torch.optim.lr_scheduler.ConstantLR(whole.optimizer)
     keeper = KeepCheckpoints(whole.network, whole.optimizer, scheduler, str(tmp_path), str(tmp_path))
