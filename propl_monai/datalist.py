@@ -88,8 +88,7 @@ class Datalist:
         """
         if split is not None and split not in SPLITS:
             raise unknown(self.name, "split", split, SPLITS)
-        given = [tasks] if isinstance(tasks, str) else tasks
-        names = None if given is None else {registry.find(text, self.name).name for text in given}
+        names = None if tasks is None else {task.name for task in registry.find_all(tasks, self.name)}
         chosen = tuple(
             case for case in self.cases if split in (None, case.split) and (names is None or case.task in names)
         )

@@ -119,8 +119,7 @@ class ProPL(nn.Module):
             return self.decoder_pd(features, text)
         if decoder != "mean":
             raise unknown("decoder", "decoder", decoder, DECODERS)
-        probability = (self.decoder_sd(features, text).sigmoid() + self.decoder_pd(features, text).sigmoid()) / 2
-        return torch.logit(probability.float(), eps=1e-6)
+        return mean_logits(self.decoder_sd(features, text), self.decoder_pd(features, text))
 
     def text(self, task: str | Sequence[str] | Tensor | None, batch: int) -> Tensor:
         """The text (B, L, E) of one task for all, or one an image; None means the default task.
@@ -158,3 +157,8 @@ class ProPL(nn.Module):
         if text is None:
             text = self.text(task, image.shape[0])
         return self.decode(self.encode(image), text, decoder or self.chosen_decoder)
+
+
+def mean_logits(sd: Tensor, pd: Tensor) -> Tensor:
+    """Logits of the mean of two decoders' probabilities, in float32 and within ±13.8; the shape of `sd`."""
+    return torch.logit((sd.float().sigmoid() + pd.float().sigmoid()) / 2, eps=1e-6)

@@ -47,8 +47,7 @@ class PromptInferer(Inferer):
         strength: float = 0.3,
     ) -> None:
         super().__init__()
-        given = [tasks] if isinstance(tasks, str) else tasks
-        self.tasks = None if given is None else [registry.find(name, "tasks").name for name in given]
+        self.tasks = None if tasks is None else [task.name for task in registry.find_all(tasks)]
         self.decoder, self.passes = decoder, uncertainty_passes
         self.perturbation, self.strength = perturbation, strength
 
@@ -74,13 +73,14 @@ class PromptInferer(Inferer):
         return torch.cat(maps, dim=1)
 
     def _variance(self, network: ProPL, features: Any, text: Tensor) -> Tensor:
-        passes = (
-            network.decode(
-                features._replace(v4=uplc.perturb(features.v4, self.perturbation, self.strength)), text, "sd"
-            ).float()
-            for _ in range(self.passes)
+        passes = uplc.stochastic_passes(
+            lambda v4: network.decode(features._replace(v4=v4), text, "sd"),
+            features.v4,
+            self.passes,
+            self.perturbation,
+            self.strength,
         )
-        return uplc.mean_and_variance(logits.sigmoid() for logits in passes)[1]
+        return uplc.mean_and_variance(passes)[1]
 
 
 class InputImages:
@@ -169,7 +169,7 @@ class SavePredictions:
         weights: str | None = None,
     ) -> None:
         self.folder, self.images = Path(output_dir), images
-        self.tasks = [registry.find(name, "tasks") for name in ([tasks] if isinstance(tasks, str) else tasks)]
+        self.tasks = registry.find_all(tasks)
         self.probability, self.overlay = switch("probability", probability), switch("overlay", overlay)
         self.uncertainty = switch("uncertainty", uncertainty)
         self.options, self.weights = dict(options or {}), weights

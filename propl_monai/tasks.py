@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from propl_monai.errors import unknown
@@ -61,3 +62,12 @@ def find(text: str, where: object = "task") -> Task:
         if wanted in (task.name, task.code.lower(), task.slug):
             return task
     raise unknown(where, "task", text, NAMES)
+
+
+def find_all(texts: str | Iterable[str], where: object = "tasks") -> list[Task]:
+    """The tasks of one name or several; a single one may come without a list, as from a command line.
+
+    Raises:
+        ProPLError: see `find`.
+    """
+    return [find(text, where) for text in ([texts] if isinstance(texts, str) else texts)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -38,6 +38,25 @@ def perturb(v4: Tensor, kind: str = "element", strength: float = 0.3) -> Tensor:
     if kind == "gaussian":
         return v4 + strength * v4.std() * torch.randn_like(v4)
     raise unknown("uplc perturbation", "perturbation", kind, PERTURBATIONS)
+
+
+def stochastic_passes(
+    decode: Callable[[Tensor], Tensor], v4: Tensor, count: int, kind: str = "element", strength: float = 0.3
+) -> Iterator[Tensor]:
+    """Probabilities of N passes, each over a perturbation of its own, made one at a time.
+
+    Args:
+        decode: v4 (B, C, h, w) to logits (B, 1, H, W).
+        v4: the deepest features.
+        count: N.
+        kind: see `perturb`.
+        strength: see `perturb`.
+
+    Yields:
+        float32 (B, 1, H, W) in [0, 1].
+    """
+    for _ in range(count):
+        yield decode(perturb(v4, kind, strength)).float().sigmoid()
 
 
 def mean_and_variance(passes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from monai.engines import Evaluator
 from monai.inferers import Inferer
 from torch import Tensor, distributed
 
-from propl_monai.network import DECODERS, ProPL
+from propl_monai.network import DECODERS, ProPL, mean_logits
 
 
 class EveryDecoder(Inferer):
@@ -23,8 +23,7 @@ class EveryDecoder(Inferer):
         features = network.encode(inputs)
         text = network.text(task, len(inputs))
         sd, pd = (network.decode(features, text, name) for name in ("sd", "pd"))
-        mean = torch.logit(((sd.float().sigmoid() + pd.float().sigmoid()) / 2), eps=1e-6)
-        return torch.cat((sd.float(), pd.float(), mean), dim=1)
+        return torch.cat((sd.float(), pd.float(), mean_logits(sd, pd)), dim=1)
 
 
 class ValidationDice(Metric):

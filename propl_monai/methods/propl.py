@@ -100,11 +100,14 @@ class ProPLMethod(nn.Module):
     def teach(self, features: Features, text: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance, (B, 1, H, W) each, over N passes of sd with perturbed v4; float32."""
         with unrecorded_statistics(self.network.decoder_sd):
-            return uplc.mean_and_variance(self._pass(features, text) for _ in range(self.passes))
-
-    def _pass(self, features: Features, text: Tensor) -> Tensor:
-        perturbed = features._replace(v4=uplc.perturb(features.v4, self.perturbation, self.strength))
-        return self.network.decode(perturbed, text, "sd").float().sigmoid()
+            passes = uplc.stochastic_passes(
+                lambda v4: self.network.decode(features._replace(v4=v4), text, "sd"),
+                features.v4,
+                self.passes,
+                self.perturbation,
+                self.strength,
+            )
+            return uplc.mean_and_variance(passes)
 
 
 def _taught_view(batch: dict | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -228,16 +229,16 @@ def test_encoder_runs_once_and_sd_n_times_without_a_graph(net: ProPL, monkeypatc
 def test_memory_does_not_grow_with_the_number_of_passes(net: ProPL, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = []
     made: list[weakref.ref] = []
-    run = ProPLMethod._pass
+    run = uplc.stochastic_passes
 
-    def counted(self: ProPLMethod, features: Any, text: Tensor) -> Tensor:
-        alive.append(sum(reference() is not None for reference in made))
-        probability = run(self, features, text)
-        assert probability.grad_fn is None
-        made.append(weakref.ref(probability))
-        return probability
+    def counted(*arguments: Any) -> Iterator[Tensor]:
+        for probability in run(*arguments):
+            alive.append(sum(reference() is not None for reference in made))
+            assert probability.grad_fn is None
+            made.append(weakref.ref(probability))
+            yield probability
 
-    monkeypatch.setattr(ProPLMethod, "_pass", counted)
+    monkeypatch.setattr(uplc, "stochastic_passes", counted)
     with torch.no_grad():
         features = net.encode(batch(1)["image"])
     ProPLMethod(net, passes=6).teach(features, net.text(TASKS, 2))
