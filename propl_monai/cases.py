@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from propl_monai.errors import ProPLError, unknown
@@ -41,6 +41,8 @@ class Case:
         image_sha256: of the picture file's bytes, 64 lower-case hexadecimal digits.
         mask_sha256: of the mask file's bytes, None exactly when `mask` is.
         pixel_spacing_mm: height and width of one pixel (row, column) in mm, or None when unknown.
+        labelled_place: in [0, 1); the picture counts as labelled at every fraction above it. None: from `image_sha256`.
+            One picture has one place under all its tasks.
     """
 
     case_id: str
@@ -53,10 +55,11 @@ class Case:
     image_sha256: str
     mask_sha256: str | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
+    labelled_place: float | None = None
 
 
 KEYS: tuple[str, ...] = tuple(field.name for field in fields(Case))
-OPTIONAL_KEYS = frozenset({"mask", "mask_sha256", "pixel_spacing_mm"})
+OPTIONAL_KEYS = frozenset({"mask", "mask_sha256", "pixel_spacing_mm", "labelled_place"})
 
 
 def summarise(where: object, problems: Sequence[ProPLError]) -> ProPLError:
@@ -66,6 +69,25 @@ def summarise(where: object, problems: Sequence[ProPLError]) -> ProPLError:
     shown = "".join(f"\n  - {problem}" for problem in problems[:PROBLEMS_SHOWN])
     more = f"\n  - and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
     return ProPLError(where, f"{len(problems)} problems:{shown}{more}\n", "mend them and run again")
+
+
+@dataclass(frozen=True)
+class BrokenRule:
+    """A rule that a case breaks, alone or together with an earlier one.
+
+    Attributes:
+        code: `E-DATALIST`, or `E-LEAK-...` for what stands in two splits.
+        index: of the case.
+        subject: what breaks the rule, when it is not the case itself.
+        fact: what is wrong with it.
+        cure: what the user can do about it.
+    """
+
+    code: str
+    index: int
+    subject: str
+    fact: str
+    cure: str
 
 
 def check_cases(cases: Sequence[Case], where: object, place: Callable[[int], str]) -> None:
@@ -81,19 +103,32 @@ def check_cases(cases: Sequence[Case], where: object, place: Callable[[int], str
     """
     if not cases:
         raise ProPLError(where, "holds no case", "add at least one picture")
-    problems = [
-        fault if isinstance(fault, ProPLError) else ProPLError(place(index), *fault)
-        for index, case in enumerate(cases)
-        for fault in _case_faults(case, place, index)
-    ]
-    if not problems:  # values of the wrong type would only raise nonsense from the rules between cases
-        between = [*_clashes(cases), *_leaks(cases)]
-        problems = [ProPLError(f"{where}, {each.where}", each.fact, each.cure) for each in between]
-    if problems:
-        raise summarise(where, problems)
+    # Values of the wrong type would only raise nonsense from the rules between cases.
+    broken = [*broken_values(cases)] or [*broken_between(cases)]
+    if broken:
+        raise summarise(
+            where,
+            [
+                ProPLError(f"{where}, {rule.subject}" if rule.subject else place(rule.index), rule.fact, rule.cure)
+                for rule in broken
+            ],
+        )
 
 
-def _case_faults(case: Case, place: Callable[[int], str], index: int) -> Iterator[tuple[str, str] | ProPLError]:
+def broken_values(cases: Iterable[Case]) -> Iterator[BrokenRule]:
+    """The rules that single cases break."""
+    for index, case in enumerate(cases):
+        for fact, cure in _case_faults(case):
+            yield BrokenRule("E-DATALIST", index, "", fact, cure)
+
+
+def broken_between(cases: Sequence[Case]) -> Iterator[BrokenRule]:
+    """The rules that cases break together; each case must be sound in itself."""
+    yield from _clashes(cases)
+    yield from _leaks(cases)
+
+
+def _case_faults(case: Case) -> Iterator[tuple[str, str]]:
     """Facts and cures for the values of one case."""
     for key, path in (("case_id", case.case_id), ("image", case.image), ("mask", case.mask)):
         if path is None and key == "mask":
@@ -105,12 +140,17 @@ def _case_faults(case: Case, place: Callable[[int], str], index: int) -> Iterato
             yield f"{key} {text!r} is not a line of text", f"give a {key} of at least one printable character"
     for key, value, known in (("task", case.task, NAMES), ("split", case.split, SPLITS)):
         if value not in known:
-            yield unknown(place(index), key, value, known)
+            error = unknown("", key, value, known)
+            yield error.fact, error.cure
     yield from _hash_faults(case)
     spacing = case.pixel_spacing_mm
     if spacing is not None and not _is_spacing(spacing):
         fact = f"pixel_spacing_mm {spacing!r} is not two positive numbers"
         yield fact, "give [row, column] in mm, or null when it is unknown"
+    labelled_place = case.labelled_place
+    if labelled_place is not None and not _is_place(labelled_place):
+        fact = f"labelled_place {labelled_place!r} is not a number of at least 0 and below 1"
+        yield fact, "leave it out, or let `propl prepare` or `propl split` write it"
 
 
 def _hash_faults(case: Case) -> Iterator[tuple[str, str]]:
@@ -131,44 +171,68 @@ def _is_spacing(spacing: object) -> bool:
     )
 
 
-def _clashes(cases: Sequence[Case]) -> Iterator[ProPLError]:
+def _is_place(place: object) -> bool:
+    return isinstance(place, int | float) and not isinstance(place, bool) and 0 <= place < 1
+
+
+def _clashes(cases: Sequence[Case]) -> Iterator[BrokenRule]:
     """Names that occur twice, also when only upper and lower case differ: some file systems see one file there."""
     ids: dict[str, Case] = {}
     pictures: dict[tuple[str, str], Case] = {}
     spellings: dict[str, str] = {}
-    for case in cases:
+    for index, case in enumerate(cases):
         first = ids.setdefault(case.case_id.casefold(), case)
         if first is not case:
             fact = f"is there twice (as {first.case_id!r}, {first.image}, and again with {case.image})"
-            yield ProPLError(f"case_id {case.case_id!r}", fact, "give each picture of a task one name of its own")
+            cure = "give each picture of a task one name of its own"
+            yield BrokenRule("E-DATALIST", index, f"case_id {case.case_id!r}", fact, cure)
         first = pictures.setdefault((case.task, case.image), case)
         if first is not case and first.case_id != case.case_id:
             fact = f"is two cases of task {case.task}: {first.case_id} and {case.case_id}"
-            yield ProPLError(case.image, fact, "keep one of them")
+            yield BrokenRule("E-DATALIST", index, case.image, fact, "keep one of them")
         spelling = spellings.setdefault(case.image.casefold(), case.image)
         if spelling != case.image:
-            yield ProPLError(case.image, f"differs from {spelling} only in upper and lower case", "rename one of them")
+            fact = f"differs from {spelling} only in upper and lower case"
+            yield BrokenRule("E-DATALIST", index, case.image, fact, "rename one of them")
 
 
-def _leaks(cases: Sequence[Case]) -> Iterator[ProPLError]:
-    """Groups and pictures that stand in two splits, and pictures whose group is not told in one way."""
+def _leaks(cases: Sequence[Case]) -> Iterator[BrokenRule]:
+    """Groups and pictures that stand in two splits, and pictures whose group or place is not told in one way."""
     groups: dict[tuple[str, str], Case] = {}
     paths: dict[str, Case] = {}
     hashes: dict[str, Case] = {}
-    regroup = "give all cases of one patient, examination or video one split; `assign_splits` does"
-    for case in cases:
+    for index, case in enumerate(cases):
         first = groups.setdefault((case.source, case.group), case)
         if first.split != case.split:
-            yield ProPLError(f"group {case.group!r} of {case.source}", _in_two_splits(first, case), regroup)
-        for kind, first in (
-            (f"image {case.image}", paths.setdefault(case.image, case)),
-            (f"image_sha256 {case.image_sha256}", hashes.setdefault(case.image_sha256, case)),
-        ):
-            if first.split != case.split:
-                yield ProPLError(kind, _in_two_splits(first, case), "keep one split for one picture, under every task")
-            elif first.source == case.source and first.group != case.group:
-                fact = f"has two groups, {first.group!r} ({first.case_id}) and {case.group!r} ({case.case_id})"
-                yield ProPLError(kind, fact, "one picture shows one patient: give both cases the same group")
+            cure = "give all cases of one patient, examination or video one split; `assign_splits` does"
+            subject = f"group {case.group!r} of {case.source}"
+            yield BrokenRule("E-LEAK-GROUP", index, subject, _in_two_splits(first, case), cure)
+        same_path = paths.setdefault(case.image, case)
+        if same_path is not case:
+            yield from _one_picture(index, same_path, case, "image", case.image, "E-LEAK-FILE")
+        first = hashes.setdefault(case.image_sha256, case)
+        if first is case:
+            continue
+        if first.image != case.image:
+            yield from _one_picture(index, first, case, "image_sha256", case.image_sha256, "E-LEAK-EXACT")
+        if first.labelled_place != case.labelled_place:
+            fact = (
+                f"has two places, {first.labelled_place} ({first.case_id}) and {case.labelled_place} ({case.case_id})"
+            )
+            cure = "a picture is labelled under all its tasks or none: give both cases one place; `assign_splits` does"
+            yield BrokenRule("E-DATALIST", index, f"labelled_place of image_sha256 {case.image_sha256}", fact, cure)
+
+
+def _one_picture(index: int, first: Case, case: Case, key: str, value: str, leak: str) -> Iterator[BrokenRule]:
+    """What two cases of one picture must share; `leak` is the code of two splits within one task."""
+    if first.split != case.split:
+        code = leak if first.task == case.task else "E-LEAK-TASK"
+        cure = "keep one split for one picture, under every task"
+        yield BrokenRule(code, index, f"{key} {value}", _in_two_splits(first, case), cure)
+    elif first.source == case.source and first.group != case.group:
+        fact = f"has two groups, {first.group!r} ({first.case_id}) and {case.group!r} ({case.case_id})"
+        cure = "one picture shows one patient: give both cases the same group"
+        yield BrokenRule("E-DATALIST", index, f"{key} {value}", fact, cure)
 
 
 def _in_two_splits(first: Case, second: Case) -> str:

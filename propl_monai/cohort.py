@@ -13,36 +13,58 @@ from propl_monai.options import switch
 from propl_monai.ranks import is_writer
 from propl_monai.sources import read_source
 from propl_monai.splits import labelled_images
-from propl_monai.verify import require_files
+from propl_monai.verification import is_recorded, record_path, require_verified, verify_now
 
 DATALIST = "datalist.json"
 logger = logging.getLogger(__name__)
 
 
-def open_datalist(dataset_dir: str, datalist_file: str | None, output_dir: str, tasks: Sequence[str]) -> Datalist:
-    """The datalist of a run, whole, with every file of its tasks checked.
+def open_datalist(
+    dataset_dir: str,
+    datalist_file: str | None,
+    output_dir: str,
+    tasks: Sequence[str],
+    allow_unverified: bool = False,
+) -> Datalist:
+    """The datalist of a run, whole and verified.
 
     Args:
         dataset_dir: folder of the images.
-        datalist_file: a datalist of that folder; None builds one from the layout
-            `<TASK>/<SOURCE>/{images,masks}` and writes it to `output_dir`.
+        datalist_file: a datalist of that folder that `propl verify` has found sound; None builds one from the layout
+            `<TASK>/<SOURCE>/{images,masks}`, writes it to `output_dir`, and verifies it there on the first run.
         output_dir: folder of the run.
         tasks: names of tasks; those that the data lack are left out.
+        allow_unverified: take the data without verification, or whatever it says.
 
     Raises:
-        ProPLError: no such folder or file, a broken rule, a missing or unfitting file, or no case of these tasks.
+        ProPLError: no such folder or file, a broken rule, no case of these tasks, or data that are not verified, were
+            changed since, or have errors.
     """
     if not Path(dataset_dir).is_dir():
         cure = "give --dataset_dir, or set PROPL_DATA; `propl phantoms FOLDER` makes a folder to try"
         raise ProPLError(dataset_dir, "is not a folder", cure)
+    unverified = switch("allow_unverified", allow_unverified)
     if datalist_file:
         datalist = Datalist.read(datalist_file, dataset_dir)
-    else:
-        datalist = read_source("folder", dataset_dir)
-        if is_writer():
-            datalist.write(Path(output_dir) / DATALIST)
-    require_files(datalist.select(tasks=tasks))
+        datalist.select(tasks=tasks)
+        require_verified(datalist, datalist_file, unverified)
+        return datalist
+    datalist = read_source("folder", dataset_dir)
+    datalist.select(tasks=tasks)
+    if is_writer():  # the others go on, and wait for it where they first exchange something
+        built = Path(output_dir) / DATALIST
+        datalist.write(built)
+        if unverified:
+            logger.warning("unverified data are used: %s", dataset_dir)
+        else:
+            verify_now(datalist, built)
     return datalist
+
+
+def datalist_inputs(datalist: Datalist, datalist_file: str | None, output_dir: str) -> list[str]:
+    """The files that `open_datalist` took a datalist from: its own, and the record of its verification if it has one."""
+    file = Path(datalist_file or Path(output_dir) / DATALIST)
+    return [str(file), *([str(record_path(file))] if is_recorded(datalist, file) else [])]
 
 
 class TrainingCohort:
@@ -52,11 +74,12 @@ class TrainingCohort:
         dataset_dir, datalist_file, output_dir, tasks: see `open_datalist`.
         labelled_fraction: share of the train images whose masks are used, such as "1/8".
         use_unlabelled: false trains on the labelled images alone.
+        allow_unverified: see `open_datalist`.
 
     Attributes:
         labelled, unlabelled, validation: MONAI items, see `datalist.as_items`; unlabelled ones have no "label".
         counts: how many of each.
-        inputs: the datalist file.
+        inputs: the datalist file, and the record of its verification.
         sha256: of the datalist.
 
     Raises:
@@ -71,9 +94,10 @@ class TrainingCohort:
         tasks: Sequence[str],
         labelled_fraction: str | float = "1/8",
         use_unlabelled: bool = True,
+        allow_unverified: bool = False,
     ) -> None:
-        datalist = open_datalist(dataset_dir, datalist_file, output_dir, tasks)
-        self.inputs = [str(datalist_file or Path(output_dir) / DATALIST)]
+        datalist = open_datalist(dataset_dir, datalist_file, output_dir, tasks, allow_unverified)
+        self.inputs = datalist_inputs(datalist, datalist_file, output_dir)
         self.sha256 = datalist.sha256
         # Over all tasks, so that an image is labelled for one task where it is for another, whatever tasks are trained.
         chosen = labelled_images(datalist.cases, labelled_fraction)

@@ -5,13 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import InitVar, dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import InitVar, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from propl_monai import tasks as registry
-from propl_monai.cases import KEYS, OPTIONAL_KEYS, SPLITS, Case, check_cases, summarise
+from propl_monai.cases import (
+    KEYS,
+    OPTIONAL_KEYS,
+    SPLITS,
+    BrokenRule,
+    Case,
+    broken_between,
+    broken_values,
+    check_cases,
+    summarise,
+)
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.files import require_file, write_atomically
 
@@ -61,11 +73,11 @@ class Datalist:
         path = Path(path)
         text = _read_text(path)
         content = _parse(path, text)
-
-        def place(index: int) -> str:
-            return _place(path, text, content["cases"], index)
-
-        cases = tuple(_to_cases(path, content["cases"], place))
+        rows, place = content["cases"], _Places(path, text, content["cases"])
+        broken = list(_broken_rows(rows))
+        if broken:
+            raise summarise(path, [ProPLError(place(rule.index), rule.fact, rule.cure) for rule in broken])
+        cases = tuple(map(_to_case, rows))
         return cls(Path(root or path.parent), cases, content["name"], content.get("description", ""), place)
 
     def write(self, path: str | Path) -> None:
@@ -101,6 +113,65 @@ class Datalist:
         return [_to_row(case) for case in sorted(self.cases, key=lambda case: case.case_id)]
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a datalist file.
+
+    Attributes:
+        code: see `cases.BrokenRule`.
+        place: line, number and id of the case, in words; empty when the whole file is meant.
+        case: the case, when its values are sound.
+        fact: what is wrong.
+        cure: what the user can do about it.
+    """
+
+    code: str
+    place: str
+    case: Case | None
+    fact: str
+    cure: str
+
+
+def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Problem, ...]]:
+    """The sound cases of a datalist file, whatever is wrong with the others, and everything that is wrong.
+
+    Of a file that is no datalist at all there is one problem and no case.
+    """
+    path = Path(path)
+    try:
+        text = _read_text(path)
+        rows = _parse(path, text)["cases"]
+    except ProPLError as error:
+        place = error.where.removeprefix(str(path)).removeprefix(", ")
+        return (), (Problem("E-DATALIST", place, None, error.fact, error.cure),)
+    if not rows:
+        return (), (Problem("E-DATALIST", "", None, "holds no case", "add at least one picture"),)
+    broken = list(_broken_rows(rows))
+    whole = _others(range(len(rows)), broken)
+    cases = {index: _to_case(rows[index]) for index in whole}
+    values = [replace(rule, index=whole[rule.index]) for rule in broken_values(cases.values())]
+    sound = _others(whole, values)
+    between = [replace(rule, index=sound[rule.index]) for rule in broken_between([cases[index] for index in sound])]
+    places = _Places(path, text, rows)
+    problems = tuple(
+        Problem(
+            rule.code,
+            places.within(rule.index),
+            cases[rule.index] if rule.subject else None,
+            f"{rule.subject} {rule.fact}".strip(),
+            rule.cure,
+        )
+        for rule in sorted([*broken, *values, *between], key=lambda rule: rule.index)
+    )
+    return tuple(cases[index] for index in sound), problems
+
+
+def _others(indexes: Iterable[int], broken: list[BrokenRule]) -> list[int]:
+    """The indexes that break no rule."""
+    guilty = {rule.index for rule in broken}
+    return [index for index in indexes if index not in guilty]
+
+
 def as_items(cases: Iterable[Case], root: str | Path) -> list[dict[str, Any]]:
     """The cases as the dictionaries that MONAI datasets take: strings and numbers only, so that any collate works.
 
@@ -127,6 +198,10 @@ def _to_row(case: Case) -> dict[str, Any]:
     row = dict(vars(case))
     if case.pixel_spacing_mm is not None:
         row["pixel_spacing_mm"] = [float(length) for length in case.pixel_spacing_mm]  # 1 and 1.0 must hash alike
+    if case.labelled_place is None:
+        del row["labelled_place"]  # lists that were written before this key keep their hash
+    else:
+        row["labelled_place"] = float(case.labelled_place)
     return row
 
 
@@ -170,18 +245,15 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _to_cases(path: Path, rows: list[Any], place: Callable[[int], str]) -> Iterable[Case]:
-    problems = []
+def _broken_rows(rows: list[Any]) -> Iterator[BrokenRule]:
+    """Rows that are no objects, or whose keys are not those of a case."""
     allowed, required = set(KEYS), set(KEYS) - OPTIONAL_KEYS
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            problems.append(ProPLError(place(index), "is not an object", "see datalists/schema.json"))
-        elif row.keys() <= allowed and row.keys() >= required:
-            yield _to_case(row)
-        else:
-            problems += [ProPLError(place(index), *fault) for fault in _key_faults(row, KEYS, OPTIONAL_KEYS)]
-    if problems:
-        raise summarise(path, problems)
+            yield BrokenRule("E-DATALIST", index, "", "is not an object", "see datalists/schema.json")
+        elif not required <= row.keys() <= allowed:
+            for fact, cure in _key_faults(row, KEYS, OPTIONAL_KEYS):
+                yield BrokenRule("E-DATALIST", index, "", fact, cure)
 
 
 def _to_case(row: dict[str, Any]) -> Case:
@@ -202,10 +274,34 @@ def _key_faults(row: dict[str, Any], known: Sequence[str], optional: Iterable[st
             yield f"has no key '{key}'", f"add '{key}', see datalists/schema.json"
 
 
-def _place(path: Path, text: str, rows: list[Any], index: int) -> str:
-    """File, line and id of a row, for a message; the line is found by looking for the id in the text."""
-    row = rows[index]
-    case_id = row.get("case_id") if isinstance(row, dict) else None
-    start = text.find(f'"{case_id}"') if isinstance(case_id, str) else -1
-    line = f", line {text.count(chr(10), 0, start) + 1}" if start >= 0 else ""
-    return f"{path}{line}, case {index + 1}" + (f" ({case_id})" if case_id is not None else "")
+class _Places:
+    """File, line and id of a row, for messages; the lines are looked up once, when the first is asked for."""
+
+    def __init__(self, path: Path, text: str, rows: list[Any]) -> None:
+        self.path, self.text, self.rows = path, text, rows
+
+    def __call__(self, index: int) -> str:
+        line, case = self._parts(index)
+        return f"{self.path}{line and ', ' + line}, {case}"
+
+    def within(self, index: int) -> str:
+        """The same without the file."""
+        return ", ".join(part for part in self._parts(index) if part)
+
+    def _parts(self, index: int) -> tuple[str, str]:
+        row = self.rows[index]
+        case_id = row.get("case_id") if isinstance(row, dict) else None
+        line = self._lines.get(case_id) if isinstance(case_id, str) else None
+        named = f" ({case_id})" if case_id is not None else ""
+        return f"line {line}" if line else "", f"case {index + 1}{named}"
+
+    @cached_property
+    def _lines(self) -> dict[str, int]:
+        """The line of each id, of its first one when it is there twice."""
+        found: dict[str, int] = {}
+        line, end = 1, 0
+        for match in re.finditer(r'"case_id"\s*:\s*("(?:[^"\\]|\\.)*")', self.text):
+            line += self.text.count("\n", end, match.start(1))
+            end = match.start(1)
+            found.setdefault(json.loads(match[1]), line)
+        return found

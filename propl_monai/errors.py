@@ -35,8 +35,9 @@ class ProPLError(Exception):
 def unknown(where: object, kind: str, given: str, known: Iterable[str]) -> ProPLError:
     """A `ProPLError` for a name that does not exist; its cure names the nearest one, or all of them."""
     names = list(known)
-    near = get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)
-    cure = f"did you mean '{near[0]}'?" if near else "known: " + ", ".join(names)
+    lowered = {name.lower(): name for name in names}
+    near = get_close_matches(str(given).lower(), lowered, n=1, cutoff=0.5)
+    cure = f"did you mean '{lowered[near[0]]}'?" if near else "known: " + ", ".join(names)
     return ProPLError(where, f"unknown {kind} '{given}'", cure)
 
 

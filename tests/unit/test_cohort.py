@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image
 from propl_monai.cohort import TrainingCohort, evaluation_items, open_datalist
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
+from propl_monai.sources import read_source
 from propl_monai.tasks import NAMES
+from propl_monai.verification import verify_datalist, write_record
 
 
 def cohort(data: Path, run: Path, datalist: Path | None = None, **options: object) -> TrainingCohort:
@@ -57,7 +60,9 @@ def test_no_case_is_in_two_places_and_no_test_case_in_any(phantoms: Path, tmp_pa
         "unlabelled": len(made.unlabelled),
         "validation": len(made.validation),
     }
-    assert made.sha256 == datalist.sha256 and made.inputs == [str(tmp_path / "datalist.json")]
+    assert made.sha256 == datalist.sha256 and made.inputs == [
+        str(tmp_path / name) for name in ("datalist.json", "datalist.verified.json")
+    ]
 
 
 def test_items_hold_a_label_exactly_where_it_counts(phantoms: Path, tmp_path: Path) -> None:
@@ -90,8 +95,10 @@ def test_a_datalist_file_is_taken_as_it_is(own: Path, tmp_path: Path) -> None:
     first = cohort(own, tmp_path)
     moved = tmp_path / "mine.json"
     shutil.move(tmp_path / "datalist.json", moved)
+    shutil.move(tmp_path / "datalist.verified.json", tmp_path / "mine.verified.json")
     second = cohort(own, tmp_path / "other", moved)
-    assert second.labelled == first.labelled and second.inputs == [str(moved)]
+    assert second.labelled == first.labelled
+    assert second.inputs == [str(moved), str(tmp_path / "mine.verified.json")]
     assert not (tmp_path / "other").exists()
 
 
@@ -107,12 +114,50 @@ def first_mask(own: Path) -> Path:
     return sorted((own / "LA" / "PHANTOM" / "masks").iterdir())[0]
 
 
+def test_an_unverified_datalist_is_refused_unless_allowed(own: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    read_source("folder", own).write(file)
+    with pytest.raises(
+        ProPLError, match=r"mine\.json: was never verified; run `propl verify .*mine\.json --root .*data`"
+    ):
+        cohort(own, tmp_path / "run", file)
+    made = cohort(own, tmp_path / "run", file, allow_unverified="true")
+    assert made.inputs == [str(file)]
+    with pytest.raises(ProPLError, match="'yes' is neither true nor false"):
+        cohort(own, tmp_path / "run", file, allow_unverified="yes")
+    write_record(file, verify_datalist(file, own))
+    assert cohort(own, tmp_path / "run", file).labelled == made.labelled
+
+
 def test_a_missing_file_is_named(own: Path, tmp_path: Path) -> None:
     cohort(own, tmp_path)
     first_mask(own).unlink()
-    with pytest.raises(ProPLError, match=r"does not exist; check") as caught:
+    with pytest.raises(ProPLError, match="cannot be found any more") as caught:
         cohort(own, tmp_path, tmp_path / "datalist.json")
     assert str(first_mask(own).parent / "patient0000_a.png") in str(caught.value)
+
+
+def test_a_changed_file_is_named(own: Path, tmp_path: Path) -> None:
+    cohort(own, tmp_path)
+    mask = first_mask(own)
+    mask.write_bytes(mask.read_bytes() + b" ")
+    with pytest.raises(ProPLError, match=r"patient0000_a\.png: was changed since it was verified; run `propl verify"):
+        cohort(own, tmp_path, tmp_path / "datalist.json")
+
+
+def test_what_was_built_and_verified_is_not_decoded_again(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cohort(own, tmp_path)
+    monkeypatch.setattr("propl_monai.verification.check_file", None)
+    assert cohort(own, tmp_path).labelled == made.labelled
+    with pytest.raises(TypeError, match="NoneType"):
+        cohort(own, tmp_path / "another run")
+
+
+def test_only_the_writer_verifies(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("propl_monai.cohort.is_writer", lambda: False)
+    assert cohort(own, tmp_path).labelled and list(tmp_path.glob("*.json")) == []
 
 
 def test_masks_of_another_size_are_all_named(own: Path, tmp_path: Path) -> None:
@@ -122,8 +167,8 @@ def test_masks_of_another_size_are_all_named(own: Path, tmp_path: Path) -> None:
     with pytest.raises(ProPLError) as caught:
         cohort(own, tmp_path)
     told = str(caught.value)
-    assert all(str(mask) in told for mask in masks)
-    assert "is 60 x 64 (height x width), its image LA/PHANTOM/images/patient0000_a.png is 64 x 64" in told
+    assert all(mask.relative_to(own).as_posix() in told for mask in masks)
+    assert "is 60 × 64 (height × width), its image LA/PHANTOM/images/patient0000_a.png is 64 × 64" in told
     assert "export the mask again in the image's size, or drop the case" in told
 
 
@@ -173,8 +218,7 @@ def test_evaluation_takes_one_split(own: Path, tmp_path: Path) -> None:
 
 
 def test_evaluation_without_a_mask(own: Path, tmp_path: Path) -> None:
-    for masks in own.rglob("masks"):
-        shutil.rmtree(masks)
     datalist = open_datalist(str(own), None, str(tmp_path), ["LA"])
+    without = tuple(replace(case, mask=None, mask_sha256=None) for case in datalist.cases)
     with pytest.raises(ProPLError, match="data: no test case has a mask; choose another split, or add masks"):
-        evaluation_items(datalist)
+        evaluation_items(replace(datalist, cases=without, place=None))

@@ -108,6 +108,10 @@ BAD_ROWS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "one spacing": (lambda row: row.update(pixel_spacing_mm=[0.1]), "not two positive numbers"),
     "text spacing": (lambda row: row.update(pixel_spacing_mm="0.1"), "not two positive numbers"),
     "truth as spacing": (lambda row: row.update(pixel_spacing_mm=[True, 1]), "not two positive numbers"),
+    "place of one": (lambda row: row.update(labelled_place=1), "not a number of at least 0 and below 1"),
+    "place below zero": (lambda row: row.update(labelled_place=-0.01), "not a number of at least 0 and below 1"),
+    "text for a place": (lambda row: row.update(labelled_place="0.5"), "not a number of at least 0 and below 1"),
+    "truth for a place": (lambda row: row.update(labelled_place=False), "not a number of at least 0 and below 1"),
 }
 
 
@@ -177,6 +181,10 @@ CLASHES: dict[str, tuple[Case, str]] = {
         "is in two splits",
     ),
     "picture in two groups": (replace(B, image_sha256=digest("a")), "has two groups, 'patient a'"),
+    "picture of two places": (
+        replace(B, source="X", image_sha256=digest("a"), labelled_place=0.5),
+        "has two places, None",
+    ),
 }
 
 
@@ -224,6 +232,25 @@ def test_hash_is_stable() -> None:
     }  # fmt: skip
     expected = digest(json.dumps([row], separators=(",", ":")))
     assert make_list(Case(**row)).sha256 == expected  # type: ignore[arg-type]
+
+
+def test_labelled_place_is_written_only_where_there_is_one(tmp_path: Path) -> None:
+    made = make_list(make_case("a"), make_case("b", labelled_place=0.1), make_case("c", labelled_place=0))
+    made.write(tmp_path / "list.json")
+    content = json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
+    assert [row.get("labelled_place", "absent") for row in content["cases"]] == ["absent", 0.1, 0.0]
+    jsonschema.Draft202012Validator(SCHEMA).validate(content)
+    read = Datalist.read(tmp_path / "list.json")
+    assert [case.labelled_place for case in read.cases] == [None, 0.1, 0.0]
+    assert read.sha256 == made.sha256
+    assert make_list(*made.cases[:2], make_case("c", labelled_place=0.2)).sha256 != made.sha256
+    content["cases"][0]["labelled_place"] = None
+    jsonschema.Draft202012Validator(SCHEMA).validate(content)
+    (tmp_path / "null.json").write_text(json.dumps(content), encoding="utf-8")
+    assert Datalist.read(tmp_path / "null.json").sha256 == made.sha256
+    (tmp_path / "nan.json").write_text(json.dumps(content).replace("0.1", "NaN"), encoding="utf-8")
+    with pytest.raises(ProPLError, match="below 1"):
+        Datalist.read(tmp_path / "nan.json")
 
 
 def test_select() -> None:
