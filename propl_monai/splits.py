@@ -30,6 +30,7 @@ from propl_monai.errors import ProPLError
 
 SPLIT_SALT = "propl-monai-split-1"  # a new salt is a new benchmark: never change it, add another
 LABELLED_SALT = "propl-monai-labelled-1"
+LABELLED_NAMES_SALT = "propl-monai-labelled-names-1"
 TEST_SHARE = 0.25
 VALIDATION_SHARE = 0.15  # of what the test split leaves
 MINIMUM_UNITS = 2
@@ -60,6 +61,15 @@ def unit_interval(*parts: str) -> float:
     return int(hashlib.sha256("|".join(parts).encode("utf-8")).hexdigest()[:13], 16) / 2**52
 
 
+def labelled_place(source: str, name: str) -> float:
+    """The `Case.labelled_place` of a picture by its source and its name there, e.g. `("CAMUS", "patient0001_2CH_ED")`.
+
+    By name, so that everybody who has converted the same originals gets the same labelled pictures, whatever bytes an
+    encoder wrote.
+    """
+    return unit_interval(LABELLED_NAMES_SALT, source, name)
+
+
 def assign_splits(
     cases: Iterable[Case],
     test: float = TEST_SHARE,
@@ -68,6 +78,8 @@ def assign_splits(
 ) -> tuple[Case, ...]:
     """Give every case its split, and one group name to groups of a source that share a picture.
 
+    Cases of one picture that differ in `labelled_place` all get the lowest.
+
     Args:
         cases: in any order; their present splits are ignored.
         test: share of the units that go to test, in [0, 1).
@@ -75,7 +87,8 @@ def assign_splits(
         minimum_units: of each task of each source in test and in validation, but never more than a quarter of its units.
 
     Returns:
-        The cases in the order given. Running the function on its own result changes nothing.
+        The cases in the order given. Groups without any mask are all in train. Running the function on its own result
+        changes nothing.
 
     Raises:
         ProPLError: a share or the minimum is out of range.
@@ -87,8 +100,11 @@ def assign_splits(
     if minimum_units < 0:
         raise ProPLError("minimum_units", f"{minimum_units} is negative", "give 0 or more")
     units = find_units(cases)
-    splits: dict[Unit, str] = {}
-    for family in _families(units):
+    with_mask = {(case.source, case.group) for case in cases if case.mask is not None}
+    shown = [unit for unit in units if not with_mask.isdisjoint(unit.keys)]
+    # Nothing can be measured on pictures without a mask, and training can use them.
+    splits: dict[Unit, str] = dict.fromkeys(set(units) - set(shown), "train")
+    for family in _families(shown):
         splits.update(_first_splits(family, test, validation))
         # Test first: it may take from validation, which is then filled from train, which nobody else fills.
         if test > 0:
@@ -118,11 +134,13 @@ def find_units(cases: Iterable[Case]) -> list[Unit]:
 def labelled_images(
     cases: Iterable[Case], fraction: str | float | Fraction, minimum: int = MINIMUM_LABELLED
 ) -> set[str]:
-    """The train cases that count as labelled: those whose picture's hash is below the fraction.
+    """The train cases that count as labelled: those whose picture's place is below the fraction.
+
+    The place is `Case.labelled_place`, or the hash of the picture file's bytes where there is none.
 
     The sets are nested (1/16 in 1/8 in 1/4), the same for all tasks of a picture, and independent of order and of data
     added later. Each source gets its fraction in expectation; each task of each source gets at least `minimum` pictures,
-    those with the lowest hashes, and they then are labelled under their other tasks too.
+    those with the lowest places, and they then are labelled under their other tasks too.
 
     Args:
         cases: any splits; only train cases with a mask can be labelled.
@@ -137,7 +155,7 @@ def labelled_images(
     """
     limit = parse_fraction(fraction)
     pool = [case for case in cases if case.split == "train" and case.mask is not None]
-    places = {case.image_sha256: unit_interval(LABELLED_SALT, case.image_sha256) for case in pool}
+    places = {case.image_sha256: _labelled_place(case) for case in pool}
     chosen = {image for image, place in places.items() if place < limit}
     images: dict[TaskSource, set[str]] = defaultdict(set)
     for case in pool:
@@ -145,6 +163,11 @@ def labelled_images(
     for candidates in images.values():
         chosen.update(sorted(candidates, key=lambda image: (places[image], image))[:minimum])
     return {case.case_id for case in pool if case.image_sha256 in chosen}
+
+
+def _labelled_place(case: Case) -> float:
+    given = case.labelled_place
+    return unit_interval(LABELLED_SALT, case.image_sha256) if given is None else given
 
 
 def parse_fraction(text: str | float | Fraction) -> Fraction:
@@ -204,7 +227,11 @@ def _fill(family: list[Unit], splits: dict[Unit, str], split: str, minimum: int)
 
 def _with_splits(cases: Sequence[Case], units: Sequence[Unit], splits: dict[Unit, str]) -> Iterable[Case]:
     homes = {key: unit for unit in units for key in unit.keys}
+    lowest: dict[str, float] = {}
+    for case in cases:
+        if case.labelled_place is not None:
+            lowest[case.image_sha256] = min(case.labelled_place, lowest.get(case.image_sha256, 1.0))
     for case in cases:
         unit = homes[case.source, case.group]
         group = next(group for source, group in unit.keys if source == case.source)  # the keys are sorted
-        yield replace(case, group=group, split=splits[unit])
+        yield replace(case, group=group, split=splits[unit], labelled_place=lowest.get(case.image_sha256))

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from propl_monai.cases import Case
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
-from propl_monai.splits import assign_splits, find_units, labelled_images, parse_fraction, unit_interval
+from propl_monai.splits import (
+    assign_splits,
+    find_units,
+    labelled_images,
+    labelled_place,
+    parse_fraction,
+    unit_interval,
+)
 
 TASKS = ("left atrium", "left ventricle", "thyroid gland")
 
@@ -176,3 +183,47 @@ def test_fractions() -> None:
     for wrong in ("an eighth", "1/0", 0, -0.5, 1.5, "17/16", float("nan"), float("inf"), None):
         with pytest.raises(ProPLError, match="labelled fraction"):
             parse_fraction(wrong)  # type: ignore[arg-type]
+
+
+def placed_by_name(cases: Sequence[Case]) -> list[Case]:
+    return [replace(case, labelled_place=labelled_place(case.source, case.group)) for case in cases]
+
+
+def test_place_by_name_is_the_published_hash() -> None:
+    digest = hashlib.sha256(b"propl-monai-labelled-names-1|BUSI|benign (1)").hexdigest()
+    assert Fraction(labelled_place("BUSI", "benign (1)")) == Fraction(int(digest[:13], 16), 16**13)
+
+
+def test_labelled_place_decides_where_there_is_one() -> None:
+    places = (0.0, 0.0624, 0.0625, 0.124, 0.125, 0.9)
+    cases = [make_case("S", f"{place}", f"{place}", labelled_place=place) for place in places]
+
+    def chosen(fraction: str | int) -> set[str]:
+        return {case.group for case in cases if case.case_id in labelled_images(cases, fraction)}
+
+    assert chosen("1/16") == {"0.0", "0.0624"}  # below the fraction, not at it
+    assert chosen("1/8") == {"0.0", "0.0624", "0.0625", "0.124"}
+    assert chosen(1) == {case.group for case in cases}
+    late = [replace(case, labelled_place=0.5 + case.labelled_place / 2) for case in cases if case.labelled_place]
+    assert {case.group for case in late if case.case_id in labelled_images(late, "1/16")} == {"0.0624", "0.0625"}
+
+
+def test_two_encodings_of_the_same_pictures_give_the_same_lists() -> None:
+    once = placed_by_name(many("S", 200))
+    again = [replace(case, image_sha256=hashlib.sha256(case.image_sha256.encode()).hexdigest()) for case in once]
+    assert [case.split for case in assign_splits(again)] == [case.split for case in assign_splits(once)]
+    for fraction in ("1/16", "1/8", "1/4"):
+        assert labelled_images(assign_splits(again), fraction) == labelled_images(assign_splits(once), fraction)
+
+
+def test_one_picture_gets_the_lowest_of_its_places() -> None:
+    cases = [
+        make_case("S", "a", "one", labelled_place=0.7),
+        make_case("T", "b", "one", labelled_place=0.2),
+        make_case("U", "c", "one"),
+        make_case("S", "d", "two"),
+    ]
+    placed = assign_splits(cases)
+    assert [case.labelled_place for case in placed] == [0.2, 0.2, 0.2, None]
+    assert {case.labelled_place for case in assign_splits(cases[::-1])} == {0.2, None}
+    Datalist(Path("."), placed, "sound")
