@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from propl_monai.errors import ProPLError
 
 
@@ -19,3 +21,24 @@ def switch(name: str, value: object) -> bool:
     if text not in ("true", "false"):
         raise ProPLError(f"--{name}", f"{value!r} is neither true nor false", "give true or false")
     return text == "true"
+
+
+def pairs(name: str, texts: Iterable[str]) -> dict[str, str]:
+    """Texts such as "normal=keep" as a dict.
+
+    Args:
+        name: of the option, for the message.
+        texts: each name=value; the value may hold further equals signs.
+
+    Raises:
+        ProPLError: a text without a name or an equals sign, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not (key and sign):
+            raise ProPLError(name, f"'{text}' is not name=value", "give one such as normal=keep")
+        if key in found:
+            raise ProPLError(name, f"'{key}' is given twice", "keep one of them")
+        found[key] = value
+    return found

@@ -1,23 +1,41 @@
-"""Readers of folder layouts: one file each, from a folder on disk to a `Datalist`. They open no picture and need no torch."""
+"""The data sets that can be read, one file each: from a folder on disk to what is in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from propl_monai.datalist import Datalist
 from propl_monai.errors import unknown
+from propl_monai.sources import busi, camus, ddti, hc18, hmc_qu, mmotu, tg3k, tn3k, udiat, unlabelled
+from propl_monai.sources.base import Source
 from propl_monai.sources.folder import read_folder
 
-SOURCES: dict[str, Callable[[Path], Datalist]] = {"folder": read_folder}
+SOURCES: dict[str, Source] = {
+    module.SOURCE.name: module.SOURCE
+    for module in (busi, udiat, hc18, camus, hmc_qu, mmotu, tn3k, tg3k, ddti, unlabelled)
+}
+IN_PLACE: dict[str, Callable[[Path], Datalist]] = {"folder": read_folder}  # training reads these layouts as they are
 
 
 def read_source(name: str, root: str | Path) -> Datalist:
-    """Read a folder with the reader of that name.
+    """Read a folder in a layout that needs no preparation.
 
     Raises:
-        ProPLError: no such reader, or whatever the reader finds wrong.
+        ProPLError: no such layout, or whatever its reader finds wrong.
     """
-    if name not in SOURCES:
-        raise unknown("source", "layout", name, SOURCES)
-    return SOURCES[name](Path(root))
+    if name not in IN_PLACE:
+        raise unknown("source", "layout", name, IN_PLACE)
+    return IN_PLACE[name](Path(root))
+
+
+def facts() -> list[dict[str, Any]]:
+    """What is known of every source, as JSON values."""
+    plain = {"name": "folder", "title": "your own: <TASK>/<SOURCE>/{images,masks} and manifest.csv", "options": {}}
+    keys = ("name", "title", "tasks", "group", "licence", "citation", "holds", "exclusions", "options")
+    return [plain, *({key: _plain(getattr(source, key)) for key in keys} for source in SOURCES.values())]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

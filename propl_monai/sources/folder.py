@@ -18,7 +18,7 @@ from propl_monai import tasks
 from propl_monai.cases import Case, summarise
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
-from propl_monai.files import PICTURE_SUFFIXES, file_sha256, picture_suffix, stem
+from propl_monai.files import PICTURE_SUFFIXES, belongs_to_header, file_sha256, picture_suffix, stem
 from propl_monai.splits import assign_splits
 
 MANIFEST = "manifest.csv"
@@ -125,6 +125,8 @@ def _pictures(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     problems = []
     for path in _visible(folder):
+        if belongs_to_header(path):
+            continue
         name = stem(path.name)
         if not picture_suffix(path.name):
             fact = "is not a picture of a known type"

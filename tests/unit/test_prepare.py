@@ -1,0 +1,154 @@
+"""Every source, from its original layout to a datalist whose files are as it says; originals untouched; reruns safe."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from data import busi, camus, hc18
+
+from propl_monai import prepare as module
+from propl_monai.datalist import Datalist
+from propl_monai.errors import ProPLError
+from propl_monai.images import read_image, read_mask
+from propl_monai.prepare import find_source, prepare
+from propl_monai.sources import SOURCES, facts
+
+OPTIONS = {"unlabelled": {"task": "LV"}}
+
+
+def made(name: str, folder: Path) -> Path:
+    maker = import_module(f"data.{SOURCES[name].read.__module__.rpartition('.')[2]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    maker.make(folder)
+    return folder
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_becomes_a_datalist_that_is_true(name: str, tmp_path: Path, check_run_json: Callable) -> None:
+    originals = made(name, tmp_path / "originals")
+    before = fingerprint(originals)
+    output = tmp_path / "out" / "datalist.json"
+    prepared = prepare(name, originals, output, OPTIONS.get(name))
+    assert fingerprint(originals) == before
+    read = Datalist.read(output, output.parent)
+    assert set(read.cases) == set(prepared.datalist.cases) and read.cases
+    for case in read.cases:
+        picture = read_image(output.parent / case.image)
+        assert case.source == name and case.labelled_place is not None
+        if case.mask:
+            assert read_mask(output.parent / case.mask).shape == picture.pixels.shape[:2]
+    record = check_run_json(output.parent / name / "run.json")
+    assert record["status"] == ("partial" if prepared.refused else "finished")
+    assert record["results"]["datalist_sha256"] == read.sha256
+    assert str(prepared.found) and "Train with dataset_dir" in prepared.report()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_states_its_facts(name: str) -> None:
+    source = SOURCES[name]
+    stated = next(each for each in facts() if each["name"] == name)
+    assert all(stated[key] for key in ("title", "group", "licence", "citation") if name != "unlabelled")
+    assert all(isinstance(default, str) for default in source.options.values())
+    assert find_source(name.lower()) is source
+
+
+def test_sources_add_up_in_one_datalist_and_a_rerun_replaces_its_own(tmp_path: Path) -> None:
+    output = tmp_path / "out" / "all.json"
+    breast = busi.make(tmp_path / "busi")
+    first = prepare("BUSI", breast, output)
+    both = prepare("hc18", hc18.make(tmp_path / "hc18"), output)
+    assert {case.source for case in both.datalist.cases} == {"BUSI", "HC18"}
+    assert [case for case in both.datalist.cases if case.source == "BUSI"] == list(first.datalist.cases)
+    again = prepare("BUSI", breast, output)
+    assert sorted(again.datalist.cases, key=lambda case: case.case_id) == sorted(
+        both.datalist.cases, key=lambda case: case.case_id
+    )
+
+
+def test_official_splits_where_there_are_any(tmp_path: Path) -> None:
+    originals = camus.make(tmp_path / "camus")
+    prepared = prepare("CAMUS", originals, tmp_path / "out" / "d.json", splits="official")
+    official = {record.name: record.split for record in SOURCES["CAMUS"].open(originals).records}
+    assert set(official.values()) > {None} or None not in official.values()
+    for case in prepared.datalist.cases:
+        assert case.split == official[case.case_id.split("/", 2)[2]]
+
+
+def test_a_damaged_picture_is_refused_and_the_rest_is_done(tmp_path: Path) -> None:
+    home = busi.make(tmp_path / "busi")
+    victim = next(path for path in sorted(home.rglob("*.png")) if "mask" not in path.name and "normal" not in path.name)
+    victim.write_bytes(victim.read_bytes()[:60])
+    prepared = prepare("BUSI", home, tmp_path / "out" / "d.json")
+    assert [Path(problem.where) for problem in prepared.refused] == [victim]
+    assert victim.stem not in {case.case_id.rsplit("/", 1)[1] for case in prepared.datalist.cases}
+    assert f"refused: {victim}" in prepared.report()
+
+
+def test_a_run_that_fails_leaves_the_earlier_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, output = busi.make(tmp_path / "busi"), tmp_path / "out" / "d.json"
+    prepare("BUSI", home, output)
+    before = fingerprint(output.parent)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_picture", full)
+    with pytest.raises(OSError, match="No space"):
+        prepare("BUSI", home, output)
+    assert {name: sha for name, sha in fingerprint(output.parent).items() if not name.startswith(".tmp-")} == before
+
+
+def test_what_is_missing_of_the_published_set_is_told(tmp_path: Path) -> None:
+    prepared = prepare("BUSI", busi.make(tmp_path / "busi"), tmp_path / "out" / "d.json")
+    held = SOURCES["BUSI"].holds
+    assert any(f"{held['benign images']} in the published set" in line for line in prepared.missing)
+
+
+def test_the_plain_folder_is_read_in_place(phantoms: Path, tmp_path: Path) -> None:
+    prepared = prepare("folder", phantoms, tmp_path / "list.json")
+    assert prepared.datalist.root == phantoms
+    assert Datalist.read(tmp_path / "list.json", phantoms).sha256 == prepared.datalist.sha256
+    assert {path.name for path in tmp_path.iterdir()} == {"list.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        ({"name": "BUSY"}, "did you mean 'BUSI'"),
+        ({"options": {"normals": "keep"}}, "did you mean 'normal'"),
+        ({"options": {"normal": "maybe"}}, "unknown value 'maybe'"),
+        ({"splits": "random"}, "unknown splits 'random'"),
+        ({"folder": "nowhere"}, "is not a folder"),
+        ({"output": "out/list.csv"}, "is not the name of a .json file"),
+        ({"output": "busi/list.json"}, "would put pictures into the originals"),
+    ],
+)
+def test_bad_input_is_named(arguments: dict, fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    busi.make(tmp_path / "busi")
+    given = {"name": "BUSI", "folder": "busi", "output": "out/list.json", **arguments}
+    with pytest.raises(ProPLError, match=fact):
+        prepare(**given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_page_on_data_names_every_source_option_and_code() -> None:
+    from propl_monai.verification.findings import CODES
+
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for source in SOURCES.values():
+        assert f"| `{source.name}` |" in page
+    for code, meaning in CODES.items():
+        assert f"| {code} | {meaning} |\n" in page
