@@ -131,12 +131,19 @@ class RecordRun:
         options: the settings of the run.
         inputs: files that it reads.
         counts: numbers of cases, by what they are for.
+        datalist_sha256: see `Datalist.sha256`; the same for one datalist under any file name.
     """
 
     def __init__(
-        self, output_dir: str, options: Mapping[str, Any], inputs: Sequence[str], counts: Mapping[str, int]
+        self,
+        output_dir: str,
+        options: Mapping[str, Any],
+        inputs: Sequence[str],
+        counts: Mapping[str, int],
+        datalist_sha256: str | None = None,
     ) -> None:
-        self.folder, self.options, self.inputs, self.counts = Path(output_dir), options, inputs, dict(counts)
+        self.folder, self.options, self.inputs = Path(output_dir), options, inputs
+        self.about = {"cases": dict(counts), "datalist_sha256": datalist_sha256}
 
     def attach(self, engine: Engine) -> None:
         if is_writer():
@@ -146,13 +153,14 @@ class RecordRun:
 
     def _start(self, engine: Engine) -> None:
         self.record = RunRecord(self.folder / "run.json", "train", self.options, self.inputs)
-        self.record.write("running", results={"cases": self.counts})
+        self.record.write("running", results=self.about)
 
     def _finish(self, engine: Engine) -> None:
         keeper: KeepCheckpoints = engine.keeper
         outputs = [keeper.model_dir / WEIGHTS, keeper.model_dir / FLAT_WEIGHTS, keeper.path, self.folder / METRICS]
         results = {
-            "cases": self.counts,
+            **self.about,
+            "parameters": sum(parameter.numel() for parameter in keeper.network.parameters()),
             "epochs": engine.state.epoch,
             "steps": engine.state.iteration,
             "seconds_of_all_epochs": self._seconds_of_epochs(),
@@ -173,5 +181,5 @@ class RecordRun:
     def _fail(self, engine: Engine, error: BaseException) -> None:
         if hasattr(self, "record"):
             self.record.finding(self.folder, f"{type(error).__name__}: {error}")
-            self.record.write("failed", results={"cases": self.counts, "epochs": engine.state.epoch})
+            self.record.write("failed", results={**self.about, "epochs": engine.state.epoch})
         raise error

@@ -6,11 +6,12 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
+from torch import nn
 
 from propl_monai.checkpoint import (
     FLAT_WEIGHTS,
@@ -21,9 +22,10 @@ from propl_monai.checkpoint import (
     save_state,
     save_weights,
     sweep_orphans,
+    unwrap,
 )
 from propl_monai.errors import ProPLError
-from propl_monai.network import ProPL
+from propl_monai.methods.base import Method
 from propl_monai.options import switch
 from propl_monai.ranks import is_writer
 from propl_monai.validation import validation_of
@@ -38,7 +40,8 @@ class KeepCheckpoints:
     validation the last weights are kept. Attach it after the validation handler and before the log.
 
     Args:
-        network, optimizer, lr_scheduler: what is saved and restored.
+        method, optimizer, lr_scheduler: what is saved and restored; of the method, which may be wrapped by
+            `DistributedDataParallel`, the predictor's weights are kept as the result, and all it holds to resume from.
         output_dir, model_dir: folders.
         validator: the evaluator that the validation handler runs.
         resume: go on from `output_dir`, from the beginning when nothing is there yet.
@@ -48,7 +51,7 @@ class KeepCheckpoints:
 
     def __init__(
         self,
-        network: ProPL,
+        method: nn.Module,
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
         output_dir: str,
@@ -58,12 +61,13 @@ class KeepCheckpoints:
         about: Mapping[str, Any] | None = None,
         fingerprint: Mapping[str, Any] | None = None,
     ) -> None:
-        self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
+        self.method, self.optimizer, self.lr_scheduler = cast(Method, unwrap(method)), optimizer, lr_scheduler
+        self.network = self.method.predictor
         self.path, self.model_dir = Path(output_dir) / STATE, Path(model_dir)
         self.validator, self.resume = validator, switch("resume", resume)
         self.about = dict(about or {})
-        bank = network.prompts.bank.sha256 if network.prompts else None
-        self.fingerprint = {**(fingerprint or {}), **architecture(network), "prompt_bank_sha256": bank}
+        bank = self.network.prompts.bank.sha256 if self.network.prompts else None
+        self.fingerprint = {**(fingerprint or {}), **architecture(self.network), "prompt_bank_sha256": bank}
         self.best_score, self.best_epoch = -1.0, 0
 
     def attach(self, engine: Engine) -> None:
@@ -93,7 +97,7 @@ class KeepCheckpoints:
         if state["best_epoch"] and is_writer() and not (self.model_dir / WEIGHTS).exists():
             fact = f"lacks the best weights of the run in {self.path.parent}, of epoch {state['best_epoch']}"
             raise ProPLError(self.model_dir, fact, "resume with the model_dir of that run")
-        self.network.load_state_dict(state["network"])
+        self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         engine.grad_scaler.load_state_dict(state["grad_scaler"])
@@ -136,7 +140,7 @@ class KeepCheckpoints:
 
     def _state(self, engine: Engine) -> dict[str, Any]:
         return {
-            "network": self.network.state_dict(),
+            "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "grad_scaler": engine.grad_scaler.state_dict(),

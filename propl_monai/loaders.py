@@ -68,7 +68,9 @@ class PairedLoader:
 
     An epoch is one pass over the longer stream, in batches (that is the unlabelled one, the paper's epoch, at the
     fractions of the paper); the shorter one is shuffled and drawn anew as often as needed, each time as a fresh view.
-    The last batch of the longer stream may be short. Under `torch.distributed` each rank loads its share.
+    The last batch of the longer stream may be short. A number of steps instead makes every epoch as long, in full
+    batches: then an epoch may hold an image several times, or not at all. Under `torch.distributed` each rank loads its
+    share.
 
     Args:
         labelled: data set, not empty.
@@ -76,9 +78,10 @@ class PairedLoader:
         labelled_batch_size, unlabelled_batch_size: images a step, over all ranks.
         seed: of the run.
         num_workers: loader processes of each stream.
+        steps: of an epoch, so that runs of different methods and batches train equally long; None for one pass.
 
     Raises:
-        ProPLError: no image is labelled, or a batch size does not divide among the ranks.
+        ProPLError: no image is labelled, `steps` is no number from 1, or a batch size does not divide among the ranks.
     """
 
     def __init__(
@@ -89,11 +92,15 @@ class PairedLoader:
         unlabelled_batch_size: int,
         seed: int,
         num_workers: int = 0,
+        steps: int | None = None,
     ) -> None:
         if not len(labelled):
             raise ProPLError("training set", "holds no labelled image", "check datalist, tasks and labelled_fraction")
-        steps = max(-(-len(labelled) // labelled_batch_size), -(-len(unlabelled) // unlabelled_batch_size))
-        self.length, self.num_workers, self.seed = steps, num_workers, seed
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            raise ProPLError("steps_per_epoch", f"{steps!r} is no number of steps", "give 1 or more, or null")
+        one_pass = max(-(-len(labelled) // labelled_batch_size), -(-len(unlabelled) // unlabelled_batch_size))
+        self.length, self.num_workers, self.seed = steps or one_pass, num_workers, seed
+        self.fixed = steps is not None
         self.streams: dict[str, DataLoader] = {}
         for number, (name, data, batch) in enumerate(
             (("labelled", labelled, labelled_batch_size), ("unlabelled", unlabelled, unlabelled_batch_size))
@@ -107,7 +114,8 @@ class PairedLoader:
             raise ProPLError(
                 "batch size", f"{batch} images a step do not divide among {ranks} ranks", "change one of them"
             )
-        draws = len(data) if -(-len(data) // batch) == self.length else self.length * batch
+        once = not self.fixed and -(-len(data) // batch) == self.length
+        draws = len(data) if once else self.length * batch
         draws += -draws % ranks  # every rank takes as many steps, or gradients would wait for ever
         sampler = StreamSampler(len(data), draws, (self.seed, number), rank, ranks)
         return DataLoader(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -16,6 +16,7 @@ from torch import Tensor, distributed, nn
 from propl_monai.checkpoint import unwrap
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.loaders import PairedLoader
+from propl_monai.methods.base import Method
 from propl_monai.ranks import rank_and_count
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,7 +36,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         device: where to train.
         max_epochs: passes over the longer stream.
         train_data_loader: the paired streams.
-        method: an `nn.Module` with `step`, see `propl_monai.methods`; may be wrapped by `DistributedDataParallel`.
+        method: a `propl_monai.methods.base.Method`; may be wrapped by `DistributedDataParallel`.
         optimizer: over the method's parameters.
         seed: of the run.
         precision: "fp32", "bf16" (CUDA or CPU), or "fp16" (CUDA, with loss scaling).
@@ -89,7 +90,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
     def _share_buffers(self, engine: Engine) -> None:
         """All ranks validate what rank 0 saves: BatchNorm statistics are exchanged only at the next forward."""
         if rank_and_count()[1] > 1:
-            for buffer in self.network.buffers():
+            for buffer in self.method.buffers():
                 distributed.broadcast(buffer, 0)
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +121,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
         if finite:
             self.grad_scaler.step(self.optimizer)
+            cast(Method, unwrap(self.method)).after_step()
             self._bad_in_a_row = 0
         else:
             self._skip(batchdata)

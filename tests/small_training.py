@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,16 @@ from propl_monai.cohort import TrainingCohort
 from propl_monai.handlers import RecordRun, TrainingLog
 from propl_monai.keeper import KeepCheckpoints
 from propl_monai.loaders import DrawnDataset, PairedLoader
+from propl_monai.methods.base import Method
 from propl_monai.methods.propl import ProPLMethod
-from propl_monai.network import DECODERS, ProPL
+from propl_monai.network import ProPL
 from propl_monai.trainer import SemiSupervisedTrainer
 from propl_monai.validation import EveryDecoder, ValidationDice
 
 ENCODER = "tf_efficientnet_lite0"
 TINY_ENCODER = "test_efficientnet"  # of the same family, a thirtieth of its size: trainings save it every epoch
 TASKS = ("left atrium", "left ventricle", "myocardium")
+PROPL = partial(ProPLMethod, supervise_pd=True)
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Training:
     trainer: Any
     evaluator: Any
     network: Any
+    method: Any
     optimizer: Any
     cohort: Any
     output_dir: Path
@@ -55,20 +60,23 @@ def build_training(
     labelled_fraction: str = "1/16",
     use_unlabelled: bool = True,
     extra_handlers: tuple[Any, ...] = (),
+    make_method: Callable[[ProPL], Method] = PROPL,
+    tasks: Sequence[str] = TASKS,
+    steps: int | None = None,
 ) -> Training:
     """Wire a training on the phantoms in `data`: 32 px, batches of 2. `extra_handlers` come after the package's own."""
     output_dir, model_dir = folder / "run", folder / "models"
     output_dir.mkdir(parents=True, exist_ok=True)
-    cohort = TrainingCohort(str(data), None, str(output_dir), TASKS, labelled_fraction, use_unlabelled)
+    cohort = TrainingCohort(str(data), None, str(output_dir), tasks, labelled_fraction, use_unlabelled)
     torch.manual_seed(seed)
     network = ProPL(TINY_ENCODER)
-    method = ProPLMethod(network, supervise_pd=True)
+    method = make_method(network)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
     size = (32, 32)
     loader = PairedLoader(
         DrawnDataset(cohort.labelled, transforms.training(size, "half", photometric=0.5)),
         DrawnDataset(cohort.unlabelled, transforms.training(size, "half", strong_view=0.5)),
-        *(2, 2, seed, num_workers),
+        *(2, 2, seed, num_workers, steps),
     )
     scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, epochs * len(loader), power=0.9)
     evaluator = SupervisedEvaluator(
@@ -76,10 +84,10 @@ def build_training(
         val_data_loader=DataLoader(
             CacheDataset(cohort.validation, transforms.validation(size, "half"), progress=False), batch_size=3
         ),
-        network=network,
+        network=method.predictor,
         inferer=EveryDecoder(),
         prepare_batch=PrepareBatchExtraInput(extra_keys={"task": "task"}),
-        key_val_metric={"mdice": ValidationDice(DECODERS if cohort.unlabelled else ("sd",))},
+        key_val_metric={"mdice": ValidationDice(method.decoders if cohort.unlabelled else ("sd",))},
     )
     same = {"seed": seed, "datalist_sha256": cohort.sha256, "labelled_fraction": labelled_fraction}
     trainer = SemiSupervisedTrainer(
@@ -93,7 +101,7 @@ def build_training(
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             ValidationHandler(interval=1, validator=evaluator, epoch_level=True),
             KeepCheckpoints(
-                *(network, optimizer, scheduler, str(output_dir), str(model_dir), evaluator, resume),
+                *(method, optimizer, scheduler, str(output_dir), str(model_dir), evaluator, resume),
                 about={"preset": "test"},
                 fingerprint=same,
             ),
@@ -102,4 +110,4 @@ def build_training(
             *extra_handlers,
         ],
     )
-    return Training(trainer, evaluator, network, optimizer, cohort, output_dir, model_dir)
+    return Training(trainer, evaluator, network, method, optimizer, cohort, output_dir, model_dir)

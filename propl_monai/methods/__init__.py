@@ -1,11 +1,28 @@
-"""Training methods, one file each.
+"""Training methods, one file each, by name.
 
-A method is an `nn.Module` that owns the network as `network` and has
-
-    step(labelled, unlabelled, progress) -> dict
-
-where `labelled` is a batch {"image": (B, 1, H, W), "label": (B, 1, H, W), "task": [B names]} or None, `unlabelled`
-one without "label" (and with "image_strong" where the transform makes a second view) or None, and `progress` runs
-from 0 to 1 over the training. The dict holds the scalar "loss" to descend and, for the log, its parts. `forward` is
-`step`, so that `DistributedDataParallel` can wrap a method; the trainer knows no method by name.
+A new method is a subclass of `methods.base.Method` in a file of its own, a line in `METHODS`, and a config that names
+its class as `method_def`; the tests of the registry then try it. The trainer knows no method by name.
 """
+
+from __future__ import annotations
+
+from propl_monai.errors import unknown
+from propl_monai.methods.base import Method
+from propl_monai.methods.mean_teacher import MeanTeacherMethod
+from propl_monai.methods.propl import ProPLMethod
+from propl_monai.methods.supervised import SupervisedMethod
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (ProPLMethod, SupervisedMethod, MeanTeacherMethod)
+}
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of a registered method.
+
+    Raises:
+        ProPLError: no such method; names the nearest.
+    """
+    if name not in METHODS:
+        raise unknown("method", "method", name, METHODS)
+    return METHODS[name]

@@ -11,18 +11,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from propl_monai import uplc
 from propl_monai.encoder import Features
-from propl_monai.losses import BCEDiceLoss
+from propl_monai.methods.base import Batch, Method
+from propl_monai.mixing import CutMix, cutmix, draw_for, taught_view
 from propl_monai.network import ProPL
 from propl_monai.options import switch
 
 
-class ProPLMethod(nn.Module):
+class ProPLMethod(Method):
     """L = L_sup(sd(x_l), y) + λ · L_sup(pd(x_u), ŷ), ŷ by UPLC from N perturbed passes of sd (eqs. 4-5).
 
     The encoder sees both batches in one pass, once a step. The N passes run without gradient; in them BatchNorm
     normalises by the batch, as everywhere in training, and does not record it, so that the running statistics of sd,
     which inference uses, come from its training batches alone. (The released code runs the whole network N + 1 times
     with gradients and records every pass; its losses are the same.)
+
+    With passes 1 and strength 0 UPLC is off: the variance is 0 and the pseudo-label the plain prediction of sd.
 
     Args:
         network: trained in place.
@@ -33,7 +36,12 @@ class ProPLMethod(nn.Module):
         pseudo_label: "soft" (paper), "hard" (released code), or "weighted".
         unlabelled_weight: λ; the paper gives none, so 1; released code 6.
         supervise_pd: labels teach pd as well; not in the paper.
+        cutmix: probability that an image which pd sees gets a box of another of its task, see `mixing`; not in the
+            paper.
     """
+
+    name = "propl"
+    decoders = ("sd", "pd", "mean")
 
     def __init__(
         self,
@@ -45,22 +53,25 @@ class ProPLMethod(nn.Module):
         pseudo_label: str = "soft",
         unlabelled_weight: float = 1.0,
         supervise_pd: bool = False,
+        cutmix: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.passes, self.perturbation, self.strength = passes, perturbation, strength
         self.power, self.pseudo_label = power, pseudo_label
         self.unlabelled_weight, self.supervise_pd = unlabelled_weight, switch("supervise_pd", supervise_pd)
-        self.loss = BCEDiceLoss()
+        self.cutmix = cutmix
 
-    def step(self, labelled: dict | None, unlabelled: dict | None, progress: float) -> dict[str, Tensor]:
-        """Losses of one pair of batches; see the package docstring for their form.
+    def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
+        """Losses of one pair of batches; see `Method.step`.
 
         Returns:
             "loss", its parts "supervised" and "pseudo", the means "uncertainty" (of the variance) and
             "pseudo_foreground" (of ŷ), and "logits" of the labelled batch.
         """
-        views = [batch[key] for batch, key in ((labelled, "image"), (unlabelled, _taught_view(unlabelled))) if batch]
+        drawing = draw_for(unlabelled, self.cutmix) if unlabelled else None
+        views = [labelled["image"]] if labelled else []
+        if unlabelled:
+            views.append(taught_view(unlabelled, drawing))
         features = self.network.encode(torch.cat(views))
         count = len(labelled["image"]) if labelled else 0
         result: dict[str, Tensor] = {}
@@ -68,13 +79,11 @@ class ProPLMethod(nn.Module):
         if labelled:
             losses.append(self._supervised(_rows(features, slice(0, count)), labelled, result))
         if unlabelled:
-            losses.append(self._pseudo(_rows(features, slice(count, None)), unlabelled, result))
+            losses.append(self._pseudo(_rows(features, slice(count, None)), unlabelled, drawing, result))
         result["loss"] = torch.stack(losses).sum()
         return result
 
-    forward = step
-
-    def _supervised(self, features: Features, batch: dict, result: dict[str, Tensor]) -> Tensor:
+    def _supervised(self, features: Features, batch: Batch, result: dict[str, Tensor]) -> Tensor:
         text = self.network.text(batch.get("task"), len(batch["image"]))
         logits = self.network.decode(features, text, "sd")
         loss = self.loss(logits, batch["label"])
@@ -83,14 +92,17 @@ class ProPLMethod(nn.Module):
             loss = loss + self.loss(self.network.decode(features, text, "pd"), batch["label"])
         return loss
 
-    def _pseudo(self, features: Features, batch: dict, result: dict[str, Tensor]) -> Tensor:
+    def _pseudo(self, features: Features, batch: Batch, drawing: CutMix | None, result: dict[str, Tensor]) -> Tensor:
         text = self.network.text(batch.get("task"), len(batch["image"]))
         seen = features
-        if "image_strong" in batch:
+        if "image_strong" in batch or drawing:
             with torch.no_grad(), unrecorded_statistics(self.network.encoder):
                 seen = self.network.encode(batch["image"])
         mean, variance = self.teach(seen, text)
         target, weight = uplc.pseudo_label(mean, variance, self.pseudo_label, self.power)
+        if drawing:
+            target = cutmix(drawing, target)
+            weight = None if weight is None else cutmix(drawing, weight)
         loss = self.loss(self.network.decode(features, text, "pd"), target, weight)
         result["pseudo"], result["uncertainty"] = loss.detach(), variance.mean()
         result["pseudo_foreground"] = target.mean()
@@ -108,10 +120,6 @@ class ProPLMethod(nn.Module):
                 self.strength,
             )
             return uplc.mean_and_variance(passes)
-
-
-def _taught_view(batch: dict | None) -> str:
-    return "image_strong" if batch and "image_strong" in batch else "image"
 
 
 def _rows(features: Features, rows: slice) -> Features:

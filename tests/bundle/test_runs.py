@@ -110,10 +110,13 @@ def test_inference_on_a_folder(bundle_run: BundleRun, trained: Path, mixed_folde
     assert len(record["outputs"]) == len(list(tmp_path.rglob("*.png"))) == 2 * (2 * 3 + 1)
 
 
-def test_two_ranks_train_as_one(bundle_run: BundleRun, phantom_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "presets"), [("propl", ()), ("mean_teacher", ("mean_teacher",))])
+def test_two_ranks_train_as_one(
+    bundle_run: BundleRun, phantom_folder: Path, tmp_path: Path, method: str, presets: tuple[str, ...]
+) -> None:
     done = bundle_run(
         "training",
-        (*COMPACT, "multi_gpu_train"),
+        (*COMPACT, *presets, "multi_gpu_train"),
         launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"),
         dataset_dir=phantom_folder,
         output_dir=tmp_path,
@@ -124,6 +127,7 @@ def test_two_ranks_train_as_one(bundle_run: BundleRun, phantom_folder: Path, tmp
     assert done.returncode == 0, done.stderr[-3000:]
     record = read_record(tmp_path)
     assert record["status"] == "finished"
+    assert record["options"]["method"] == method
     assert record["results"]["skipped_steps"] == 0
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
     assert (tmp_path / "models" / "model.safetensors").exists()

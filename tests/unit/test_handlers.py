@@ -119,7 +119,7 @@ def test_run_json_of_a_training(whole: Any, check_run_json: Callable[[Path], dic
         "checkpoint_last.pt",
         "metrics.jsonl",
     ]
-    assert [Path(entry["path"]).name for entry in record["inputs"]] == ["datalist.json"]
+    assert [Path(entry["path"]).name for entry in record["inputs"]] == ["datalist.json", "datalist.verified.json"]
 
 
 def test_weights_are_those_of_the_best_epoch(whole: Any) -> None:
@@ -324,7 +324,7 @@ def test_without_validation_the_last_weights_are_kept(whole: Any, tmp_path: Path
     from propl_monai.keeper import KeepCheckpoints
 
     scheduler = torch.optim.lr_scheduler.ConstantLR(whole.optimizer)
-    keeper = KeepCheckpoints(whole.network, whole.optimizer, scheduler, str(tmp_path), str(tmp_path))
+    keeper = KeepCheckpoints(whole.method, whole.optimizer, scheduler, str(tmp_path), str(tmp_path))
     engine = Engine(lambda *_: None)
     engine.grad_scaler, engine.bad_steps = torch.amp.GradScaler("cpu", enabled=False), 0
     keeper.attach(engine)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from propl_monai import images
 from propl_monai.errors import ProPLError
 from propl_monai.images import (
     image_size,
+    read_frames,
     read_image,
     read_mask,
+    read_values,
     to_grey,
     write_mask,
     write_overlay,
+    write_picture,
     write_png16,
 )
+from propl_monai.images import picture as picture_module
 
 GREY = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10)
 COLOUR = np.stack([GREY, GREY[::-1], np.full_like(GREY, 7)], axis=2)
@@ -59,8 +64,9 @@ def test_jpeg_is_near(tmp_path: Path) -> None:
 
 
 def test_true_type_counts_not_the_name(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.jpg", GREY, format="PNG")
-    np.testing.assert_array_equal(read_image(path).pixels, GREY)
+    for name in ("a.jpg", "a.nii", "a.dcm", "a.avi", "a"):
+        path = save(tmp_path / name, GREY, format="PNG")
+        np.testing.assert_array_equal(read_image(path).pixels, GREY)
 
 
 def test_equal_channels_become_one(tmp_path: Path) -> None:
@@ -181,15 +187,19 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "HTML as NIfTI": ("a.nii.gz", lambda path: path.write_bytes(b"<html></html>"), "is an HTML page"),
     "text": ("a.jpg", lambda path: path.write_bytes(b"not a picture"), "is plain text"),
     "Git LFS": ("a.png", lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
-    "DICOM": ("a.png", lambda path: path.write_bytes(b"\0" * 128 + b"DICM"), "is a DICOM file"),
+    "DICOM": (
+        "a.png",
+        lambda path: path.write_bytes(b"\0" * 128 + b"DICM"),
+        "is a DICOM file without a Transfer Syntax",
+    ),
     "unknown": ("a.png", lambda path: path.write_bytes(b"\x00\x01\x02"), "of no known picture type"),
     "NIfTI as PNG": ("a.png", lambda path: path.write_bytes(b"\1" * 344 + b"n+1\0"), "is a NIfTI picture"),
-    "PNG as NIfTI": ("a.nii", lambda path: save(path, GREY, format="PNG"), "is a PNG picture"),
+    "gzip of no picture": ("a.nii.gz", lambda path: path.write_bytes(gzip.compress(b"text")), "gzip data of no known"),
     "GIF": ("a.png", _gif, "is a GIF picture"),
-    "WebP": ("a.png", _webp, "is a WebP picture"),
+    "WebP": ("a.png", _webp, "is a WebP picture that is damaged"),
     "animated PNG": ("a.png", _frames("PNG"), "holds 2 frames"),
     "TIFF of two pages": ("a.tif", _frames("TIFF"), "holds 2 frames"),
-    "NIfTI volume": ("a.nii", lambda path: save_nifti(path, np.zeros((3, 4, 5), np.uint8)), "not one 2-D frame"),
+    "NIfTI volume": ("a.nii", lambda path: save_nifti(path, np.zeros((3, 4, 5), np.uint8)), "holds 3 frames"),
     "complex NIfTI": ("a.nii", lambda path: save_nifti(path, GREY.astype(np.complex64)), "complex64 values"),
     "negative": ("a.nii", lambda path: save_nifti(path, GREY.astype(np.int16) - 5), "values from -5 to 114"),
     "beyond 16 bits": ("a.nii", lambda path: save_nifti(path, GREY.astype(np.int32) * 1000), "from 0 to 119000"),
@@ -223,7 +233,7 @@ def test_huge_is_refused_before_it_is_decoded(
 ) -> None:
     path = tmp_path / name
     save(path, GREY) if name == "a.png" else save_nifti(path, GREY)
-    monkeypatch.setattr(images, "MAX_PIXELS", 119)
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 119)
     if limit == "PIL":
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("was decoded"))
@@ -362,3 +372,79 @@ def test_write_overlay(tmp_path: Path) -> None:
 def test_to_grey() -> None:
     assert to_grey(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)).tolist() == [[76, 150, 29]]
     assert to_grey(GREY) is GREY
+
+
+def test_webp(tmp_path: Path) -> None:
+    for pixels in (GREY, COLOUR):
+        path = save(tmp_path / "a.webp", pixels, lossless=True)
+        np.testing.assert_array_equal(read_image(path).pixels, pixels)
+        assert image_size(path) == (12, 10)
+    mask = save(tmp_path / "b.webp", HALF * np.uint8(255), lossless=True)
+    np.testing.assert_array_equal(read_mask(mask), HALF)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_lossy_masks_are_refused(tmp_path: Path, alpha: bool) -> None:
+    white = np.full((12, 10, 4 if alpha else 3), 255, np.uint8)
+    white[0, 0, -1] = 0  # transparency puts the picture into an extended file
+    with pytest.raises(ProPLError, match="is a lossy WebP mask"):
+        read_mask(save(tmp_path / "a.webp", white))
+    with pytest.raises(ProPLError, match="is a JPEG-compressed TIFF mask"):
+        read_mask(save(tmp_path / "a.tif", white[..., 0], compression="jpeg"))
+
+
+def test_frames_of_a_still(tmp_path: Path) -> None:
+    cine = read_frames(save(tmp_path / "a.png", COLOUR))
+    assert (cine.count, len(cine), cine.spacing_mm, cine.seconds_per_frame) == (1, 1, None, None)
+    (frame,) = cine
+    np.testing.assert_array_equal(frame, COLOUR)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp"])
+def test_frames_of_pages(tmp_path: Path, name: str) -> None:
+    stack = [GREY, GREY[::-1].copy(), GREY[:, ::-1].copy()]
+    options = {"lossless": True} if name == "a.webp" else {}
+    first, *rest = map(Image.fromarray, stack)
+    first.save(tmp_path / name, save_all=True, append_images=rest, **options)
+    cine = read_frames(tmp_path / name)
+    assert cine.count == 3
+    np.testing.assert_array_equal(list(cine), stack)
+    np.testing.assert_array_equal(list(cine), stack)  # one may iterate again
+
+
+def test_one_frame_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [Image.fromarray(np.full((500, 500), level, np.uint8)) for level in range(20)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    tracemalloc.start()
+    try:
+        levels = [int(frame[0, 0]) for frame in read_frames(tmp_path / "a.tif")]
+        assert tracemalloc.get_traced_memory()[1] < 5 * 250_000
+    finally:
+        tracemalloc.stop()
+    assert levels == list(range(20))
+
+
+def test_pages_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(GREY[:5].copy())])
+    frames = iter(read_frames(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(next(frames), GREY)
+    with pytest.raises(ProPLError, match="frame 2 is 5 × 10, not 12 × 10"):
+        next(frames)
+
+
+def test_values_are_as_stored(tmp_path: Path) -> None:
+    for values in (GREY, GREY.astype(np.uint16) * 500, COLOUR, np.repeat(GREY[..., None], 3, axis=2)):
+        found = read_values(save(tmp_path / "a.png", values))
+        assert found.dtype == values.dtype
+        np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(read_values(save_nifti(tmp_path / "a.nii", GREY.astype(np.float32) - 5)), GREY - 5.0)
+
+
+def test_write_picture_is_read_back(tmp_path: Path) -> None:
+    for pixels in (GREY, COLOUR):
+        write_picture(tmp_path / "new" / "a.png", pixels)
+        np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png").pixels, pixels)
+    for wrong in (GREY.astype(np.uint16), COLOUR[..., :2], GREY[0]):
+        with pytest.raises(ProPLError, match="give uint8"):
+            write_picture(tmp_path / "b.png", wrong)
+    assert not (tmp_path / "b.png").exists()

@@ -39,8 +39,11 @@ class Numbers(torch.utils.data.Dataset):
         return {"index": index[0], "seed": index[1]}
 
 
-def paired(labelled: int, unlabelled: int, batch_l: int = 2, batch_u: int = 2, seed: int = 0) -> PairedLoader:
-    return PairedLoader(Numbers(labelled), Numbers(unlabelled), batch_l, batch_u, seed)  # type: ignore[arg-type]
+def paired(
+    labelled: int, unlabelled: int, batch_l: int = 2, batch_u: int = 2, seed: int = 0, steps: int | None = None
+) -> PairedLoader:
+    data: Any = (Numbers(labelled), Numbers(unlabelled))
+    return PairedLoader(*data, batch_l, batch_u, seed, steps=steps)
 
 
 def batches(loader: PairedLoader, stream: str, key: str = "index") -> list[list[int]]:
@@ -141,6 +144,37 @@ def test_an_epoch_of_any_size(labelled: int, unlabelled: int, batch_l: int, batc
         assert all(len(part) == batch for part in drawn[:-1])
         seeds = flat(batches(loader, stream, "seed"))
         assert len(set(seeds)) == len(seeds)
+
+
+@quickly
+@given(sizes, some.integers(0, 9), sizes, sizes, some.integers(1, 12))
+def test_an_epoch_of_fixed_length(labelled: int, unlabelled: int, batch_l: int, batch_u: int, steps: int) -> None:
+    """As many full batches as asked for; no image is drawn again before all of its stream were."""
+    loader = paired(labelled, unlabelled, batch_l, batch_u, steps=steps)
+    loader.set_epoch(2)
+    assert len(loader) == steps == sum(1 for _ in loader)
+    for stream, size, batch in (("labelled", labelled, batch_l), ("unlabelled", unlabelled, batch_u)):
+        drawn = batches(loader, stream)
+        assert [len(part) for part in drawn] == ([batch] * steps if size else [])
+        for begin in range(0, len(flat(drawn)), size or 1):
+            shuffle = flat(drawn)[begin : begin + size]
+            assert len(set(shuffle)) == len(shuffle)
+        assert drawn == batches(loader, stream)
+
+
+def test_short_epochs_of_fixed_length_reach_all_images() -> None:
+    loader = paired(2, 12, steps=3)
+    seen = set()
+    for epoch in range(1, 9):
+        loader.set_epoch(epoch)
+        seen.update(flat(batches(loader, "unlabelled")))
+    assert seen == set(range(12))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "many"])
+def test_no_number_of_steps(steps: Any) -> None:
+    with pytest.raises(ProPLError, match=r"steps_per_epoch: .* is no number of steps; give 1 or more, or null"):
+        paired(2, 4, steps=steps)
 
 
 def test_every_unlabelled_image_once_an_epoch_in_a_new_order() -> None:

@@ -15,6 +15,7 @@ from propl_monai import ProPL, uplc
 from propl_monai.losses import BCEDiceLoss
 from propl_monai.methods.propl import ProPLMethod, unrecorded_statistics
 from propl_monai.methods.supervised import SupervisedMethod
+from propl_monai.mixing import cutmix, draw_cutmix
 
 COMPACT = "tf_efficientnet_lite0"
 TASKS = ["left atrium", "myocardium"]
@@ -211,6 +212,20 @@ def test_one_pass_and_strength_zero_have_no_variance(net: ProPL) -> None:
     assert not ProPLMethod(net, passes=1).teach(features, text)[1].any()
 
 
+@pytest.mark.parametrize("kind", uplc.PERTURBATIONS)
+@pytest.mark.parametrize("label", uplc.PSEUDO_LABELS)
+def test_one_pass_of_strength_zero_switches_uplc_off(net: ProPL, kind: str, label: str) -> None:
+    net.eval()
+    method = ProPLMethod(net, passes=1, strength=0.0, perturbation=kind, pseudo_label=label)
+    features, text = net.encode(batch(1)["image"]), net.text(TASKS, 2)
+    mean, variance = method.teach(features, text)
+    target, weight = uplc.pseudo_label(mean, variance, label)
+    plain = net.decode(features, text, "sd").sigmoid()
+    assert not variance.any() and torch.equal(mean, plain)
+    assert torch.equal(target, plain if label == "soft" else (plain > 0.5).float())
+    assert weight is None or bool((weight == 1).all())
+
+
 def test_encoder_runs_once_and_sd_n_times_without_a_graph(net: ProPL, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, int, bool]] = []
     for name in ("encoder", "decoder_sd", "decoder_pd"):
@@ -339,6 +354,35 @@ def test_strong_view_is_taught_by_the_weak_one(net: ProPL) -> None:
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
     assert set(found) == set(wanted)  # the weak view carries no gradient
+
+
+@pytest.mark.parametrize("label", uplc.PSEUDO_LABELS)
+@pytest.mark.parametrize("strong", [True, False], ids=["strong view", "one view"])
+def test_cutmix_pastes_what_pd_sees_and_its_pseudo_label(
+    net: ProPL, monkeypatch: pytest.MonkeyPatch, label: str, strong: bool
+) -> None:
+    net.eval()
+    both = {**batch(2, labelled=False, strong=strong), "task": [TASKS[0]] * 2}
+    method = ProPLMethod(net, passes=1, strength=0.0, pseudo_label=label, cutmix=1.0)
+    found = torch.rand(2, 1, 64, 64), torch.rand(2, 1, 64, 64) / 4
+    encoded: list[Tensor] = []
+
+    def teach(features: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+        encoded.append(features.v4)
+        return found
+
+    monkeypatch.setattr(method, "teach", teach)
+    torch.manual_seed(5)
+    result = method.step(None, both, 0.0)
+    torch.manual_seed(5)
+    drawing = draw_cutmix(both["task"], 64, 64, 1.0)
+    target, weight = uplc.pseudo_label(*found, label)
+    taught = cutmix(drawing, both["image_strong" if strong else "image"])
+    logits = net(taught, task=TASKS[0], decoder="pd")
+    expected = BCEDiceLoss()(logits, cutmix(drawing, target), None if weight is None else cutmix(drawing, weight))
+    torch.testing.assert_close(result["loss"], expected, rtol=1e-5, atol=1e-6)
+    assert (BCEDiceLoss()(logits, target, weight) - expected).abs() > 1e-4  # an unmixed target would be noticed
+    torch.testing.assert_close(encoded[0], net.encode(both["image"]).v4)  # sd sees whole images
 
 
 def test_tasks_of_the_two_batches_are_not_confused(net: ProPL) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, SaveImage, Transposed
+from picture_samples import save_dicom, save_metaimage
 from PIL import Image
 
 from propl_monai.errors import ProPLError, find_cause
@@ -52,6 +53,19 @@ def test_spacing_becomes_the_affine(tmp_path: Path) -> None:
     assert list(image.meta["spatial_shape"]) == [10, 12]
     image = loader()({"image": make(tmp_path, "grey.png")})["image"]
     assert image.affine.tolist() == np.eye(4).tolist() and image.meta["spacing_known"] == 0
+
+
+@pytest.mark.parametrize("name", ["still.dcm", "still.mha", "still.mhd", "still.webp"])
+def test_other_formats(tmp_path: Path, name: str) -> None:
+    if name == "still.dcm":
+        save_dicom(tmp_path / name, GREY[None], PixelSpacing=[0.5, 0.25])
+    elif name == "still.webp":
+        Image.fromarray(GREY).save(tmp_path / name, lossless=True)
+    else:
+        save_metaimage(tmp_path / name, GREY[None])
+    image = loader()({"image": str(tmp_path / name)})["image"]
+    np.testing.assert_array_equal(image.numpy(), GREY[None])
+    assert image.affine.diagonal().tolist() == ([1, 1, 1, 1] if name == "still.webp" else [0.25, 0.5, 1, 1])
 
 
 @pytest.mark.parametrize("name", ["grey.png", "colour.png"])
@@ -100,6 +114,7 @@ def test_batches_collate(tmp_path: Path) -> None:
 def test_suffixes_and_kinds() -> None:
     reader = UltrasoundReader()
     assert reader.verify_suffix("a.NII.GZ") and reader.verify_suffix(["a.png", "b.tif"])
-    assert not reader.verify_suffix("a.dcm")
+    assert reader.verify_suffix(["a.dcm", "a.mhd", "a.webp"])
+    assert not reader.verify_suffix("a.avi")
     with pytest.raises(ProPLError, match="did you mean 'mask'"):
         UltrasoundReader(kind="masks")

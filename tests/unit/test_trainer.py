@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from propl_monai import trainer as trainer_module
 from propl_monai.errors import ProPLError
 from propl_monai.loaders import PairedLoader
+from propl_monai.methods.base import Method
 from propl_monai.trainer import SemiSupervisedTrainer
 
 
@@ -55,18 +56,20 @@ class Loader(PairedLoader):
             yield batch
 
 
-class Toy(nn.Module):
+class Toy(Method):
     """One convolution and one BatchNorm, and a diary."""
 
+    network: Any
+
     def __init__(self) -> None:
-        super().__init__()
         torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+        super().__init__(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))  # type: ignore[arg-type]
+        self.weights: list[float] = []
         self.progress: list[float] = []
         self.random: list[float] = []
         self.dtypes: set[torch.dtype] = set()
 
-    def forward(self, labelled: dict | None, unlabelled: dict | None, progress: float) -> dict[str, Tensor]:
+    def step(self, labelled: dict | None, unlabelled: dict | None, progress: float) -> dict[str, Tensor]:
         assert self.training
         self.progress.append(progress)
         self.random.append(torch.rand(()).item())
@@ -76,6 +79,9 @@ class Toy(nn.Module):
         supervised = (logits[0] - batches[0]["label"]).square().mean()
         loss = supervised + sum(part.square().mean() for part in logits[1:])
         return {"loss": loss, "supervised": supervised.detach(), "logits": logits[0].detach()}
+
+    def after_step(self) -> None:
+        self.weights.append(next(self.network.parameters()).item())
 
 
 def build(loader: PairedLoader, method: Toy | None = None, epochs: int = 2, **options: Any) -> SemiSupervisedTrainer:
@@ -146,10 +152,21 @@ def test_a_bad_step_is_skipped_counted_and_told(caplog: pytest.LogCaptureFixture
     assert len(told) == 2 and "step 2 skipped" in told[0] and "labelled" in told[0]
 
 
+def test_the_hook_follows_every_successful_step_and_no_other() -> None:
+    method = Toy()
+    trainer = build(Loader(poisoned=(2, 5)), method)
+    seen: list[float] = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(next(method.network.parameters()).item()))
+    trainer.run()
+    # It sees the weights that the step has made; steps 2 and 5 were skipped.
+    assert method.weights == [seen[number] for number in (0, 2, 3, 5)]
+    assert len(set(method.weights)) == 4
+
+
 def test_an_infinite_gradient_of_a_finite_loss_is_skipped() -> None:
     class Steep(Toy):
-        def forward(self, labelled: Any, unlabelled: Any, progress: float) -> dict[str, Tensor]:
-            result = super().forward(labelled, unlabelled, progress)
+        def step(self, labelled: Any, unlabelled: Any, progress: float) -> dict[str, Tensor]:
+            result = super().step(labelled, unlabelled, progress)
             weight = next(self.network.parameters())
             # The square root of 0: its value is 0, its slope is infinite.
             result["loss"] = result["loss"] + (weight - weight.detach()).sum().abs().sqrt()

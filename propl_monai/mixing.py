@@ -1,0 +1,85 @@
+"""CutMix within a task: first draw who gives what to whom, then use the drawing on images, targets and weights alike.
+
+CutMix (Yun et al., ICCV 2019) replaces a box of one image by that of another; for semi-supervised segmentation (French
+et al., BMVC 2020) the pseudo-labels are cut and pasted in the same way. Here both images have the same task: a pasted
+pseudo-label says nothing about a target that the prompt does not ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from propl_monai.errors import ProPLError
+
+
+class CutMix(NamedTuple):
+    """One drawing for a batch of B images.
+
+    Attributes:
+        partners: (B,) int64, the image that gives its box to each.
+        boxes: (B, 4) int64, top, left, bottom, right in pixels, the last two exclusive; empty where nothing is mixed.
+    """
+
+    partners: Tensor
+    boxes: Tensor
+
+
+def draw_cutmix(tasks: Sequence[str], height: int, width: int, probability: float) -> CutMix:
+    """Draw partners and boxes from torch's generator; the number of draws depends on the batch size alone.
+
+    A box has the aspect ratio of the image and lies inside it, and its share of the area is uniform in 0…1 (Yun et al.).
+
+    Args:
+        tasks: one name an image, B ≥ 1.
+        height, width: of the images in pixels.
+        probability: that an image gets a box; one without another of its task in the batch stays whole.
+
+    Raises:
+        ProPLError: the probability is outside 0…1.
+    """
+    if not 0 <= probability <= 1:
+        raise ProPLError("cutmix", f"{probability} is outside 0…1", "give a probability from 0 (never) to 1 (always)")
+    count = len(tasks)
+    kinds = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
+    codes = torch.tensor([kinds[task] for task in tasks])
+    fitting = (codes[:, None] == codes) & ~torch.eye(count, dtype=torch.bool)
+    partners = torch.rand(count, count).masked_fill(~fitting, -1).argmax(1)
+    mixed = fitting.any(1) & (torch.rand(count) < probability)
+    side = torch.rand(count).sqrt() * mixed
+    rows, columns = (side * height).round().long(), (side * width).round().long()
+    top = (torch.rand(count) * (height - rows + 1)).long()
+    left = (torch.rand(count) * (width - columns + 1)).long()
+    boxes = torch.stack((top, left, top + rows, left + columns), 1)
+    return CutMix(torch.where(mixed, partners, torch.arange(count)), boxes)
+
+
+def draw_for(batch: Mapping[str, Any], probability: float) -> CutMix | None:
+    """A drawing for a batch of a method, or None where the probability is 0, which then draws nothing."""
+    if probability == 0:
+        return None
+    count, _, height, width = batch["image"].shape
+    return draw_cutmix(batch.get("task", [""] * count), height, width, probability)
+
+
+def taught_view(batch: Mapping[str, Any], drawing: CutMix | None) -> Tensor:
+    """What the student sees of an unlabelled batch: the strong view where there is one, mixed where there is a drawing."""
+    image = batch.get("image_strong", batch["image"])
+    return image if drawing is None else cutmix(drawing, image)
+
+
+def cutmix(drawing: CutMix, maps: Tensor) -> Tensor:
+    """Each map with the box of its partner's in place of its own.
+
+    Args:
+        drawing: for B maps of this height and width.
+        maps: (B, C, H, W): images, targets or weights; not changed.
+    """
+    rows = torch.arange(maps.shape[-2])[:, None]
+    columns = torch.arange(maps.shape[-1])
+    top, left, bottom, right = (edge[:, None, None, None] for edge in drawing.boxes.unbind(1))
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    return torch.where(inside.to(maps.device), maps[drawing.partners.to(maps.device)], maps)
