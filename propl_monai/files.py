@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from propl_monai.errors import ProPLError
 
-PICTURE_SUFFIXES: tuple[str, ...] = (".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii")
+PICTURE_SUFFIXES: tuple[str, ...] = (
+    *(".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".mha", ".mhd", ".dcm"),
+)
+VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4")
+_VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
+_RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
+_METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
 TEMPORARY_PREFIX = ".tmp-"
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -34,6 +41,11 @@ def picture_suffix(name: str) -> str:
 def stem(name: str) -> str:
     """A file name without its picture suffix: `a.b.nii.gz` gives `a.b`, `x.csv` stays `x.csv`."""
     return name[: len(name) - len(picture_suffix(name))]
+
+
+def belongs_to_header(path: Path) -> bool:
+    """Whether a file holds the values of a MetaImage header (`.mhd`) of the same name beside it, and is no picture itself."""
+    return path.suffix.lower() in _VALUES_SUFFIXES and path.with_suffix(".mhd").exists()
 
 
 def file_sha256(path: Path) -> str:
@@ -68,15 +80,19 @@ def true_type(path: Path) -> str:
     """What the first bytes of a file say it is, in words, whatever its name says."""
     with path.open("rb") as stream:
         head = stream.read(512)
+    if head[128:132] == b"DICM":  # first: what stands before it is free, and may look like a TIFF
+        return "a DICOM file"
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "a WebP picture"
-    if head[128:132] == b"DICM":
-        return "a DICOM file"
-    if head[344:347] == b"n+1":
+    if head[:4] == b"RIFF" and head[8:12] in _RIFF_KINDS:
+        return _RIFF_KINDS[head[8:12]]
+    if head[4:8] == b"ftyp":
+        return "an MP4 video"
+    if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "a NIfTI picture"
+    if _METAIMAGE.match(head):
+        return "a MetaImage"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "an HTML page"
     return "plain text" if _is_text(head) else "of no known picture type"

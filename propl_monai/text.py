@@ -185,7 +185,12 @@ def _number(name: str, known: list[str]) -> int:
     return known.index(name)
 
 
-def build_bank(encoder: str, task_names: Sequence[str] = registry.NAMES, length: int = TEXT_LENGTH) -> PromptBank:
+def build_bank(
+    encoder: str,
+    task_names: Sequence[str] = registry.NAMES,
+    length: int = TEXT_LENGTH,
+    template: str = registry.PROMPT_TEMPLATE,
+) -> PromptBank:
     """Encode the prompt of each task with a frozen BERT (extra `text`).
 
     Args:
@@ -193,13 +198,16 @@ def build_bank(encoder: str, task_names: Sequence[str] = registry.NAMES, length:
             never run), or "package:MODULE/FOLDER" for one that an installed package carries.
         task_names: names of registered tasks.
         length: L; shorter prompts are padded.
+        template: the sentence, with `{target}` where the task's name goes.
 
     Raises:
-        ProPLError: the encoder cannot be had, or a prompt is longer than `length` tokens.
+        ProPLError: the encoder cannot be had, the template names no target, or a prompt is longer than `length` tokens.
     """
+    if "{target}" not in template:
+        raise ProPLError("template", f"'{template}' does not hold {{target}}", "write {target} where the name goes")
     from transformers import AutoTokenizer, BertModel  # heavy, and needed here alone
 
-    sentences = [registry.find(name).prompt for name in task_names]
+    sentences = [template.replace("{target}", registry.find(name).name) for name in task_names]
     source = _encoder_folder(encoder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

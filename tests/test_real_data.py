@@ -10,7 +10,7 @@ import pytest
 from propl_monai.datalist import Datalist, as_items
 from propl_monai.sources.folder import read_folder
 from propl_monai.splits import labelled_images
-from propl_monai.verify import check_files
+from propl_monai.verification import verify
 
 pytestmark = [
     pytest.mark.real,
@@ -24,7 +24,7 @@ def datalist() -> Datalist:
 
 
 def test_every_file_is_sound(datalist: Datalist) -> None:
-    assert check_files(datalist) == []
+    assert verify(datalist).errors == ()
 
 
 def test_no_patient_or_picture_is_in_two_splits_of_any_task(datalist: Datalist) -> None:

@@ -1,0 +1,225 @@
+"""DICOM stills and cines through pydicom.
+
+| in the file | becomes |
+|---|---|
+| raw (implicit or explicit, little or big endian), JPEG, JPEG 2000, RLE | what `pydicom.pixels` gives |
+| MONOCHROME1 | inverted: 0 is black |
+| YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT, PALETTE COLOR, either planar configuration | RGB |
+| 8 bits a sample | as they are: what scanners store is meant to be seen so |
+| more bits, with a window or VOI LUT | modality and VOI LUT, its range stretched to 0-255 |
+| more bits, without | 0 to 2^BitsStored - 1 stretched to 0-255 |
+| colour of more bits | stretched likewise, also by `read_values` |
+
+Frames are decoded one at a time. Every error is in our words, as those of pydicom may quote a patient. Text that is burned
+into the pixels stays there: nobody can tell it from the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+from pydicom import Dataset, uid
+from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, iter_pixels, pixel_array
+
+from propl_monai.errors import ProPLError
+from propl_monai.images.dicom_header import UNDEFINED_LENGTH, Header, read_header, read_syntax, silence
+from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size, to_uint8
+
+_NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+# Named, so that a file gives the same values whichever other decoders are installed. Pillow's wheels hold OpenJPEG.
+_PLUGINS = {
+    uid.JPEGBaseline8Bit: "pillow",
+    uid.JPEG2000Lossless: "pillow",
+    uid.JPEG2000: "pillow",
+    uid.RLELossless: "pydicom",
+}
+_LOSSY = {uid.JPEGBaseline8Bit: "JPEG-compressed DICOM", uid.JPEG2000: "JPEG 2000-compressed DICOM"}
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_FRAME_MARKS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")  # JPEG, JPEG 2000, boxed JPEG 2000
+_EXPORT = "export it again, as RGB or MONOCHROME2 of 8 or 16 bits"
+_Result = TypeVar("_Result")
+
+
+def open_dicom(path: Path, kind: str) -> Stored:
+    """Read the header, and for compressed data that of each frame.
+
+    Raises:
+        ProPLError: a transfer syntax that is not read (by name), no pixel data, an element that is missing or senseless,
+            too many pixels, or pixel data that do not hold the frames which the header tells of.
+    """
+    header = _in_our_words(path, lambda: _checked_header(path))
+    numbers = header.numbers
+    return Stored(
+        path,
+        kind,
+        numbers["Rows"],
+        numbers["Columns"],
+        numbers["NumberOfFrames"],
+        partial(_decode, path, header),
+        spacing_mm=header.spacing_mm,
+        seconds_per_frame=header.seconds_per_frame,
+        lossy=_LOSSY.get(header.syntax, ""),
+        show=partial(_shown, path, header),
+    )
+
+
+def _in_our_words(path: Path, read: Callable[[], _Result]) -> _Result:
+    """Run a step of pydicom in silence; what it raises is replaced, not chained, as it may quote a patient."""
+    with silence():
+        try:
+            return read()
+        except ProPLError:
+            raise
+        except Exception as error:
+            name = type(error).__name__
+    raise ProPLError(path, f"is a DICOM file that is damaged or cut short ({name})", COPY_AGAIN)
+
+
+def _checked_header(path: Path) -> Header:
+    syntax = read_syntax(path)
+    if syntax not in _NATIVE and syntax not in _PLUGINS:
+        name = f"'{syntax.name}'" if syntax.is_transfer_syntax and not syntax.is_private else "private or unknown"
+        cure = "convert it to 'Explicit VR Little Endian', with gdcmconv --raw, or dcmconv and its kin of DCMTK"
+        raise ProPLError(path, f"is a DICOM file of transfer syntax {name}, which is not read", cure)
+    header = read_header(path, syntax)
+    _check_numbers(path, header)
+    check_size(path, header.numbers["Rows"], header.numbers["Columns"])
+    (_check_raw if syntax in _NATIVE else _check_compressed)(path, header)
+    return header
+
+
+def _check_numbers(path: Path, header: Header) -> None:
+    numbers = header.numbers
+    if numbers["NumberOfFrames"] < 1:
+        raise ProPLError(path, f"is a DICOM file of {numbers['NumberOfFrames']} frames", COPY_AGAIN)
+    if header.colours not in _GREY + _COLOUR:
+        raise ProPLError(path, "is a DICOM file whose PhotometricInterpretation is missing or not read", _EXPORT)
+    if numbers["SamplesPerPixel"] != (3 if header.colours in _COLOUR else 1):
+        fact = f"is a DICOM file of {numbers['SamplesPerPixel']} samples a pixel where it says {header.colours}"
+        raise ProPLError(path, fact, _EXPORT)
+    allocated, stored = numbers["BitsAllocated"], numbers["BitsStored"]
+    if allocated not in (8, 16) or not 1 <= stored <= allocated or numbers["PixelRepresentation"]:
+        kind = "signed" if numbers["PixelRepresentation"] else "unsigned"
+        raise ProPLError(path, f"is a DICOM file of {stored} {kind} bits stored in {allocated}", _EXPORT)
+    if header.colours == "PALETTE COLOR" and not header.syntax.is_little_endian:
+        raise ProPLError(path, "is a DICOM file with a palette in big-endian order", _EXPORT)
+
+
+def _check_raw(path: Path, header: Header) -> None:
+    numbers = header.numbers
+    samples = 2 if header.colours == "YBR_FULL_422" else numbers["SamplesPerPixel"]
+    frame = numbers["Rows"] * numbers["Columns"] * samples * numbers["BitsAllocated"] // 8
+    expected = frame * numbers["NumberOfFrames"]
+    there = path.stat().st_size - header.start
+    if header.length != UNDEFINED_LENGTH and there < header.length:
+        fact = f"is a DICOM file that is cut short: {there} of {header.length} bytes of pixel data"
+        raise ProPLError(path, fact, COPY_AGAIN)
+    spare = header.length - expected
+    # subsampled colour of a third more bytes is not subsampled, whatever its name says
+    if header.length == UNDEFINED_LENGTH or spare < 0 or spare >= frame or (samples == 2 and spare > 1):
+        fact = f"is a DICOM file of {header.length} bytes of pixel data"
+        told = f"{numbers['NumberOfFrames']} frames of {frame} bytes"
+        raise ProPLError(path, f"{fact} where its header tells of {told}", COPY_AGAIN)
+
+
+def _check_compressed(path: Path, header: Header) -> None:
+    """Count the frames, and compare their size with the header's before a decoder allocates it."""
+    if header.length != UNDEFINED_LENGTH:
+        raise ProPLError(path, "is a DICOM file of compressed pixel data that are not encapsulated", COPY_AGAIN)
+    told, count = header.numbers["NumberOfFrames"], _frame_starts(path, header)
+    if count != told:
+        raise ProPLError(path, f"holds {count} frames where its DICOM header tells of {told}", COPY_AGAIN)
+    if header.syntax == uid.RLELossless:
+        return  # tells no size of its own
+    size = header.numbers["Columns"], header.numbers["Rows"]
+    with path.open("rb") as stream:
+        stream.seek(header.start)
+        for number, frame in enumerate(generate_frames(stream, number_of_frames=told), start=1):
+            inner = Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")).size
+            if inner != size:
+                fact = (
+                    f"frame {number} is {inner[1]} × {inner[0]} where the DICOM header tells of {size[1]} × {size[0]}"
+                )
+                raise ProPLError(path, fact, COPY_AGAIN)
+
+
+def _frame_starts(path: Path, header: Header) -> int:
+    """How many parts of the pixel data begin as a frame does; in RLE each part is one (PS3.5, A.4.2)."""
+    with path.open("rb") as stream:
+        stream.seek(header.start)
+        parse_basic_offsets(stream)
+        parts = generate_fragments(stream)
+        return sum(header.syntax == uid.RLELossless or part.startswith(_FRAME_MARKS) for part in parts)
+
+
+def _decode(path: Path, header: Header) -> Frames:
+    """Frames as stored, but inverted where 0 is white, and uint8 where coloured."""
+    if header.syntax in _NATIVE:
+        # One by one: pydicom 3.0.2 takes the second frame of raw YBR_FULL_422 from the wrong place when it iterates.
+        frames: Frames = (pixel_array(path, index=index) for index in range(header.numbers["NumberOfFrames"]))
+    else:
+        frames = iter_pixels(path, decoding_plugin=_PLUGINS[header.syntax])
+    while True:
+        frame = _in_our_words(path, lambda: _next(frames, header))
+        if frame is None:
+            return
+        yield frame
+
+
+def _next(frames: Iterator[np.ndarray], header: Header) -> np.ndarray | None:
+    frame = next(frames, None)
+    if frame is None:
+        return None
+    if header.colours == "PALETTE COLOR":
+        bits = header.elements.RedPaletteColorLookupTableDescriptor[2]
+        return _stretched(apply_color_lut(frame, header.elements), bits)
+    if frame.ndim == 3:
+        return _stretched(frame, header.numbers["BitsStored"])
+    return _inverted(frame, header) if header.colours == "MONOCHROME1" else frame
+
+
+def _stretched(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values of so many bits to uint8."""
+    return values if bits == 8 and values.dtype == np.uint8 else to_uint8(values, 2**bits - 1)
+
+
+def _inverted(values: np.ndarray, header: Header) -> np.ndarray:
+    return values.dtype.type(2 ** header.numbers["BitsStored"] - 1) - values
+
+
+def _shown(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
+    """What `_decode` gives, to uint8."""
+    if values.ndim == 3:
+        return values
+    if header.numbers["BitsStored"] == 8 or not _has_window(header.elements):
+        return _stretched(values, header.numbers["BitsStored"])
+    negative = header.colours == "MONOCHROME1"
+    grey = _in_our_words(path, lambda: _windowed(path, header, _inverted(values, header) if negative else values))
+    return 255 - grey if negative else grey
+
+
+def _has_window(elements: Dataset) -> bool:
+    return bool(elements.get("VOILUTSequence")) or None not in (
+        elements.get("WindowCenter"),
+        elements.get("WindowWidth"),
+    )
+
+
+def _windowed(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
+    elements = header.elements
+    windowed = apply_voi_lut(apply_modality_lut(values, elements), elements)
+    if elements.get("VOILUTSequence"):
+        low, high = 0.0, float(2 ** elements.VOILUTSequence[0].LUTDescriptor[2] - 1)
+    else:  # the ends of a window's output are what it makes of values far outside
+        low, high = apply_windowing(np.array([-1e9, 1e9]), elements).tolist()
+    if not high > low:
+        raise ProPLError(path, "is a DICOM file whose window or rescale slope is senseless", _EXPORT)
+    return to_uint8(np.clip(windowed.astype(np.float64), low, high) - low, high - low)

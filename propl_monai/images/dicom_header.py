@@ -1,0 +1,162 @@
+"""What a DICOM file says about its pixels and their size, and nothing else: names, dates and identifiers are never read.
+
+pydicom is told which elements to read, and keeps silent meanwhile: its warnings, log records and exceptions may quote
+values. Numbers of the standard: DICOM PS3.3, C.7.6.3 (image pixel) and C.8.5.5 (ultrasound regions).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydicom import Dataset, dcmread
+from pydicom.filereader import read_file_meta_info
+
+from propl_monai.errors import ProPLError
+from propl_monai.images.picture import COPY_AGAIN, Spacing
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
+PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double float", 0x7FE00010: ""}
+PIXEL_KEYWORDS = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("ModalityLUTSequence", "RescaleIntercept", "RescaleSlope"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
+    *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+)
+_SIZE_KEYWORDS = ("SequenceOfUltrasoundRegions", "PixelSpacing", "FrameTime")
+_PLANE, _TISSUE, _CENTIMETRES = 1, 1, 3  # Region Spatial Format, Region Data Type, Physical Units X and Y Direction
+_ALONE = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Header:
+    """The elements of `PIXEL_KEYWORDS`, and where the pixel data lie.
+
+    Attributes:
+        elements: for pydicom.
+        syntax: the UID of the transfer syntax.
+        numbers: Rows, Columns, NumberOfFrames, SamplesPerPixel, BitsAllocated, BitsStored, PixelRepresentation.
+        colours: the photometric interpretation.
+        start: position of the first byte of the pixel data in the file.
+        length: of the pixel data in bytes; `UNDEFINED_LENGTH` when they are encapsulated.
+        spacing_mm: row, column; None when the file does not tell.
+        seconds_per_frame: None when the file does not tell.
+    """
+
+    elements: Dataset
+    syntax: Any
+    numbers: dict[str, int]
+    colours: str
+    start: int
+    length: int
+    spacing_mm: Spacing | None
+    seconds_per_frame: float | None
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep pydicom's warnings and log records from everyone, one thread a time."""
+    logger = logging.getLogger("pydicom")
+    with _ALONE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, logger.disabled = logger.disabled, True
+        try:
+            yield
+        finally:
+            logger.disabled = before
+
+
+def read_syntax(path: Path) -> Any:
+    """The UID of the transfer syntax.
+
+    Raises:
+        ProPLError: the file does not tell.
+    """
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    if syntax is None:
+        raise ProPLError(path, "is a DICOM file without a Transfer Syntax UID", COPY_AGAIN)
+    return syntax
+
+
+def read_header(path: Path, syntax: Any) -> Header:
+    """Read what stands before the pixel data; errors of pydicom are left to the caller, who must not quote them.
+
+    Raises:
+        ProPLError: no pixel data, or an element that is missing or senseless.
+    """
+    with path.open("rb") as stream:
+        wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS]
+        elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)
+        tag, start, length = _pixel_element(stream, syntax)
+    if tag not in PIXEL_TAGS:
+        raise ProPLError(path, "is a DICOM file without pixel data", "give the file that holds the picture")
+    if PIXEL_TAGS[tag]:
+        raise ProPLError(path, f"holds {PIXEL_TAGS[tag]} pixel data", "export it with integer pixel data")
+    names = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
+    numbers = {name: _number(path, elements, name) for name in names}
+    numbers["NumberOfFrames"] = _number(path, elements, "NumberOfFrames") if "NumberOfFrames" in elements else 1
+    colours = str(elements.get("PhotometricInterpretation", ""))
+    return Header(elements, syntax, numbers, colours, start, length, _spacing(elements), _seconds(elements))
+
+
+def _pixel_element(stream: BinaryIO, syntax: Any) -> tuple[int, int, int]:
+    """Tag, start and length of the element at which pydicom stopped; tag 0 at the end of the file."""
+    head = stream.read(12)
+    if len(head) < 12:
+        return 0, 0, 0
+    order: Any = "little" if syntax.is_little_endian else "big"
+    tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
+    if syntax.is_implicit_VR:
+        return tag, stream.tell() - 4, int.from_bytes(head[4:8], order)
+    return tag, stream.tell(), int.from_bytes(head[8:12], order)
+
+
+def _number(path: Path, elements: Dataset, name: str) -> int:
+    if elements.get(name) is None:
+        raise ProPLError(path, f"is a DICOM file without {name}", COPY_AGAIN)
+    try:
+        return int(elements[name].value)
+    except (TypeError, ValueError):
+        problem = ProPLError(path, f"is a DICOM file whose {name} is not a number", COPY_AGAIN)
+    raise problem  # out here it has no cause, which would quote the value
+
+
+def _spacing(elements: Dataset) -> Spacing | None:
+    """From the regions of tissue, None where they disagree; without such regions from Pixel Spacing."""
+    found = [_region_spacing(region) for region in elements.get("SequenceOfUltrasoundRegions") or ()]
+    tissue = [spacing for spacing in found if spacing is not None]
+    if tissue:
+        first = tissue[0]
+        same = all(math.isclose(a, b, rel_tol=1e-3) for other in tissue for a, b in zip(other, first, strict=True))
+        return _sensible(first) if same else None
+    row_column = elements.get("PixelSpacing")
+    return _sensible((float(row_column[0]), float(row_column[1]))) if row_column and len(row_column) == 2 else None
+
+
+def _region_spacing(region: Dataset) -> Spacing | None:
+    """Of a region of tissue in two dimensions: NaN where its units are no lengths; None for any other region."""
+    if region.get("RegionSpatialFormat") != _PLANE or region.get("RegionDataType") != _TISSUE:
+        return None
+    units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
+    if units != (_CENTIMETRES, _CENTIMETRES):
+        return math.nan, math.nan
+    row, column = (float(region.get(name) or math.nan) for name in ("PhysicalDeltaY", "PhysicalDeltaX"))
+    return abs(row) * 10, abs(column) * 10  # a minus tells that the axis points up or left
+
+
+def _sensible(spacing: Spacing) -> Spacing | None:
+    return spacing if all(math.isfinite(length) and length > 0 for length in spacing) else None
+
+
+def _seconds(elements: Dataset) -> float | None:
+    pause = float(elements.get("FrameTime") or 0) / 1000
+    return pause if math.isfinite(pause) and pause > 0 else None

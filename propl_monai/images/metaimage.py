@@ -1,0 +1,171 @@
+"""MetaImage (`.mha`; `.mhd` with its `.raw`) through SimpleITK.
+
+The file holds (x, y) or (x, y, frame), with axes of length 1 anywhere after y; SimpleITK gives `(H, W)` or `(frame, H, W)`.
+The third or fourth axis is taken for time, whatever it meant. Directions and offsets are not applied. This is how the first
+form of CAMUS stores its pictures and sequences.
+
+The header is read here first, because it names the file that holds the values, and a header from elsewhere may name any
+file of this machine; and because ITK allocates whatever the header declares.
+Fields: https://itk.org/Wiki/ITK/MetaIO/Documentation
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+
+from propl_monai.errors import ProPLError
+from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Spacing, Stored, check_size
+
+_HEADER_LIMIT = 65536  # bytes; real ones have a few hundred
+_ONE, _TWO, _FOUR = ("MET_CHAR", "MET_UCHAR"), ("MET_SHORT", "MET_USHORT"), ("MET_INT", "MET_UINT", "MET_FLOAT")
+_BYTES = {**dict.fromkeys(_ONE, 1), **dict.fromkeys(_TWO, 2), **dict.fromkeys(_FOUR, 4), "MET_DOUBLE": 8}
+
+
+@dataclass(frozen=True)
+class _Header:
+    sizes: tuple[int, ...]  # x, y, ...
+    kind: str
+    channels: int
+    spacing: tuple[float, ...]  # x, y, ...; empty when the header does not tell
+    compressed: bool
+    data: Path
+    data_start: int  # least number of bytes before the values
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.sizes) * self.channels * _BYTES[self.kind]
+
+
+def open_metaimage(path: Path, kind: str) -> Stored:
+    """Read the header.
+
+    Raises:
+        ProPLError: a header that cannot be read, values of several channels that are not RGB, more than one axis of
+            frames, a file of values that is missing, too short or outside the header's folder, or too many pixels.
+    """
+    header = _read_header(path)
+    long = [axis for axis, length in enumerate(header.sizes) if axis >= 2 and length != 1]
+    if len(long) > 1:
+        shape = " × ".join(map(str, header.sizes))
+        raise ProPLError(path, f"is a MetaImage of {shape}, not of frames (x, y) or (x, y, frame)", "export the frames")
+    width, height = header.sizes[:2]
+    check_size(path, height, width)
+    _check_values(path, header)
+    count = math.prod(header.sizes[2:])
+    return Stored(path, kind, height, width, count, partial(_decode, path, header), spacing_mm=_spacing(header))
+
+
+def _read_header(path: Path) -> _Header:
+    fields, end = _fields(path)
+    try:
+        sizes = tuple(int(word) for word in fields["DimSize"].split())
+        if len(sizes) != int(fields["NDims"]) or not 2 <= len(sizes) <= 4 or min(sizes) < 1:
+            raise ValueError("DimSize")
+        spacing = tuple(float(word) for word in fields.get("ElementSpacing", fields.get("ElementSize", "")).split())
+        skipped = max(int(fields.get("HeaderSize", "0")), 0)
+        channels = int(fields.get("ElementNumberOfChannels", "1"))
+        kind = fields["ElementType"].upper().removesuffix("_ARRAY")
+    except (KeyError, ValueError) as error:
+        raise ProPLError(path, f"is a MetaImage with a missing or senseless field ({error})", COPY_AGAIN) from error
+    if kind not in _BYTES or not (channels == 1 or (channels == 3 and kind == "MET_UCHAR")):
+        raise ProPLError(path, f"holds {channels} channels of {kind}", "export it as grey, or as RGB of MET_UCHAR")
+    if fields.get("BinaryData", "True").lower() != "true":
+        raise ProPLError(path, "holds its values as text", "save it with BinaryData = True")
+    compressed = fields.get("CompressedData", "False").lower() == "true"
+    data, start = _data_file(path, fields["ElementDataFile"], end)
+    return _Header(sizes, kind, channels, spacing, compressed, data, start + skipped)
+
+
+def _fields(path: Path) -> tuple[dict[str, str], int]:
+    """The fields up to ElementDataFile, which is always the last, and where the header ends."""
+    fields: dict[str, str] = {}
+    with path.open("rb") as stream:
+        while stream.tell() < _HEADER_LIMIT:
+            line = stream.readline(_HEADER_LIMIT)
+            name, equals, value = line.decode("latin-1").partition("=")
+            name = name.strip()
+            if not line or not equals or not name.isidentifier() or name in fields:
+                break
+            fields[name] = value.strip()
+            if name == "ElementDataFile":
+                return fields, stream.tell()
+    raise ProPLError(path, "is a MetaImage whose header is damaged", COPY_AGAIN)
+
+
+def _data_file(path: Path, name: str, end: int) -> tuple[Path, int]:
+    """The file that holds the values, and where they may start at the earliest."""
+    if name.upper() == "LOCAL":
+        return path, end
+    if not name or Path(name).name != name or "\\" in name or ":" in name:
+        fact = "names a file of values outside its own folder"
+        raise ProPLError(path, fact, "move that file beside the header, and write its bare name after ElementDataFile")
+    if name.upper().startswith("LIST") or "%" in name:
+        raise ProPLError(path, "spreads its values over several files", "save it with one .raw file, or as .mha")
+    data = path.parent / name
+    if not data.is_file():
+        raise ProPLError(path, f"its file of values {name} is missing", "copy it beside the header")
+    return data, 0
+
+
+def _check_values(path: Path, header: _Header) -> None:
+    size = header.data.stat().st_size
+    if header.compressed:
+        if header.bytes > MAX_WHOLE_BYTES:
+            fact = f"unpacks to {header.bytes:,} bytes, more than {MAX_WHOLE_BYTES:,}"
+            raise ProPLError(path, fact, "save it without compression")
+    elif size < header.data_start + header.bytes:
+        fact = (
+            f"is cut short: {header.data.name} has {size} bytes, the header tells of {header.data_start + header.bytes}"
+        )
+        raise ProPLError(path, fact, COPY_AGAIN)
+
+
+def _check_stream(path: Path, header: _Header) -> None:
+    """Unpack to the end, where the checksum is: ITK takes a stream that is cut short for zeros."""
+    unpacker, size = zlib.decompressobj(wbits=47), 0  # zlib or gzip, as MetaIO takes either
+    with header.data.open("rb") as stream:
+        stream.seek(header.data_start)
+        while not unpacker.eof and (part := stream.read(2**16)):
+            while part and size <= header.bytes:
+                size += len(unpacker.decompress(part, 2**20))
+                part = unpacker.unconsumed_tail
+    if not unpacker.eof or size != header.bytes:
+        fact = f"unpacks to {size} bytes or more" if size > header.bytes else f"unpacks to {size} bytes"
+        raise ProPLError(path, f"{fact} where its header tells of {header.bytes}", COPY_AGAIN)
+
+
+def _decode(path: Path, header: _Header) -> Iterator[np.ndarray]:
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("MetaImageIO")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    if tuple(reader.GetSize()) != header.sizes or reader.GetNumberOfComponents() != header.channels:
+        raise ProPLError(path, "is a MetaImage whose header can be read in two ways", COPY_AGAIN)
+    width, height = header.sizes[:2]
+    if header.compressed:
+        _check_stream(path, header)
+    whole = SimpleITK.GetArrayFromImage(reader.Execute()) if header.compressed else None
+    for index in range(math.prod(header.sizes[2:])):
+        if whole is None:
+            place = [index if length > 1 else 0 for length in header.sizes[2:]]
+            reader.SetExtractIndex([0, 0, *place])
+            reader.SetExtractSize([width, height, *(0 for _ in place)])
+            values = SimpleITK.GetArrayFromImage(reader.Execute())
+        else:
+            values = whole.reshape(-1, height, width, header.channels)[index]
+        yield values.reshape((height, width) if header.channels == 1 else (height, width, 3))
+
+
+def _spacing(header: _Header) -> Spacing | None:
+    if len(header.spacing) < 2:
+        return None
+    column, row = header.spacing[:2]
+    return (row, column) if math.isfinite(row) and math.isfinite(column) and min(row, column) > 0 else None

@@ -1,0 +1,115 @@
+"""NIfTI-1 and NIfTI-2, one file (`.nii`, `.nii.gz`), through nibabel.
+
+The file holds (x, y) or (x, y, frame), with axes of length 1 anywhere after y; a frame is transposed to `(H, W)`. The third
+or fourth axis is taken for time, whatever it meant. The affine's directions are not applied. This is how the 2023 form of
+CAMUS stores its pictures and half sequences.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from propl_monai.errors import ProPLError
+from propl_monai.images.picture import COPY_AGAIN, Spacing, Stored, check_size
+
+_MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+_SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+_HEADER_BYTES = 352
+_SPARE_BYTES = 2**24  # that may follow the values in a gzip file; more is a bomb
+_TIME_AXIS = 3
+
+
+def open_nifti(path: Path, kind: str) -> Stored:
+    """Read the header; errors of nibabel are left to the caller.
+
+    Raises:
+        ProPLError: gzip of something else, values that are not numbers, more than one axis of frames, too many pixels,
+            or a file that is shorter than its header tells.
+    """
+    with _open(path, kind) as picture:
+        shape = tuple(int(length) for length in picture.shape)
+        if picture.get_data_dtype().kind not in "uif":
+            raise ProPLError(path, f"is a NIfTI of {picture.get_data_dtype()} values", "export it as a grey picture")
+        if len(shape) < 2:
+            raise ProPLError(path, f"is a NIfTI of shape {shape}, not of frames", "export the frame you mean")
+        long = [axis for axis, length in enumerate(shape) if axis >= 2 and length != 1]
+        if 0 in shape or len(long) > 1 or any(axis > _TIME_AXIS for axis in long):
+            fact = f"is a NIfTI of shape {shape}, not of frames (x, y) or (x, y, frame)"
+            raise ProPLError(path, fact, "export the frames you mean")
+        check_size(path, shape[1], shape[0])
+        count = math.prod(shape[2:])
+        end = picture.dataobj.offset + math.prod(shape) * picture.get_data_dtype().itemsize
+        if kind != "gzip data" and path.stat().st_size < end:
+            fact = f"is cut short: {path.stat().st_size} bytes where its header tells of {end}"
+            raise ProPLError(path, fact, COPY_AGAIN)
+        return Stored(
+            path,
+            "a NIfTI picture",
+            shape[1],
+            shape[0],
+            count,
+            partial(_decode, path, kind, count, end),
+            spacing_mm=_spacing(picture.header),
+            seconds_per_frame=_seconds(picture.header) if long == [_TIME_AXIS] else None,
+        )
+
+
+@contextmanager
+def _open(path: Path, kind: str) -> Iterator[Any]:
+    with gzip.open(path) if kind == "gzip data" else path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+        if head[344:347] == b"n+1":
+            form: Any = nibabel.Nifti1Image
+        elif head[4:7] == b"n+2":
+            form = nibabel.Nifti2Image
+        else:
+            raise ProPLError(path, "is gzip data of no known picture type", "unpack it and look what it holds")
+        length = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
+        if not length & {348, 540}:  # of the header itself: nibabel would mend it and go on
+            raise ProPLError(path, "is a NIfTI picture whose header is damaged", COPY_AGAIN)
+        stream.seek(0)
+        yield form.from_stream(stream)
+
+
+def _decode(path: Path, kind: str, count: int, end: int) -> Iterator[np.ndarray]:
+    if kind == "gzip data":
+        _check_gzip(path, end)
+    with _open(path, kind) as picture:
+        width, height = picture.shape[:2]
+        for index in range(count):
+            place = tuple(index if length > 1 else 0 for length in picture.shape[2:])
+            values = np.asanyarray(picture.dataobj[(slice(None), slice(None), *place)])
+            yield np.ascontiguousarray(values.reshape(width, height).T)
+
+
+def _check_gzip(path: Path, end: int) -> None:
+    """Read to the end, where gzip keeps its checksum; nibabel stops before it and lets flipped bits through."""
+    size = 0
+    with gzip.open(path) as stream:
+        while part := stream.read(2**20):
+            size += len(part)
+            if size > end + _SPARE_BYTES:
+                raise ProPLError(path, f"unpacks to more than the {end} bytes its header tells of", "export it again")
+
+
+def _spacing(header: Any) -> Spacing | None:
+    column, row = (float(length) for length in header.get_zooms()[:2])
+    unit = header.get_xyzt_units()[0]
+    if unit == "unknown" and row == column == 1.0:  # what writers put there when nobody told them
+        return None
+    scale = _MM_PER_UNIT[unit]
+    return (row * scale, column * scale) if np.isfinite([row, column]).all() and min(row, column) > 0 else None
+
+
+def _seconds(header: Any) -> float | None:
+    pause = float(header.get_zooms()[_TIME_AXIS]) * _SECONDS_PER_UNIT.get(header.get_xyzt_units()[1], 0.0)
+    return pause if math.isfinite(pause) and pause > 0 else None

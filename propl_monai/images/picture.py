@@ -1,0 +1,149 @@
+"""What leaves this package: `Picture` and `Cine`; what the readers give: `Stored`; and how deep values become 0-255."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from propl_monai.errors import ProPLError, first_line
+
+MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
+MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
+COPY_AGAIN = "copy or export the file again"
+
+Spacing = tuple[float, float]
+Frames = Iterator[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture.
+
+    Attributes:
+        pixels: uint8, `(H, W)` grey or `(H, W, 3)` RGB.
+        spacing_mm: height and width of a pixel (row, column), None when the file does not tell.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: Spacing | None = None
+
+
+@dataclass(frozen=True)
+class Cine:
+    """The frames of a file, decoded one after the other each time one iterates: only one is held in memory.
+
+    Iterating gives upright uint8 frames, `(H, W)` where grey and `(H, W, 3)` RGB where not, all of one height and width;
+    it raises `ProPLError` at a frame that cannot be decoded.
+
+    Attributes:
+        count: number of frames, 1 for a still.
+        spacing_mm: height and width of a pixel (row, column), None when the file does not tell.
+        seconds_per_frame: None when the file does not tell.
+    """
+
+    count: int
+    spacing_mm: Spacing | None
+    seconds_per_frame: float | None
+    _decode: Callable[[], Frames] = field(repr=False)
+
+    def __iter__(self) -> Frames:
+        return self._decode()
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file whose header was read, and how to decode its frames.
+
+    Attributes:
+        path: the file.
+        kind: its true type in words, such as "a PNG picture".
+        height: of an upright frame, in pixels.
+        width: of an upright frame, in pixels.
+        count: number of frames.
+        values: decodes: upright values as stored, frame by frame, `(H, W)` of any dtype or uint8 `(H, W, 3)`.
+        spacing_mm: row, column; None when the file does not tell.
+        seconds_per_frame: None when the file does not tell.
+        lossy: the word for a compression that blurs labels, such as "JPEG"; empty when values are exact.
+        show: turns values into uint8 where the format says how; None for the rule of `to_uint8`.
+    """
+
+    path: Path
+    kind: str
+    height: int
+    width: int
+    count: int
+    values: Callable[[], Frames]
+    spacing_mm: Spacing | None = None
+    seconds_per_frame: float | None = None
+    lossy: str = ""
+    show: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Refuse frames too large to decode, or of no size, before anything is allocated for them.
+
+    Raises:
+        ProPLError: more than `MAX_PIXELS`, or none.
+    """
+    if height * width > MAX_PIXELS:
+        raise too_large(path)
+    if height < 1 or width < 1:
+        raise ProPLError(path, f"holds frames of {height} × {width} pixels", COPY_AGAIN)
+
+
+def too_large(path: Path) -> ProPLError:
+    """The error for a frame of more than `MAX_PIXELS`."""
+    return ProPLError(path, f"has more than {MAX_PIXELS:,} pixels", "crop or shrink it")
+
+
+def damaged(path: Path, kind: str, error: Exception) -> ProPLError:
+    """The error for a file whose decoder raised: decoders raise nearly every type there is when bytes are wrong."""
+    return ProPLError(path, f"is {kind} that is damaged or cut short ({first_line(error)})", COPY_AGAIN)
+
+
+def require_finite(path: Path, values: np.ndarray) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ProPLError: with their number.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int(np.count_nonzero(~np.isfinite(values)))
+        raise ProPLError(path, f"holds {count} values that are not finite", "replace NaN and infinity, then save again")
+
+
+def full_scale(path: Path, low: float, high: float, floating: bool) -> float:
+    """The value that becomes 255: 1.0 for floats up to 1, else the most that the fewest fitting bits can hold.
+
+    Args:
+        path: for the error.
+        low: the least value of all frames.
+        high: the greatest value of all frames.
+        floating: whether the values are floating point.
+
+    Raises:
+        ProPLError: negative values, or more than 16 bits.
+    """
+    if low < 0 or high > 65535:
+        raise ProPLError(path, f"holds values from {low:g} to {high:g}", "shift and scale them to 0-255")
+    if floating and high <= 1:
+        return 1.0
+    return next(float(2**bits - 1) for bits in (8, 10, 12, 14, 16) if high <= 2**bits - 1)
+
+
+def to_uint8(values: np.ndarray, full: float) -> np.ndarray:
+    """Stretch 0..`full` to 0-255."""
+    return np.rint(values.astype(np.float64) * (255 / full)).astype(np.uint8)
+
+
+def without_equal_channels(pixels: np.ndarray) -> np.ndarray:
+    """RGB `(H, W, 3)` whose channels are equal as grey `(H, W)`; anything else as it is."""
+    if pixels.ndim == 3 and (pixels[..., :1] == pixels).all():
+        return np.ascontiguousarray(pixels[..., 0])
+    return pixels

@@ -1,0 +1,133 @@
+"""PNG, JPEG, BMP, TIFF and WebP through Pillow.
+
+| in the file | becomes |
+|---|---|
+| EXIF or TIFF orientation 1-8 | applied, so that the picture stands upright |
+| 1 bit, palette, CMYK, YCbCr | the colours it means |
+| transparency (LA, RGBA, tRNS) | laid on black, the background of ultrasound |
+| pages of a TIFF, frames of an animated PNG or WebP | frames |
+
+The resolution fields of these formats describe paper, not tissue, and are not read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from propl_monai.images.picture import Stored, check_size
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+ORIENTATION_TAG = 0x0112
+
+
+def open_pillow(path: Path, kind: str) -> Stored:
+    """Read the header; errors of Pillow are left to the caller.
+
+    Raises:
+        ProPLError: too many pixels.
+    """
+    with _open(path) as picture:
+        count = getattr(picture, "n_frames", 1)
+        height, width = _upright_size(path, picture)
+        pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms
+        return Stored(
+            path,
+            kind,
+            height,
+            width,
+            count,
+            partial(_decode, path, count),
+            seconds_per_frame=pause / 1000 if pause > 0 else None,
+            lossy=_lossy(path, picture),
+        )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """Open lazily, and refuse what the header already rules out."""
+    # A stream, not the path: given a path, Pillow 13.0 maps uncompressed grey TIFF into memory with width and height
+    # exchanged when its orientation is 5 to 8, and the picture comes out sheared without a word.
+    with path.open("rb") as stream:
+        webp = _webp_size(stream.read(30))
+        if webp:
+            check_size(path, *webp)  # Pillow decodes WebP while it opens it
+        stream.seek(0)
+        picture = Image.open(stream, formats=FORMATS)
+        check_size(path, picture.height, picture.width)
+        yield picture
+
+
+def _decode(path: Path, count: int) -> Iterator[np.ndarray]:
+    with _open(path) as picture:
+        for index in range(count):
+            if count > 1:
+                picture.seek(index)
+                check_size(path, picture.height, picture.width)
+            yield _values(ImageOps.exif_transpose(picture))
+
+
+def _values(upright: Image.Image) -> np.ndarray:
+    """`(H, W)` as stored, or uint8 `(H, W, 3)`."""
+    if upright.mode in DEEP_MODES:
+        return np.array(upright)
+    if upright.mode in ("1", "L") and "transparency" not in upright.info:
+        return np.array(upright.convert("L"))
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+    return np.array(upright.convert("RGB"))
+
+
+def _upright_size(path: Path, picture: Image.Image) -> tuple[int, int]:
+    if picture.format == "TIFF":  # Pillow has turned the size of these already
+        return picture.height, picture.width
+    sideways = _may_be_turned(path, picture) and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
+    return (picture.width, picture.height) if sideways else (picture.height, picture.width)
+
+
+def _may_be_turned(path: Path, picture: Image.Image) -> bool:
+    """False when a PNG holds none of the chunks that tell an orientation: to look for them Pillow decodes all of it."""
+    if picture.format != "PNG":
+        return True
+    content = path.read_bytes()
+    return any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
+
+
+def _lossy(path: Path, picture: Image.Image) -> str:
+    if picture.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
+        return "JPEG-compressed TIFF"
+    return "lossy WebP" if picture.format == "WEBP" and "VP8 " in _webp_chunks(path.read_bytes()) else ""
+
+
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    """Height and width in the first 30 bytes of a WebP (RFC 9649, sections 2.5 to 2.7); None for anything else."""
+    if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return None
+    if head[12:16] == b"VP8X":
+        return int.from_bytes(head[27:30], "little") + 1, int.from_bytes(head[24:27], "little") + 1
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", head, 26)
+    return height & 0x3FFF, width & 0x3FFF
+
+
+def _webp_chunks(content: bytes) -> set[str]:
+    """The names of the chunks of a WebP, those of animation frames included."""
+    found, position = set(), 12
+    while position + 8 <= len(content):
+        name, length = struct.unpack_from("<4sI", content, position)
+        found.add(name.decode("latin-1"))
+        # the payload of an animation frame is 16 bytes, then chunks
+        position += 24 if name == b"ANMF" else 8 + length + length % 2
+    return found

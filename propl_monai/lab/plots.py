@@ -1,0 +1,150 @@
+"""One function a figure: cells of a comparison in, a matplotlib figure out. Call them inside `rc_context(STYLE)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import fill
+
+import numpy as np
+from numpy.typing import NDArray
+
+from propl_monai.lab import layout
+from propl_monai.lab.comparison import Cell
+from propl_monai.lab.drawing import COLOURS, Axes, Figure, bars, canvas, dots, look, percent
+from propl_monai.lab.results import RunResult
+from propl_monai.splits import parse_fraction
+
+Key = tuple[str, str]  # variant, labelled fraction
+Cells = dict[Key, Cell]
+
+
+def named(cells: Cells, names: Mapping[str, str], line: Cell | None) -> Figure:
+    """mDice as bars with intervals (Fig. 2, and kinds of perturbation), and a row to compare with as a line."""
+    figure, (axes,) = canvas()
+    bars(axes, [names[variant] for variant, _ in cells], list(cells.values()))
+    if line is not None:
+        height = percent(line)[0]
+        axes.axhline(height, color="#222222", linestyle="--", linewidth=1.2, zorder=3)
+        label = f"- - -  {line.title}: {height:.1f}"
+        axes.text(1.0, 1.02, label, transform=axes.transAxes, ha="right", va="bottom", fontsize=10)
+    return figure
+
+
+def passes(cells: Cells) -> Figure:
+    """N of UPLC against mDice, seconds a training step and peak memory (Fig. 3)."""
+    places = [layout.PASSES[variant] for variant, _ in cells]
+    found = list(cells.values())
+    figure, (scores, seconds, memory) = canvas(3, 2.9)
+    dots(scores, places, found, 0)
+    scores.set_ylabel("mDice, %")
+    _line(seconds, places, [_seconds_a_step(cell) for cell in found], 1, "seconds a step")
+    _line(memory, places, [gigabytes(cell) for cell in found], 2, "peak memory, GB")
+    for axes in (scores, seconds, memory):
+        axes.set_xticks(places)
+        axes.set_xlabel("N, passes of UPLC")
+    return figure
+
+
+def memory(cells: Cells) -> Figure:
+    """mDice against the peak memory of training (Fig. 4)."""
+    figure, (axes,) = canvas(height=4.4)
+    for number, cell in enumerate(cells.values()):
+        place = gigabytes(cell) or 0.0
+        height, (low, high) = percent(cell)
+        axes.errorbar(place, height, [[low], [high]], color="#BBBBBB", capsize=3, linewidth=1, zorder=1)
+        axes.plot(place, height, markersize=9, markeredgecolor="#222222", label=fill(cell.title, 46), **look(number))
+    axes.set_xlabel("peak memory of the training process, GB")
+    axes.set_ylabel("mDice, %")
+    axes.margins(x=0.1)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def curves(cells: Cells) -> Figure:
+    """Validation mDice against training images seen; with several seeds their mean, and a band from lowest to highest."""
+    figure, (axes,) = canvas(height=3.9)
+    for number, cell in enumerate(cells.values()):
+        drawn = [points for run in cell.runs if len(points := curve(run))]
+        shortest = min(len(points) for points in drawn)
+        images, heights = drawn[0][:shortest, 0], np.array([points[:shortest, 1] for points in drawn])
+        axes.plot(images, heights.mean(axis=0), markersize=6, label=cell.title, **look(number))
+        if len(drawn) > 1:
+            axes.fill_between(images, heights.min(0), heights.max(0), color=COLOURS[number], alpha=0.2, linewidth=0)
+    axes.set_xlabel("training images seen, labelled and unlabelled")
+    axes.set_ylabel("validation mDice, %")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def labels(cells: Cells) -> Figure:
+    """mDice against the share of labelled images, on a logarithmic axis."""
+    figure, (axes,) = canvas(height=3.8)
+    ticks = sorted({parse_fraction(fraction) for _, fraction in cells})
+    for number, name in enumerate(dict.fromkeys(variant for variant, _ in cells)):
+        mine = {fraction: cell for (variant, fraction), cell in cells.items() if variant == name}
+        # Rows lie a little apart, so that their intervals do not cover each other.
+        places = [float(parse_fraction(fraction)) * (1 + 0.04 * (number - 1)) for fraction in mine]
+        dots(axes, places, list(mine.values()), number, next(iter(mine.values())).title)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([float(tick) for tick in ticks], [str(tick) if tick != 1 else "all" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("share of the training images with labels")
+    axes.set_ylabel("mDice, %")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def text_against_onehot(cells: Cells) -> Figure:
+    """Prompts in words against one-hot tasks: mDice, and seconds an epoch."""
+    figure, (scores, seconds) = canvas(2, 3.2)
+    names = [layout.TEXT_AGAINST_ONEHOT[variant] for variant, _ in cells]
+    bars(scores, names, list(cells.values()))
+    heights = [_seconds_an_epoch(cell) for cell in cells.values()]
+    for place, height in enumerate(heights):
+        if height is not None:
+            seconds.bar(place, height, 0.6, color=COLOURS[place], edgecolor="#333333", linewidth=0.8)
+            seconds.text(place, height * 1.02, f"{height:.1f}", ha="center", va="bottom")
+    seconds.set_xticks(range(len(names)), names)
+    seconds.set_xlim(-0.6, len(names) - 0.4)
+    seconds.margins(y=0.15)
+    seconds.set_ylabel("seconds an epoch")
+    seconds.grid(axis="x", visible=False)
+    return figure
+
+
+def _line(axes: Axes, places: list[int], values: list[float | None], number: int, label: str) -> None:
+    known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
+    axes.plot([place for place, _ in known], [value for _, value in known], markersize=7, **look(number))
+    axes.set_ylim(0, 1.15 * max((value for _, value in known), default=1.0))
+    axes.set_ylabel(label)
+
+
+def curve(run: RunResult) -> NDArray[np.float64]:
+    """(points, 2): images seen and validation mDice in percent of the decoder that predicts, where it was validated."""
+    if not run.steps:
+        return np.empty((0, 2))
+    images_a_step = sum(run.images_seen[kind] for kind in ("labelled", "unlabelled")) / run.steps
+    points = []
+    for point in run.curve:
+        validation = point.get("validation") or {}
+        if validation.get(run.decoder) is not None:
+            points.append((point["iteration"] * images_a_step, validation[run.decoder] * 100))
+    return np.array(points).reshape(-1, 2)
+
+
+def _seconds_a_step(cell: Cell) -> float | None:
+    seconds, steps = cell.mean("seconds_training"), cell.mean("steps")
+    return seconds / steps if seconds is not None and steps else None
+
+
+def _seconds_an_epoch(cell: Cell) -> float | None:
+    """Training and validation of an epoch, mean over all."""
+    epochs, seconds = sum(len(run.curve) for run in cell.runs), cell.mean("seconds_training")
+    return seconds * cell.seeds / epochs if seconds is not None and epochs else None
+
+
+def gigabytes(cell: Cell) -> float | None:
+    """Peak memory of the training process, mean over seeds; None where a run has none."""
+    megabytes = cell.mean("peak_memory_mb")
+    return None if megabytes is None else megabytes / 1024

@@ -1,0 +1,198 @@
+"""The tables of a comparison: 1-3 (methods), 4-6 (prompting and UPLC) and all controls, as Markdown, CSV and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from propl_monai import tasks
+from propl_monai.errors import ProPLError
+from propl_monai.files import write_atomically
+from propl_monai.lab import layout, paper, render
+from propl_monai.lab.comparison import RESAMPLES, Cell, Comparison, read_comparisons
+from propl_monai.lab.render import Table
+from propl_monai.lab.statistics import holm
+from propl_monai.lab.variants import variants
+from propl_monai.summary import MIN_GROUPS
+
+STATUSES = ("ok", "missed", "false_alarm", "both_empty")
+
+
+def make_tables(
+    runs_folder: Path | str, out: Path | str, against: str = "supervised", resamples: int = RESAMPLES
+) -> list[Path]:
+    """Write every table of the runs below a folder; rows that have not been run say so.
+
+    For each budget `<out>/<budget>/tables.md`, `tables.html`, and one CSV a table: `table-1.csv` to `table-6.csv`,
+    `controls.csv`, and `differences.csv` with the paired differences task by task.
+
+    Args:
+        runs_folder: that `propl compare` wrote to, or a folder with its run.json files alone.
+        out: folder; made, and files of these names replaced.
+        against: the variant that the others are set against.
+        resamples: of the bootstrap intervals.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ProPLError: see `comparison.read_comparisons`; jinja2 is not installed; a file cannot be written.
+    """
+    written = []
+    for budget, comparison in read_comparisons(runs_folder, against, resamples).items():
+        tables = all_tables(comparison)
+        heading, notes = f"Comparison, budget {budget}", common_notes(comparison)
+        texts = {f"{table.name}.csv": pd.DataFrame(table.rows).to_csv(index=False) for table in tables}
+        texts["differences.csv"] = task_differences(comparison).to_csv(index=False)
+        texts["tables.md"] = render.markdown(heading, tables, notes)
+        texts["tables.html"] = render.html(heading, tables, notes)
+        for name, text in texts.items():
+            path = Path(out) / budget / name
+            write_atomically(path, text.encode())
+            written.append(path)
+    return written
+
+
+def all_tables(comparison: Comparison) -> list[Table]:
+    """Tables 1-6 and the controls of one budget."""
+    tables = []
+    for number, fraction in enumerate(layout.FRACTIONS, start=1):
+        title = f"Table {number}. Methods with {fraction} of the labels"
+        tables.append(_table(comparison, number, title, fraction, layout.METHODS))
+    for number, fraction in enumerate(layout.FRACTIONS, start=4):
+        title = f"Table {number}. Prompts and UPLC with {fraction} of the labels"
+        tables.append(_table(comparison, number, title, fraction, tuple(layout.ABLATION.values())))
+    names = layout.in_order([*variants(), *comparison.names])
+    title = f"All methods and controls with {layout.CONTROLS_AT} of the labels"
+    tables.append(_table(comparison, None, title, layout.CONTROLS_AT, names))
+    return tables
+
+
+def task_differences(comparison: Comparison) -> pd.DataFrame:
+    """Paired differences of the Dice, one line a row, fraction and task; p corrected over all lines of a fraction."""
+    lines: list[dict[str, Any]] = []
+    for fraction in layout.FRACTIONS:
+        part = []
+        for name in comparison.names:
+            if (found := comparison.difference(name, fraction)) is None:
+                continue
+            for task, p in found.task_p.items():
+                line: dict[str, Any] = {
+                    "variant": name,
+                    "against": comparison.against,
+                    "labelled_fraction": fraction,
+                    "task": task,
+                }
+                line |= {"seeds": len(found.seeds), "groups": found.table.loc[task, "groups"]}
+                line |= {key: found.table.loc[task, key] for key in ("dice", "dice_low", "dice_high")}
+                part.append(line | {"p": p})
+        corrected = holm([line["p"] for line in part])
+        lines += [line | {"p_holm": p} for line, p in zip(part, corrected, strict=True)]
+    columns = ["variant", "against", "labelled_fraction", "task", "seeds", "groups", "dice", "dice_low", "dice_high"]
+    return pd.DataFrame(lines, columns=[*columns, "p", "p_holm"])
+
+
+def common_notes(comparison: Comparison) -> list[str]:
+    """What a reader of any of the tables must know."""
+    return [
+        f"Datalist {comparison.datalist[:12]}, split {comparison.split}, preset {comparison.preset}, budget "
+        f"{comparison.budget}. The epoch of each run was chosen on the validation split.",
+        "Dice and IoU: mean over the images of a task, in percent; mDice and mIoU: mean over tasks, each weighing the "
+        "same. One mask empty: 0; both empty: 1. With several seeds, each image counts with its mean over them.",
+        f"[ ]: 95 % interval of a bootstrap over groups ({comparison.resamples} resamples), which are patients or "
+        f"videos; tasks that share patients are drawn together; none below {MIN_GROUPS} groups. It tells what other "
+        "patients of these sources would change, not what another training would: that is the ± over seeds, a "
+        "standard deviation. With one seed, a small difference may be the luck of one training.",
+        "Difference: against the row that is named, in points of mDice, paired by image and seed over the seeds that "
+        "both have. p: sign-flip permutation test over groups of that mean (smallest 0.0001), corrected for the rows in the "
+        "table (Holm: it bounds the chance of even one false claim and allows rows that share what they are set "
+        "against).",
+        "HD95: on masks resized to 224 × 224, in pixels of that grid, mean over tasks. Hits: images where both masks "
+        "are non-empty. All: a missed target or a false alarm counts as the image diagonal, both empty as 0.",
+        "Missed, false alarm and both empty count images over all seeds. Seconds, memory (peak of the training process) "
+        "and images seen are means over seeds; a control at test time shows those of the training it stands on.",
+        f"Figures of the paper: {paper.source()}. Not comparable with ours: {paper.reason()}.",
+    ]
+
+
+def _table(comparison: Comparison, number: int | None, title: str, fraction: str, names: Sequence[str]) -> Table:
+    rows = [_row(comparison, name, fraction) for name in names]
+    corrected = holm([row.get("p") for row in rows])
+    rows = [row | {"p_holm": p} if "p" in row else row for row, p in zip(rows, corrected, strict=True)]
+    notes = [*_notes(comparison, rows, fraction), *(paper.remarks(number) if number else [])]
+    if number:
+        if paper.fraction(number) != fraction:
+            raise ProPLError(
+                f"table {number}", f"set at {fraction}, in the paper {paper.fraction(number)}", "mend layout"
+            )
+        rows += [_paper_row(row, fraction) for row in paper.paper_rows(number)]
+    return Table(f"table-{number}" if number else "controls", title, fraction, rows, notes)
+
+
+def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
+    """A row of ours as numbers."""
+    own = layout.fraction_of(name, fraction)
+    cell = comparison.cell(name, fraction)
+    if cell is None:
+        title = variants()[name].title if name in variants() else name
+        return {"origin": "not run", "variant": name, "title": title, "labelled_fraction": own}
+    mean = cell.scores.loc["mean"]
+    row: dict[str, Any] = {"origin": "run", "variant": name, "title": cell.title, "labelled_fraction": own}
+    row |= {"n": int(mean["n"]) // cell.seeds, "groups": mean["groups"], "seeds": cell.seeds}
+    row |= {"seed_spread": cell.spread} | {status: mean[status] for status in STATUSES}
+    row |= _scores(cell) | {f"hd95_grid_{kind}": mean[f"hd95_grid_{kind}"] for kind in ("hits", "all")}
+    row |= _difference(comparison, name, fraction)
+    row |= {f"images_{kind}": cell.images(kind) for kind in ("labelled", "unlabelled")}
+    costs = ("seconds_training", "seconds_evaluation", "peak_memory_mb", "parameters")
+    return row | {key: cell.mean(key) for key in costs} | {"comparable": "yes", "remark": None}
+
+
+def _scores(cell: Cell) -> dict[str, Any]:
+    """Dice and IoU with their intervals: of each task under its code, and mdice and miou."""
+    found: dict[str, Any] = {}
+    for score in ("dice", "iou"):
+        for task in tasks.TASKS:
+            if task.name in cell.scores.index:
+                ends = {end: cell.scores.loc[task.name, score + end] for end in ("", "_low", "_high")}
+                found |= {f"{task.code}_{score}{end}": value for end, value in ends.items()}
+        found |= {f"m{score}{end}": cell.scores.loc["mean", score + end] for end in ("", "_low", "_high")}
+    return found
+
+
+def _difference(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
+    found = comparison.difference(name, fraction)
+    empty: dict[str, Any] = dict.fromkeys(("difference", "difference_low", "difference_high", "p", "difference_seeds"))
+    if found is None:
+        return {"against": comparison.against} | empty
+    ends = {f"difference{end}": found.table.loc["mean", "dice" + end] for end in ("", "_low", "_high")}
+    return {"against": comparison.against} | ends | {"p": found.p, "difference_seeds": len(found.seeds)}
+
+
+def _paper_row(row: paper.PaperRow, fraction: str) -> dict[str, Any]:
+    line: dict[str, Any] = {"origin": "paper", "variant": row.name, "title": row.kind, "labelled_fraction": fraction}
+    line |= {f"{code}_dice": value / 100 for code, value in row.dice.items()}
+    line |= {f"{code}_iou": value / 100 for code, value in row.iou.items()}
+    return line | {
+        "mdice": row.mdice / 100,
+        "miou": row.miou / 100,
+        "comparable": f"no: {paper.reason()}",
+        "remark": row.remark,
+    }
+
+
+def _notes(comparison: Comparison, rows: Sequence[dict[str, Any]], fraction: str) -> list[str]:
+    """What holds for this table alone."""
+    notes = []
+    if comparison.cell(comparison.against, fraction) is None:
+        notes.append(f"No differences: {comparison.against} has not been run at {fraction}.")
+    run = [row for row in rows if row["origin"] == "run"]
+    seen = {row["images_labelled"] + row["images_unlabelled"] for row in run}
+    if len(seen) > 1:
+        few, many = min(seen), max(seen)
+        notes.append(f"The rows did not see equally many images: {few} to {many} in training.")
+    if other := [row["variant"] for row in run if row["labelled_fraction"] != fraction]:
+        notes.append(f"Trained with all labels, not {fraction}: {', '.join(other)}.")
+    return notes

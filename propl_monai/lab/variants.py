@@ -1,0 +1,113 @@
+"""The rows of the comparison: each a name, and what it changes in the preset. Data, in `data/variants.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from propl_monai.errors import unknown
+from propl_monai.splits import parse_fraction
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row.
+
+    Attributes:
+        name: as on the command line and in tables.
+        title: one line.
+        method: a name of `propl_monai.methods.METHODS`.
+        train: config keys of the bundle's training, and their values.
+        of: another variant whose trained weights this one evaluates in another way; it then has no training of its own.
+        evaluate: config keys of the bundle's evaluation, and their values.
+        one_model_a_task: train one model for each task, on an equal share of the steps.
+    """
+
+    name: str
+    title: str
+    method: str
+    train: Mapping[str, Any] = field(default_factory=dict)
+    of: str | None = None
+    evaluate: Mapping[str, Any] = field(default_factory=dict)
+    one_model_a_task: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid: a variant trained with some of the labels, from one seed, for one budget.
+
+    Attributes:
+        labelled: fraction of the train pictures whose masks are used.
+    """
+
+    variant: Variant
+    labelled: Fraction
+    seed: int
+    budget: str
+
+    @property
+    def folder(self) -> str:
+        """Where it goes, relative to the folder of all runs."""
+        return f"{self.budget}/{self.variant.name}/{str(self.labelled).replace('/', '-')}/seed-{self.seed}"
+
+    @property
+    def base(self) -> Run:
+        """The run whose weights this one evaluates; itself where it trains."""
+        return self if self.variant.of is None else Run(variant(self.variant.of), self.labelled, self.seed, self.budget)
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return json.loads(resources.files("propl_monai").joinpath("data", "variants.json").read_text(encoding="utf-8"))
+
+
+@cache
+def variants() -> dict[str, Variant]:
+    """Every variant by name, in the order of the tables."""
+    return {name: Variant(name, **facts) for name, facts in _data()["variants"].items()}
+
+
+def variant(name: str) -> Variant:
+    """The variant of a name.
+
+    Raises:
+        ProPLError: there is none; names the nearest.
+    """
+    if name not in variants():
+        raise unknown("--methods", "method or control", name, variants())
+    return variants()[name]
+
+
+def budget(name: str) -> dict[str, Any]:
+    """Config keys that fix how long every run of a table trains: steps, pictures a step, size.
+
+    Raises:
+        ProPLError: no such budget.
+    """
+    budgets = _data()["budgets"]
+    if name not in budgets:
+        raise unknown("--budget", "budget", name, budgets)
+    return dict(budgets[name])
+
+
+def grid(names: list[str], labelled: list[str], seeds: list[int], budget_name: str) -> list[Run]:
+    """All runs of a comparison, without doubles; the first seed of every row comes before the second of any.
+
+    A variant that fixes its own labelled fraction (all labels) has one run a seed.
+
+    Raises:
+        ProPLError: unknown variant or budget, or no fraction.
+    """
+    budget(budget_name)
+    runs = []
+    for seed in seeds:
+        for name in names:
+            row = variant(name)
+            for text in [row.train["labelled_fraction"]] if "labelled_fraction" in row.train else labelled:
+                runs.append(Run(row, parse_fraction(text), seed, budget_name))
+    return list({run.folder: run for run in runs}.values())

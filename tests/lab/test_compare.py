@@ -1,0 +1,114 @@
+"""A whole small grid through the bundle: run once, stopped and started again, with results that say what they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from propl_monai.errors import ProPLError
+from propl_monai.lab import compare as module
+from propl_monai.lab.claims import Claim
+from propl_monai.lab.compare import Lab, compare
+from propl_monai.lab.variants import grid
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+SMALL = {
+    "spatial_size": [64, 64],
+    "epochs": 2,
+    "steps_per_epoch": 2,
+    "encoder_weights": None,
+    "labelled_fraction": "1/2",
+}
+NAMES = ["propl", "supervised", "decoder-sd", "asked-wrong"]
+
+
+@pytest.fixture(scope="module")
+def made(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, Any]:
+    lab = Lab(BUNDLE, phantoms, tmp_path_factory.mktemp("runs"), overrides=SMALL)
+    runs = grid(NAMES, ["1/2"], [0], "short")
+    return lab, (runs, compare(lab, runs))
+
+
+def read(lab: Lab, name: str) -> dict[str, Any]:
+    return json.loads((lab.runs / "short" / name / "1-2" / "seed-0" / "run.json").read_text())
+
+
+def test_every_run_is_finished_and_keeps_the_schema(made: Any, check_run_json: Callable[[Path], dict]) -> None:
+    lab, (runs, outcome) = made
+    assert outcome.failed == () and outcome.elsewhere == ()
+    assert list(outcome.done) == [run.folder for run in runs]
+    for name in NAMES:
+        check_run_json(lab.runs / "short" / name / "1-2" / "seed-0" / "run.json")
+
+
+def test_a_run_says_what_it_saw_and_what_came_out(made: Any) -> None:
+    lab, _ = made
+    results = read(lab, "propl")["results"]
+    assert results["steps"] == 4 and results["images_seen"] == {"labelled": 32, "unlabelled": 32}
+    assert read(lab, "supervised")["results"]["images_seen"] == {"labelled": 64, "unlabelled": 0}
+    assert results["peak_memory_mb"] > 200  # torch alone takes as much
+    assert len(results["curve"]) == 2 and set(results["curve"][0]["validation"]) >= {"sd", "pd", "mean"}
+    lengths = {len(column) for column in results["cases"].values()}
+    assert lengths == {len(set(results["cases"]["case"]))} and lengths != {0}
+    assert all(0 <= dice <= 1 for dice in results["cases"]["dice"])
+
+
+def test_a_row_without_training_uses_the_weights_of_its_base(made: Any) -> None:
+    lab, _ = made
+    assert read(lab, "decoder-sd")["results"]["decoder"] == "sd"
+    assert not (lab.runs / "short/decoder-sd/1-2/seed-0/models").exists()
+    right, wrong = read(lab, "propl")["results"], read(lab, "asked-wrong")["results"]
+    assert right["cases"]["case"] == wrong["cases"]["case"]
+    assert right["cases"]["dice"] != wrong["cases"]["dice"]
+
+
+def test_a_second_call_repeats_nothing(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, (runs, outcome) = made
+    monkeypatch.setattr(module, "_bundle", lambda *_: pytest.fail("a finished run was repeated"))
+    assert compare(lab, runs) == outcome
+
+
+def test_a_run_that_another_worker_has_is_left_to_it(phantoms: Path, tmp_path: Path) -> None:
+    lab = Lab(BUNDLE, phantoms, tmp_path, overrides=SMALL)
+    runs = grid(["propl"], ["1/2"], [0], "short")
+    with Claim(lab.folder(runs[0])):
+        assert compare(lab, runs).elsewhere == (runs[0].folder,)
+
+
+def test_a_failed_run_is_told_and_the_next_one_goes_on(phantoms: Path, tmp_path: Path) -> None:
+    lab = Lab(BUNDLE, phantoms, tmp_path, overrides={**SMALL, "labelled_fraction": "2"})
+    outcome = compare(lab, grid(["propl", "supervised"], ["1/2"], [0], "short"))
+    assert outcome.done == () and len(outcome.failed) == 2
+    assert "exit code 2" in outcome.failed[0].fact and "labelled fraction" in outcome.failed[0].fact
+
+
+def test_one_model_a_task_is_one_row_of_all_cases() -> None:
+    def part(task: str, dice: float) -> dict[str, Any]:
+        numbers = {"steps": 10, "seconds_training": 1.0, "seconds_evaluation": 0.5, "parameters": 100}
+        about = {"peak_memory_mb": 300.0 + dice, "decoder": "sd", "best_epoch": 1, "best_validation_mdice": dice}
+        place = {
+            "datalist_sha256": "a" * 64,
+            "split": "test",
+            "curve": [],
+            "images_seen": {"labelled": 80, "unlabelled": 0},
+        }
+        return {**numbers, **about, **place, "cases": {"case": [task], "task": [task], "dice": [dice]}}
+
+    whole = module._unite([part("left atrium", 0.5), part("fetal head", 1.0)])
+    assert whole["steps"] == 20 and whole["parameters"] == 200 and whole["images_seen"]["labelled"] == 160
+    assert whole["cases"] == {
+        "case": ["left atrium", "fetal head"],
+        "task": ["left atrium", "fetal head"],
+        "dice": [0.5, 1.0],
+    }
+    assert math.isclose(whole["best_validation_mdice"], 0.75) and whole["peak_memory_mb"] == 301.0
+
+
+def test_an_unknown_preset_is_refused_before_anything_runs(phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProPLError, match=r"small.json: does not exist.*compact"):
+        compare(Lab(BUNDLE, phantoms, tmp_path, preset="small"), [])
