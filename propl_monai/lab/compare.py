@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -244,10 +245,17 @@ def _bundle(lab: Lab, run_id: str, configs: Sequence[str], keys: Mapping[str, An
             raise
     code = process.returncode = os.waitstatus_to_exitcode(status)
     if code:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise ProPLError(log, f"the run stopped with exit code {code}: {' '.join(last)}", "read this log")
+        raise ProPLError(log, f"the run stopped with exit code {code}: {_last_error(log)}", "read this log")
     # Linux counts in units of 1024 bytes, macOS in bytes.
     return usage.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def _last_error(log: Path) -> str:
+    """The last error of the last traceback in a log; its last line where it tells of none."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["the log is empty"]
+    start = max((number for number, line in enumerate(lines) if line.startswith("Traceback")), default=0)
+    told = [line for line in lines[start:] if re.match(r"(error|[\w.]+Error|[\w.]+Exception): ", line)]
+    return (told or lines)[-1].removeprefix("error: ")
 
 
 def _results(train: Path, test: Path, memory: float | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ SMALL = {
     "spatial_size": [64, 64],
     "epochs": 2,
     "steps_per_epoch": 2,
-    "encoder_weights": None,
+    "encoder_weights": "none",
     "labelled_fraction": "1/2",
 }
 NAMES = ["propl", "supervised", "decoder-sd", "asked-wrong"]

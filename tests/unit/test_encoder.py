@@ -109,9 +109,10 @@ def test_construction_fetches_no_weights(monkeypatch: pytest.MonkeyPatch) -> Non
         load_pretrained(VisionEncoder(COMPACT), "imagenet")
 
 
-def test_none_changes_nothing(compact: VisionEncoder) -> None:
+@pytest.mark.parametrize("source", ["none", None])
+def test_none_changes_nothing(compact: VisionEncoder, source: str | None) -> None:
     before = {name: value.clone() for name, value in compact.state_dict().items()}
-    load_pretrained(compact, "none")
+    load_pretrained(compact, source)
     assert all(torch.equal(value, before[name]) for name, value in compact.state_dict().items())
 
 

@@ -108,6 +108,15 @@ def test_run_json(done: Path, check_run_json: Check) -> None:
     assert record["results"]["about"] == {"decoder": "sd", "labelled_fraction": "1/8", "seed": None}
 
 
+def test_a_run_that_fails_says_so(tmp_path: Path, check_run_json: Check) -> None:
+    broken = (item("broken", "left atrium"), mask(), torch.zeros(1, 3, 3))
+    with pytest.raises(Exception, match="broken"):
+        run(CaseTable(str(tmp_path), {}, []), [CASES[0], broken])
+    record = check_run_json(tmp_path / "run.json")
+    assert record["status"] == "failed" and "broken" in record["findings"][0]["message"]
+    assert not (tmp_path / "table.csv").exists()
+
+
 def test_convention_of_the_released_code(tmp_path: Path) -> None:
     """TP := 1 where it is 0: the miss of four pixels has Dice 2/(2 + 4)."""
     run(CaseTable(str(tmp_path), {}, [], convention="released"), CASES)

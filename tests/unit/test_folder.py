@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from propl_monai.errors import ProPLError
-from propl_monai.sources import SOURCES, read_source
+from propl_monai.sources import IN_PLACE, read_source
 from propl_monai.sources.folder import read_folder
 
 
@@ -136,7 +136,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 
 def test_registry(tmp_path: Path) -> None:
     add(tmp_path, "BC/A", "a")
-    assert SOURCES["folder"] is read_folder
+    assert IN_PLACE["folder"] is read_folder
     assert read_source("folder", str(tmp_path)).cases == read_folder(tmp_path).cases
     with pytest.raises(ProPLError, match="unknown layout 'foldr'; did you mean 'folder'"):
         read_source("foldr", tmp_path)
