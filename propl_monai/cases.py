@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -22,6 +22,7 @@ SHA256_PATTERN = r"^[0-9a-f]{64}$"
 _is_path = re.compile(PATH_PATTERN).fullmatch
 _is_text = re.compile(TEXT_PATTERN).fullmatch
 _is_sha256 = re.compile(SHA256_PATTERN).fullmatch
+_surrogate = re.compile("[\ud800-\udfff]").search  # what a file name that is not UTF-8 becomes; not in the schema
 _PATH_CURE = "write a path relative to the root folder, with '/' and without '..'"
 _SHA256_CURE = "give the SHA-256 of the file's bytes as 64 lower-case hexadecimal digits"
 
@@ -135,8 +136,10 @@ def _case_faults(case: Case) -> Iterator[tuple[str, str]]:
             continue
         if not isinstance(path, str) or not _is_path(path):
             yield f"{key} {path!r} is not a relative path inside the root folder", _PATH_CURE
+        elif _surrogate(path):
+            yield f"{key} {path!r} is not UTF-8", "rename the file, and make the datalist anew"
     for key, text in (("source", case.source), ("group", case.group)):
-        if not isinstance(text, str) or not _is_text(text):
+        if not isinstance(text, str) or not _is_text(text) or _surrogate(text):
             yield f"{key} {text!r} is not a line of text", f"give a {key} of at least one printable character"
     for key, value, known in (("task", case.task, NAMES), ("split", case.split, SPLITS)):
         if value not in known:
@@ -167,7 +170,7 @@ def _is_spacing(spacing: object) -> bool:
     return (
         isinstance(spacing, tuple)
         and len(spacing) == 2
-        and all(type(length) in (int, float) and math.isfinite(length) and length > 0 for length in spacing)
+        and all(type(length) in (int, float) and 0 < length <= sys.float_info.max for length in spacing)  # NaN is not
     )
 
 

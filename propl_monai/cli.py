@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from propl_monai import __version__, tasks
-from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, ProPLError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,7 +95,8 @@ def prepare(
     with progress(f"preparing {source}") as shown:
         prepared = run(source, folder, output, pairs("--option", option or []), splits, shown)
     typer.echo(prepared.report())
-    typer.echo(f"\nNext: propl verify {output}")
+    root = prepared.datalist.root
+    typer.echo(f"\nNext: propl verify {output}" + ("" if root == output.parent else f" --root {root}"))
     raise typer.Exit(EXIT_PARTIAL if prepared.refused else EXIT_OK)
 
 
@@ -119,13 +120,16 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Decode every file of a datalist once, tell all that is wrong, and write the record that training asks for."""
+    from propl_monai.files import require_file
     from propl_monai.progress import progress
     from propl_monai.verification import verify_datalist, write_record
 
+    require_file(datalist)  # else a record would be written beside what is not there
     with progress("verifying") as shown:
         verification = verify_datalist(datalist, root, processes, shown)
+    text = json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text()
+    typer.echo(text.encode("utf-8", "backslashreplace").decode())  # paths may hold what is not UTF-8
     write_record(datalist, verification)
-    typer.echo(json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text())
     raise typer.Exit(EXIT_BAD_INPUT if verification.errors else EXIT_OK)
 
 
@@ -142,6 +146,42 @@ def frames(
     with progress("writing frames") as shown:
         written = write_frames(cine, folder, every, shown)
     typer.echo(f"{len(written)} frames in {folder}")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of the images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; weights go to its models/.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    preset: Annotated[str, typer.Option(help="Configs over train.json, comma-separated; empty for the paper's.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any config key=value; may be repeated.")] = None,
+) -> None:
+    """Train; the same run as `python -m monai.bundle run training`."""
+    from propl_monai.bundle_command import bundle_arguments, run_bundle
+    from propl_monai.options import pairs
+
+    places = {"dataset_dir": str(data), "output_dir": str(output), "model_dir": str(output / "models")}
+    keys = {**places, **pairs("--set", settings or [])}
+    run_bundle(bundle_arguments("training", bundle, ["train", *_words(preset)], keys))
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Folder of the images.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a training; the tables go to its test/.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    preset: Annotated[str, typer.Option(help="The configs that it was trained with, comma-separated.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any config key=value; may be repeated.")] = None,
+) -> None:
+    """Evaluate on the test split; the same run as `python -m monai.bundle run evaluating`."""
+    from propl_monai.bundle_command import bundle_arguments, run_bundle
+    from propl_monai.options import pairs
+
+    places = {"dataset_dir": str(data), "output_dir": str(run / "test"), "model_dir": str(run / "models")}
+    if (run / "datalist.json").exists():
+        places["datalist_file"] = str(run / "datalist.json")
+    keys = {**places, **pairs("--set", settings or [])}
+    run_bundle(bundle_arguments("evaluating", bundle, ["train", *_words(preset), "evaluate"], keys))
 
 
 @app.command()
@@ -196,6 +236,10 @@ def main() -> None:
     except ProPLError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:  # a folder that may not be looked into, a disk that fails
+        place = repr(error.filename) if error.filename else "the system"
+        print(f"error: {place}: {error.strerror or error}; check its permissions and the disk", file=sys.stderr)
+        sys.exit(EXIT_FAILURE)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from propl_monai.cases import Case
@@ -75,6 +76,7 @@ class TrainingCohort:
         labelled_fraction: share of the train images whose masks are used, such as "1/8".
         use_unlabelled: false trains on the labelled images alone.
         allow_unverified: see `open_datalist`.
+        leave_out: external data, see `external_cases`; they are neither trained nor validated on.
 
     Attributes:
         labelled, unlabelled, validation: MONAI items, see `datalist.as_items`; unlabelled ones have no "label".
@@ -95,14 +97,17 @@ class TrainingCohort:
         labelled_fraction: str | float = "1/8",
         use_unlabelled: bool = True,
         allow_unverified: bool = False,
+        leave_out: str | Sequence[str] | None = None,
     ) -> None:
         datalist = open_datalist(dataset_dir, datalist_file, output_dir, tasks, allow_unverified)
+        external = {case.case_id for case in external_cases(datalist, leave_out)} if leave_out else set()
         self.inputs = datalist_inputs(datalist, datalist_file, output_dir)
         self.sha256 = datalist.sha256
         # Over all tasks, so that an image is labelled for one task where it is for another, whatever tasks are trained.
         chosen = labelled_images(datalist.cases, labelled_fraction)
         datalist = datalist.select(tasks=tasks)
-        train = [case for case in datalist.cases if case.split == "train"]
+        seen = [case for case in datalist.cases if case.case_id not in external]
+        train = [case for case in seen if case.split == "train"]
         if not any(case.case_id in chosen for case in train):
             raise ProPLError(
                 datalist.name, "holds no train case with a mask", "add labelled images, or check the splits"
@@ -115,18 +120,54 @@ class TrainingCohort:
         wanted = switch("use_unlabelled", use_unlabelled)
         rest = items([case for case in train if wanted and case.case_id not in chosen])
         self.unlabelled = [{key: value for key, value in item.items() if key != "label"} for item in rest]
-        self.validation = items([case for case in datalist.cases if case.split == "validation" and case.mask])
+        self.validation = items([case for case in seen if case.split == "validation" and case.mask])
         self.counts = {name: len(getattr(self, name)) for name in ("labelled", "unlabelled", "validation")}
         logger.info("%s: %s", datalist.name, "  ".join(f"{name} {count}" for name, count in self.counts.items()))
 
 
-def evaluation_items(datalist: Datalist, split: str = "test", tasks: Sequence[str] | None = None) -> list[dict]:
+def external_cases(datalist: Datalist, patterns: str | Sequence[str]) -> list[Case]:
+    """The cases of sources or groups that stand for another hospital, machine or time.
+
+    Args:
+        datalist: where they are.
+        patterns: "SOURCE", or "SOURCE/GROUP" where the group may hold the wildcards * and ?; one or several.
+
+    Raises:
+        ProPLError: a pattern fits no case.
+    """
+    found: dict[str, Case] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        source, _, group = pattern.partition("/")
+        fitting = [case for case in datalist.cases if case.source == source and fnmatchcase(case.group, group or "*")]
+        if not fitting:
+            known = ", ".join(sorted({case.source for case in datalist.cases}))
+            raise ProPLError(
+                f"external data '{pattern}'", "fits no case", f"give SOURCE or SOURCE/GROUP; sources: {known}"
+            )
+        found |= {case.case_id: case for case in fitting}
+    return list(found.values())
+
+
+def evaluation_items(
+    datalist: Datalist,
+    split: str = "test",
+    tasks: Sequence[str] | None = None,
+    external: str | Sequence[str] | None = None,
+) -> list[dict]:
     """The cases of one split, and of some tasks or all, that have a mask, as MONAI items.
+
+    Args:
+        datalist: where they are.
+        split: of the datalist; does not count for external data, which training has not seen at all.
+        tasks: names of tasks; None for all.
+        external: evaluate on these alone, see `external_cases`; they must have been left out of the training.
 
     Raises:
         ProPLError: no such split, or no case with a mask in it.
     """
-    cases = [case for case in datalist.select(split, tasks).cases if case.mask]
+    chosen = datalist.select(tasks=tasks) if external else datalist.select(split, tasks)
+    wanted = {case.case_id for case in external_cases(datalist, external)} if external else None
+    cases = [case for case in chosen.cases if case.mask and (wanted is None or case.case_id in wanted)]
     if not cases:
         raise ProPLError(datalist.name, f"no {split} case has a mask", "choose another split, or add masks")
     return as_items(cases, datalist.root)

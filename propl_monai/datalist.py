@@ -84,7 +84,9 @@ class Datalist:
         """Write the datalist as JSON, one case a line in the order of their ids; whole or not at all."""
         head = json.dumps({"format": FORMAT, "name": self.name, "description": self.description}, **_PLAIN)
         lines = ",\n".join(json.dumps(row, **_PLAIN) for row in self._rows())
-        write_atomically(Path(path), f'{head[:-1]}, "cases": [\n{lines}\n]}}\n'.encode())
+        text = f'{head[:-1]}, "cases": [\n{lines}\n]}}\n'
+        # The name may come from a file name that is not UTF-8; escaped like this it is JSON still.
+        write_atomically(Path(path), text.encode("utf-8", "backslashreplace"))
 
     @property
     def sha256(self) -> str:
@@ -222,6 +224,8 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         raise ProPLError(f"{path}, line {error.lineno}", fact, "mend that line, or write the file anew") from error
     except ProPLError as error:
         raise ProPLError(path, error.fact, error.cure) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise ProPLError(path, "holds JSON that no datalist needs", "write the file anew") from error
     if not isinstance(content, dict):
         raise ProPLError(path, "is JSON, but not an object", "see datalists/schema.json for the form of a datalist")
     faults = list(_key_faults(content, TOP_KEYS, {"description"}))

@@ -24,8 +24,10 @@ class ProPLError(Exception):
     """
 
     def __init__(self, where: object, fact: str, cure: str) -> None:
-        self.where, self.fact, self.cure = str(where), fact, cure
-        super().__init__(f"{self.where}: {fact}; {cure}")
+        # A file name that is not UTF-8 is told with escapes: no terminal and no JSON would take it.
+        parts = (text.encode("utf-8", "backslashreplace").decode() for text in (str(where), fact, cure))
+        self.where, self.fact, self.cure = parts
+        super().__init__(f"{self.where}: {self.fact}; {self.cure}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         # Loader workers send exceptions through pickle, which would otherwise call __init__ with one argument.

@@ -12,6 +12,7 @@ import pandas
 from ignite.engine import Engine, Events
 
 from propl_monai.datalist import Datalist
+from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
 from propl_monai.metrics import HD95_DEFINITION, case_row
 from propl_monai.run_record import RunRecord
@@ -20,7 +21,13 @@ from propl_monai.summary import summarise, to_csv, to_markdown
 logger = logging.getLogger(__name__)
 
 
-def describe(header: Mapping[str, Any], datalist: Datalist, split: str, decoder: str) -> dict[str, Any]:
+def describe(
+    header: Mapping[str, Any],
+    datalist: Datalist,
+    split: str,
+    decoder: str,
+    external: str | Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Facts for the notes of a table: what was trained on what, and whether the splits are those of the training.
 
     Args:
@@ -28,7 +35,14 @@ def describe(header: Mapping[str, Any], datalist: Datalist, split: str, decoder:
         datalist: that is evaluated on.
         split: of the datalist.
         decoder: that predicts.
+        external: what is evaluated on instead of a split, see `cohort.external_cases`.
+
+    Raises:
+        ProPLError: external data that the training did not leave out.
     """
+    if external and header and header.get("leave_out") != external:
+        fact = f"was left out of a training that left out {header.get('leave_out')}, so it is not external"
+        raise ProPLError(f"external data {external}", fact, "train with --leave_out of exactly these")
     trained_on = header.get("datalist_sha256")
     same = "unknown" if trained_on is None else "yes" if trained_on == datalist.sha256 else "no"
     if same == "no":
@@ -37,7 +51,8 @@ def describe(header: Mapping[str, Any], datalist: Datalist, split: str, decoder:
         )
     about = {key: header.get(key) for key in ("preset", "labelled_fraction", "epoch", "validation_mdice")}
     about |= {"training seeds": 1, "seed": header.get("seed")} if "seed" in header else {}
-    about |= {"split": split, "decoder": decoder, "datalist": datalist.name, "same datalist as training": same}
+    about |= {"external": external} if external else {"split": split}
+    about |= {"decoder": decoder, "datalist": datalist.name, "same datalist as training": same}
     if about["validation_mdice"] is not None:
         about["validation_mdice"] = round(about["validation_mdice"], 4)
     return about

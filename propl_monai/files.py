@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from propl_monai.errors import ProPLError
@@ -15,6 +17,8 @@ PICTURE_SUFFIXES: tuple[str, ...] = (
 VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4")
 _VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
 _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
+# Of the same container as MP4, but stills, whose turns and tiles no video reader applies.
+_STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -66,9 +70,11 @@ def require_file(path: Path) -> None:
     """
     try:
         if path.is_dir():
-            raise ProPLError(path, "is a folder, not a file", "name a picture inside it")
+            raise ProPLError(path, "is a folder, not a file", "name a file inside it")
         if not path.exists():
             raise ProPLError(path, "does not exist", "check the spelling, and the root folder that it is relative to")
+        if not path.is_file():
+            raise ProPLError(path, "is a device or a pipe, not a file", "copy what it gives into a file")
         with path.open("rb") as stream:
             if not stream.read(1):
                 raise ProPLError(path, "is empty (0 bytes)", "copy or download it again")
@@ -88,7 +94,7 @@ def true_type(path: Path) -> str:
     if head[:4] == b"RIFF" and head[8:12] in _RIFF_KINDS:
         return _RIFF_KINDS[head[8:12]]
     if head[4:8] == b"ftyp":
-        return "an MP4 video"
+        return "an AVIF or HEIC picture" if head[8:12] in _STILL_BRANDS else "an MP4 video"
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "a NIfTI picture"
     if _METAIMAGE.match(head):
@@ -123,7 +129,41 @@ def write_atomically(path: Path, content: bytes) -> None:
         fact = f"cannot be written ({error.strerror})"
         raise ProPLError(path, fact, "check the folder, its permissions and the free space") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made it cannot be removed, and that was told above
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep every other process out that asks for the same lock.
+
+    The lock ends with the process, however that ends. Windows locks no folders; there it is only made.
+
+    Raises:
+        ProPLError: another process holds the lock, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = None if os.name == "nt" else os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        cure = "check the folder, its permissions and the free space"
+        raise ProPLError(folder, f"cannot be written to ({error.strerror})", cure) from error
+    try:
+        if handle is not None:
+            _lock(handle, folder)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    import fcntl  # Windows has none
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ProPLError(folder, "is being written to by another process", "wait until it has ended") from error
 
 
 def _sync_folder(folder: Path) -> None:

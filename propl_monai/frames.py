@@ -27,7 +27,7 @@ def write_frames(
         The pictures written.
 
     Raises:
-        ProPLError: the cine cannot be read, `every` is below 1, or the folder holds files.
+        ProPLError: the cine cannot be read, `every` is below 1, or the folder holds files. No frame is left then.
     """
     cine, folder = Path(cine), Path(folder)
     if every < 1:
@@ -36,13 +36,18 @@ def write_frames(
         raise ProPLError(folder, "is not an empty folder", "name a new one")
     frames = read_frames(cine)
     record = RunRecord(folder / RUN, "frames", {"every": every}, [cine])
-    written = []
-    for number, pixels in enumerate(frames, start=1):
-        if (number - 1) % every == 0:
-            written.append(folder / f"frame_{number:04d}.png")
-            write_picture(written[-1], pixels)
-        if progress:
-            progress(number, frames.count)
+    written: list[Path] = []
+    try:
+        for number, pixels in enumerate(frames, start=1):
+            if (number - 1) % every == 0:
+                written.append(folder / f"frame_{number:04d}.png")
+                write_picture(written[-1], pixels)
+            if progress:
+                progress(number, frames.count)
+    except BaseException:  # Ctrl-C too: half a cine would pass for a whole one
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
     spacing = list(frames.spacing_mm) if frames.spacing_mm else None
     results = {"frames": frames.count, "pixel_spacing_mm": spacing, "seconds_per_frame": frames.seconds_per_frame}
     record.write("finished", [path.name for path in written], results)

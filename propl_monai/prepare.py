@@ -1,17 +1,17 @@
 """From a data set in its original layout to pictures, masks and a datalist that training can use.
 
 Everything is written beside the datalist: `<SOURCE>/images/NAME.png` and `<SOURCE>/masks/<CODE>/NAME.png`, 8 bit, upright;
-the originals are only read. Preparing another source into the same datalist adds it, preparing one again replaces it.
+the originals are only read. Preparing another source into the same datalist adds it, preparing one again replaces it and
+its folder. Nothing is replaced before all that comes in its place is there.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,18 @@ from propl_monai.cases import SPLITS as SPLIT_NAMES
 from propl_monai.cases import Case
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError, unknown
-from propl_monai.files import TEMPORARY_PREFIX, file_sha256
+from propl_monai.files import file_sha256, lock_folder
 from propl_monai.images import write_mask, write_picture
-from propl_monai.run_record import RunRecord
+from propl_monai.run_record import RunRecord, made_by
 from propl_monai.sources import IN_PLACE, SOURCES, read_source
 from propl_monai.sources.base import Exclusion, Reading, Record, Source
-from propl_monai.splits import assign_splits, labelled_place
+from propl_monai.splits import assign_splits_but, labelled_place, splits_not_by_hash
+from propl_monai.staging import require_replaceable, staging_for, take_place
 
 WAYS = ("hash", "official")
 THREADS = 2  # decoders and zlib let go of the interpreter
 RUN = "run.json"
+LONGEST_NAME = 200  # bytes of a picture's name: file systems take 255, suffix and temporary prefix included
 Progress = Callable[[int, int], None]
 
 
@@ -47,6 +49,7 @@ class Prepared:
         missing: one line for every count of `Source.holds` that the folder does not meet.
         excluded: what was left out, with the reason.
         refused: inputs that could not be read, with the reason; not counted as left out on purpose.
+        moved: cases whose official split is not kept, as the same picture is held out under another name.
     """
 
     datalist: Datalist
@@ -56,6 +59,7 @@ class Prepared:
     missing: tuple[str, ...]
     excluded: tuple[Exclusion, ...]
     refused: tuple[ProPLError, ...]
+    moved: int = 0
 
     def report(self) -> str:
         """The whole of it in words, one fact a line."""
@@ -65,6 +69,8 @@ class Prepared:
         ]
         lines += [f"found: {words} {count}" for words, count in self.found.items()]
         lines += [f"missing: {line}" for line in self.missing]
+        if self.moved:
+            lines.append(f"moved: {self.moved} out of their official split, as their picture is held out elsewhere too")
         reasons = Counter(each.reason for each in self.excluded)
         lines += [f"left out: {count} ({reason})" for reason, count in reasons.most_common()]
         lines += [f"refused: {problem}" for problem in self.refused]
@@ -102,34 +108,48 @@ def prepare(
         progress: called with (pictures done, pictures in all).
 
     Raises:
-        ProPLError: unknown source, option or splits; nothing in the folder; every picture refused; no room to write.
+        ProPLError: unknown source, option or splits; nothing in the folder; every picture refused; a folder of the source's
+            name beside the datalist that this function did not make; another process that prepares there; no room to write.
+            Then all is as it was before.
     """
     output = Path(output)
+    if output.suffix.lower() != ".json":
+        raise ProPLError(output, "is not the name of a .json file", "give one such as prepared/datalist.json")
     if name.lower() in IN_PLACE:
-        return _in_place(name.lower(), Path(folder), output)
+        return _in_place(name.lower(), Path(folder), output, options, splits)
     source = find_source(name)
     if splits not in WAYS:
         raise unknown("prepare", "splits", splits, WAYS)
     _require_apart(Path(folder), output, source)
-    earlier = _cases_of_others(output, source)
     reading = source.open(Path(folder), options)
     asked = {"source": source.name, "options": {**source.options, **(options or {})}, "splits": splits}
-    record = RunRecord(output.parent / source.name / RUN, "prepare", asked)
-    written, refused = _write_all(reading.records, output.parent, source.name, progress)
-    if not written:
-        raise ProPLError(
-            folder, f"no picture of {source.name} could be read; the first: {refused[0]}", "mend the files"
-        )
-    cases = _place((*earlier, *written), splits, {each.name: each.split for each in reading.records}, source.name)
-    datalist = Datalist(output.parent, cases, output.stem, _describe(cases))
-    datalist.write(output)
-    prepared = _sum_up(datalist, source, reading, refused)
-    _write_record(record, prepared, output)
+    with lock_folder(output.parent), staging_for(output.parent / source.name) as staging:
+        earlier = _cases_of_others(output, source)
+        record = RunRecord(staging / RUN, "prepare", asked)
+        written, refused = _write_all(reading.records, staging, source.name, progress)
+        if not written:
+            fact = f"no picture of {source.name} could be read; the first: {refused[0]}"
+            raise ProPLError(folder, fact, "mend the files")
+        official = {each.name: each.split for each in reading.records} if splits == "official" else {}
+        cases, moved = _place(earlier, written, official)
+        datalist = Datalist(output.parent, cases, output.stem, _describe(cases))
+        record.write("running")  # whatever happens next, it tells that the folder is ours to replace
+        record.path = take_place(staging, output.parent / source.name) / RUN
+        datalist.write(output)
+        prepared = _sum_up(datalist, source, reading, refused, moved)
+        _write_record(record, prepared, output)
     return prepared
 
 
-def _in_place(name: str, folder: Path, output: Path) -> Prepared:
+def _in_place(name: str, folder: Path, output: Path, options: Mapping[str, str] | None, splits: str) -> Prepared:
     """A layout that training reads as it is: nothing is copied, the datalist's paths start from the folder."""
+    if options:
+        raise unknown(f"source {name}", "option", next(iter(options)), ["none"])
+    if splits != WAYS[0]:
+        raise ProPLError(f"source {name}", f"names no {splits} split", f"leave it out, or give {WAYS[0]}")
+    if output.exists() and any(case.image.startswith(f"{case.source}/") for case in Datalist.read(output).cases):
+        fact = "holds cases that were prepared, whose pictures lie beside it; a folder that is read in place cannot join them"
+        raise ProPLError(output, fact, "give another name")
     datalist = read_source(name, folder)
     datalist.write(output)
     return Prepared(datalist, name, _counts(datalist.cases), {"cases": len(datalist.cases)}, (), (), ())
@@ -137,28 +157,32 @@ def _in_place(name: str, folder: Path, output: Path) -> Prepared:
 
 def _require_apart(folder: Path, output: Path, source: Source) -> None:
     """The originals are never written to: pictures of an earlier run must not be read, nor originals replaced."""
-    target = (output.parent / source.name).resolve()
-    if output.suffix.lower() != ".json":
-        raise ProPLError(output, "is not the name of a .json file", "give one such as prepared/datalist.json")
+    home = output.parent / source.name
+    target = home.resolve()
     if folder.resolve() == target or target in folder.resolve().parents or folder.resolve() in target.parents:
         raise ProPLError(output, f"would put pictures into the originals in {folder}", "choose another folder")
+    require_replaceable(home, made_by(home / RUN, "prepare"))
 
 
 def _cases_of_others(output: Path, source: Source) -> tuple[Case, ...]:
     if not output.exists():
         return ()
-    return tuple(case for case in Datalist.read(output, output.parent).cases if case.source != source.name)
+    others = tuple(case for case in Datalist.read(output, output.parent).cases if case.source != source.name)
+    if others and not (output.parent / others[0].image).exists():
+        raise ProPLError(
+            output, f"holds cases whose pictures are not beside it ({others[0].image})", "give another name"
+        )
+    return others
 
 
 def _write_all(
-    records: Sequence[Record], root: Path, source: str, progress: Progress | None
+    records: Sequence[Record], staging: Path, source: str, progress: Progress | None
 ) -> tuple[list[Case], list[ProPLError]]:
     """Write every record; the refused ones leave nothing behind.
 
-    The pictures of an earlier run stay until all new ones are there: its datalist must not outlive them.
+    Raises:
+        ProPLError: a file cannot be written. A full disk is no fault of the input, and must not pass for one.
     """
-    staging = root / f"{TEMPORARY_PREFIX}{source}"
-    shutil.rmtree(staging, ignore_errors=True)
     cases: list[Case] = []
     refused: list[ProPLError] = []
     with ThreadPoolExecutor(THREADS) as pool:
@@ -170,24 +194,26 @@ def _write_all(
                 cases += result
             if progress:
                 progress(done, len(records))
-    if cases:
-        shutil.rmtree(root / source, ignore_errors=True)
-        staging.rename(root / source)
-    shutil.rmtree(staging, ignore_errors=True)
     return cases, refused
 
 
 def _write_one(record: Record, folder: Path, source: str) -> list[Case] | ProPLError:
     """The cases of one picture, one for each of its tasks; all its masks are read before anything is written."""
     try:
-        if not re.fullmatch(r"[^/\\\x00-\x1f]+", record.name):
-            raise ProPLError(record.name, "is no file name", "rename it")
+        _require_name(record.name)
         picture = record.image()
         masks = {task: read and _fitting(record, task, read(), picture.pixels) for task, read in record.masks.items()}
-        write_picture(folder / "images" / f"{record.name}.png", picture.pixels)
-        return [_case(record, folder, source, task, masks[task], picture.spacing_mm) for task in sorted(masks)]
     except ProPLError as problem:
         return problem
+    write_picture(folder / "images" / f"{record.name}.png", picture.pixels)
+    return [_case(record, folder, source, task, masks[task], picture.spacing_mm) for task in sorted(masks)]
+
+
+def _require_name(name: str) -> None:
+    if not re.fullmatch(r"[^/\\\x00-\x1f\ud800-\udfff]+", name):
+        raise ProPLError(name, "is no file name of UTF-8 text", "rename it")
+    if len(name.encode()) > LONGEST_NAME:
+        raise ProPLError(name, f"is a name of more than {LONGEST_NAME} bytes", "rename it, or its folders")
 
 
 def _fitting(record: Record, task: str, mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -222,17 +248,18 @@ def _case(
     )
 
 
-def _place(cases: Sequence[Case], splits: str, official: Mapping[str, str | None], source: str) -> tuple[Case, ...]:
-    """Splits by hash, or the publishers' where they name one; earlier sources prepared by hash do not move."""
-    placed = assign_splits(cases)
-    if splits == "hash":
-        return placed
-    return tuple(
-        replace(case, split=official.get(case.case_id.split("/", 2)[2]) or case.split)
-        if case.source == source
-        else case
-        for case in placed
-    )
+def _place(
+    earlier: Sequence[Case], written: Sequence[Case], official: Mapping[str, str | None]
+) -> tuple[tuple[Case, ...], int]:
+    """Splits by hash, or the publishers' where they name one; sources that were prepared before keep theirs.
+
+    Returns:
+        The cases, and how many are not in their official split.
+    """
+    own = {case.case_id: split for case in written if (split := official.get(case.case_id.split("/", 2)[2]))}
+    kept = splits_not_by_hash(earlier) | own
+    cases = assign_splits_but((*earlier, *written), kept)
+    return cases, sum(kept.get(case.case_id, case.split) != case.split for case in cases)
 
 
 def _describe(cases: Sequence[Case]) -> str:
@@ -240,14 +267,19 @@ def _describe(cases: Sequence[Case]) -> str:
     return "Prepared: " + ", ".join(f"{count} cases of {source}" for source, count in sorted(counts.items())) + "."
 
 
-def _sum_up(datalist: Datalist, source: Source, reading: Reading, refused: Sequence[ProPLError]) -> Prepared:
+def _sum_up(
+    datalist: Datalist, source: Source, reading: Reading, refused: Sequence[ProPLError], moved: int
+) -> Prepared:
     counts = _counts([case for case in datalist.cases if case.source == source.name])
     missing = tuple(
         f"{words}: {reading.found.get(words, 0)} found, {count} in the published set"
         for words, count in source.holds.items()
         if reading.found.get(words, 0) != count
     )
-    return Prepared(datalist, source.name, counts, dict(reading.found), missing, reading.excluded, tuple(refused))
+    excluded = tuple(each for each in reading.excluded if not each.fault)
+    faults = [ProPLError(each.name, each.reason, "mend it, or take it away") for each in reading.excluded if each.fault]
+    found = dict(reading.found)
+    return Prepared(datalist, source.name, counts, found, missing, excluded, (*faults, *refused), moved)
 
 
 def _counts(cases: Sequence[Case]) -> dict[str, Counter[str]]:
@@ -265,6 +297,7 @@ def _write_record(record: RunRecord, prepared: Prepared, output: Path) -> None:
         "counts": {task: dict(splits) for task, splits in prepared.counts.items()},
         "found": dict(prepared.found),
         "missing": list(prepared.missing),
+        "moved": prepared.moved,
         "excluded": [{"name": each.name, "reason": each.reason} for each in prepared.excluded],
     }
     record.write("partial" if prepared.refused else "finished", [output.name], results)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import propl_monai
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL
 from propl_monai.files import file_sha256, write_atomically
 
 SCHEMA = 1
@@ -52,6 +53,10 @@ class RunRecord:
             "findings": [],
         }
 
+    def add_input(self, path: Path | str, sha256: str) -> None:
+        """Note one more file that was read."""
+        self.content["inputs"].append({"path": str(path), "sha256": sha256})
+
     def finding(self, path: Path | str, message: str) -> None:
         """Note an input that was refused, and why."""
         self.content["findings"].append({"path": str(path), "message": message})
@@ -70,6 +75,22 @@ class RunRecord:
         if results is not None:
             self.content["results"] = dict(results)
         write_atomically(self.path, (json.dumps(self.content, indent=2) + "\n").encode())
+
+
+def conclude(good: int, refused: int) -> tuple[str, int]:
+    """The status for run.json and the exit code of a run over many inputs, by how many were good and how many refused."""
+    if not good:
+        return "failed", EXIT_BAD_INPUT
+    return ("partial", EXIT_PARTIAL) if refused else ("finished", EXIT_OK)
+
+
+def made_by(path: Path, verb: str) -> bool:
+    """Whether a file is the run.json of a run of this verb; False where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("verb") == verb
 
 
 def command() -> list[str]:

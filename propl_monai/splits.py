@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from scipy.cluster.hierarchy import DisjointSet
 
-from propl_monai.cases import Case
+from propl_monai.cases import SPLITS, Case
 from propl_monai.errors import ProPLError
 
 SPLIT_SALT = "propl-monai-split-1"  # a new salt is a new benchmark: never change it, add another
@@ -112,6 +112,30 @@ def assign_splits(
         if validation > 0:
             _fill(family, splits, "validation", minimum_units)
     return tuple(_with_splits(cases, units, splits))
+
+
+def splits_not_by_hash(cases: Sequence[Case]) -> dict[str, str]:
+    """The splits of the sources whose splits are not what hashes give: official ones, or the user's own; by case id."""
+    anew = assign_splits(cases)
+    own = {case.source for case, other in zip(cases, anew, strict=True) if case.split != other.split}
+    return {case.case_id: case.split for case in cases if case.source in own}
+
+
+def assign_splits_but(cases: Iterable[Case], kept: Mapping[str, str]) -> tuple[Case, ...]:
+    """As `assign_splits`, but some cases keep a split that somebody else gave them, and what shares a unit follows.
+
+    Args:
+        cases: in any order.
+        kept: split by case id. A unit that is given two goes to the one held out furthest: test, then validation.
+    """
+    placed = assign_splits(cases)
+    homes = {key: unit for unit in find_units(placed) for key in unit.keys}
+    splits: dict[Unit, str] = {}
+    for case in placed:
+        if case.case_id in kept:
+            unit = homes[case.source, case.group]
+            splits[unit] = max(kept[case.case_id], splits.get(unit, SPLITS[0]), key=SPLITS.index)
+    return tuple(replace(case, split=splits.get(homes[case.source, case.group], case.split)) for case in placed)
 
 
 def find_units(cases: Iterable[Case]) -> list[Unit]:

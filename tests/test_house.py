@@ -26,7 +26,18 @@ LONGEST_FILE = 320
 
 # A module may import those above it only. `propl_monai` itself, the version and lazy names, stands above all.
 ORDER = (
-    *("errors", "options", "tasks", "files", "cases", "datalist", "splits", "protocol_definitions", "protocols"),
+    *(
+        "errors",
+        "options",
+        "tasks",
+        "files",
+        "staging",
+        "cases",
+        "datalist",
+        "splits",
+        "protocol_definitions",
+        "protocols",
+    ),
     *("images.picture", "images.write", "images.pillow", "images.nifti", "images.metaimage"),
     *("images.dicom_header", "images.dicom", "images.video", "images.opening", "images"),
     *("verification.findings", "verification.file_checks", "verification.duplicates", "verification.record"),
@@ -50,7 +61,7 @@ ORDER = (
         "keeper",
         "handlers",
     ),
-    *("progress", "frames", "prepare", "cohort", "predict", "evaluate", "bundle_run"),
+    *("progress", "frames", "prepare", "cohort", "predict", "evaluate", "bundle_run", "bundle_command"),
     *("lab.claims", "lab.variants", "lab.asking", "lab.compare", "lab.layout", "lab.results"),
     *("lab.statistics", "lab.comparison", "lab.paper", "lab.render", "lab.tables"),
     *("lab.drawing", "lab.plots", "lab.figures", "lab.panels", "lab", "cli"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from propl_monai.errors import ProPLError
 from propl_monai.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, require_file, true_type
@@ -34,6 +34,9 @@ def open_file(path: Path) -> Stored:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_large(path) from error
+    except UnidentifiedImageError as error:  # whose words are those of a stream, and tell nothing
+        fact = f"is {kind} that is damaged or cut short, or stored in a way that is not read"
+        raise ProPLError(path, fact, "export it again, as PNG of 8 or 16 bits") from error
     except Exception as error:
         raise damaged(path, kind, error) from error
 
@@ -59,8 +62,8 @@ def _open(path: Path, kind: str) -> Stored:
         from propl_monai.images.video import open_video
 
         return open_video(path, kind)
-    if kind == "a GIF picture":
-        raise ProPLError(path, "is a GIF picture", "export the frame you mean as PNG")
+    if kind in ("a GIF picture", "an AVIF or HEIC picture"):
+        raise ProPLError(path, f"is {kind}", "export the frame you mean as PNG")
     raise ProPLError(path, f"is {kind}", "give one of " + ", ".join(PICTURE_SUFFIXES + VIDEO_SUFFIXES))
 
 

@@ -6,6 +6,7 @@
 | 1 bit, palette, CMYK, YCbCr | the colours it means |
 | transparency (LA, RGBA, tRNS) | laid on black, the background of ultrasound |
 | pages of a TIFF, frames of an animated PNG or WebP | frames |
+| 16 bits of colour or transparency; TIFF of 16 bits where 0 is white, or of 8 signed bits | refused: Pillow misreads them |
 
 The resolution fields of these formats describe paper, not tissue, and are not read.
 """
@@ -21,18 +22,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from propl_monai.errors import ProPLError
 from propl_monai.images.picture import Stored, check_size
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 ORIENTATION_TAG = 0x0112
+_BITS_TAG, _MEANING_TAG, _SIGN_TAG = 258, 262, 339  # TIFF 6.0: BitsPerSample, PhotometricInterpretation, SampleFormat
+_WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 def open_pillow(path: Path, kind: str) -> Stored:
     """Read the header; errors of Pillow are left to the caller.
 
     Raises:
-        ProPLError: too many pixels.
+        ProPLError: too many pixels, or a way of storing them that Pillow misreads.
     """
     with _open(path) as picture:
         count = getattr(picture, "n_frames", 1)
@@ -62,7 +66,30 @@ def _open(path: Path) -> Iterator[Image.Image]:
         stream.seek(0)
         picture = Image.open(stream, formats=FORMATS)
         check_size(path, picture.height, picture.width)
+        _refuse_misread(path, picture)
         yield picture
+
+
+def _refuse_misread(path: Path, picture: Image.Image) -> None:
+    """Refuse what Pillow turns into other values without a word."""
+    if picture.format == "PNG":
+        with path.open("rb") as stream:
+            head = stream.read(26)  # bit depth and colour type end the first chunk that counts (PNG, 11.2.1)
+        if head[24] == 16 and head[25] != 0:
+            raise _misread(path, "a PNG picture of 16 bits in colour or with transparency")
+    elif picture.format == "TIFF":
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        bits, deep = tags.get(_BITS_TAG, (1,)), picture.mode in DEEP_MODES
+        if max(bits) > 8 and not deep:
+            raise _misread(path, f"a TIFF picture of {max(bits)} bits in colour or with transparency")
+        if tags.get(_MEANING_TAG) == _WHITE_IS_ZERO and deep:
+            raise _misread(path, f"a TIFF picture of {max(bits)} bits where 0 is white")
+        if _SIGNED in tags.get(_SIGN_TAG, ()) and max(bits) == 8:
+            raise _misread(path, "a TIFF picture of 8 signed bits")
+
+
+def _misread(path: Path, what: str) -> ProPLError:
+    return ProPLError(path, f"is {what}", "save it as grey of 8 or 16 bits where 0 is black, or as RGB of 8 bits")
 
 
 def _decode(path: Path, count: int) -> Iterator[np.ndarray]:
@@ -71,6 +98,7 @@ def _decode(path: Path, count: int) -> Iterator[np.ndarray]:
             if count > 1:
                 picture.seek(index)
                 check_size(path, picture.height, picture.width)
+                _refuse_misread(path, picture)
             yield _values(ImageOps.exif_transpose(picture))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pandas
 
 from propl_monai import tasks
+from propl_monai.bundle_command import bundle_arguments, config_file
 from propl_monai.cohort import DATALIST, open_datalist
 from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
@@ -103,7 +104,7 @@ def compare(lab: Lab, runs: Sequence[Run]) -> Outcome:
     Raises:
         ProPLError: the bundle has no such preset, or the data are not sound.
     """
-    _config(lab, lab.preset)
+    config_file(lab.bundle, lab.preset)
     if lab.datalist_file is None:  # one for all runs, decoded and checked once
         open_datalist(str(lab.dataset_dir), None, str(lab.runs), tasks.NAMES)
         lab = replace(lab, datalist_file=lab.runs / DATALIST)
@@ -215,16 +216,6 @@ def _places(lab: Lab, folder: Path) -> dict[str, Any]:
     }
 
 
-def _config(lab: Lab, name: str) -> Path:
-    path = lab.bundle / "configs" / f"{name}.json"
-    if not path.is_file():
-        known = sorted(each.stem for each in (lab.bundle / "configs").glob("*.json"))
-        raise ProPLError(
-            path, "does not exist", f"name a bundle with this preset; it has: {', '.join(known) or 'none'}"
-        )
-    return path
-
-
 def _bundle(lab: Lab, run_id: str, configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> float:
     """Run the bundle in a process of its own; its peak resident memory in MB.
 
@@ -233,9 +224,7 @@ def _bundle(lab: Lab, run_id: str, configs: Sequence[str], keys: Mapping[str, An
     """
     overrides = log.with_suffix(".config.json")
     write_atomically(overrides, json.dumps(keys, indent=2).encode())
-    files = [str(_config(lab, name)) for name in configs] + [str(overrides)]
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id]
-    command += ["--bundle_root", str(lab.bundle), "--config_file", str(files)]
+    command = [sys.executable, "-m", "monai.bundle", *bundle_arguments(run_id, lab.bundle, [*configs, overrides], {})]
     with log.open("ab") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
         try:

@@ -32,8 +32,13 @@ def read_source(name: str, root: str | Path) -> Datalist:
 
 def facts() -> list[dict[str, Any]]:
     """What is known of every source, as JSON values."""
-    plain = {"name": "folder", "title": "your own: <TASK>/<SOURCE>/{images,masks} and manifest.csv", "options": {}}
     keys = ("name", "title", "tasks", "group", "licence", "citation", "holds", "exclusions", "options")
+    plain = {
+        "name": "folder",
+        "title": "your own: <TASK>/<SOURCE>/{images,masks} and manifest.csv",
+        **{"tasks": [], "group": "column group of manifest.csv, else the picture itself"},
+        **{"licence": "yours", "citation": "", "holds": {}, "exclusions": [], "options": {}},
+    }
     return [plain, *({key: _plain(getattr(source, key)) for key in keys} for source in SOURCES.values())]
 
 

@@ -45,10 +45,12 @@ class Exclusion:
     Attributes:
         name: of the picture or file.
         reason: in words, for the report.
+        fault: whether it was to be read, and could not be; the exit code tells of such.
     """
 
     name: str
     reason: str
+    fault: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,12 @@ class Source:
         for option in options or {}:
             if option not in self.options:
                 raise unknown(f"source {self.name}", "option", option, self.options)
-        if not folder.is_dir():
-            raise ProPLError(folder, "is not a folder", f"name the folder that holds {self.name}")
-        reading = self.read(folder, **(options or {}))
+        try:
+            if not folder.is_dir():
+                raise ProPLError(folder, "is not a folder", f"name the folder that holds {self.name}")
+            reading = self.read(folder, **(options or {}))
+        except OSError as error:
+            raise unreadable(error, folder) from error
         if not reading.records:
             reasons = sorted({each.reason for each in reading.excluded})
             fact = f"holds no picture of {self.name}" + (
@@ -117,6 +122,13 @@ class Source:
             )
             raise ProPLError(folder, fact, "check that it is the folder of the original download, unpacked")
         return reading
+
+
+def unreadable(error: OSError, folder: Path) -> ProPLError:
+    """The error for a file or folder that the disk or its permissions keep from being read while a folder is listed."""
+    return ProPLError(
+        error.filename or folder, f"cannot be read ({error.strerror})", "check its permissions and the disk"
+    )
 
 
 def choice(source: str, option: str, value: str, allowed: Iterable[str]) -> str:

@@ -189,7 +189,7 @@ def _read_view(
     try:
         numbers = _frames_between(files[kind], labels, info)
     except ProPLError as problem:
-        yield Exclusion(f"{patient.name}_{view}_{kind}", problem.fact)
+        yield Exclusion(f"{patient.name}_{view}_{kind}", problem.fact, fault=True)
         return
     for number in numbers[:: options.every]:
         yield _frame(patient, view, files[kind], labels, number)

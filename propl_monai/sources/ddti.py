@@ -139,7 +139,7 @@ def _read_cases(cases: Mapping[int, Path]) -> tuple[dict[tuple[int, int], Marks]
         try:
             marks |= {(case, number): found for number, found in read_marks(path).items()}
         except ProPLError as problem:
-            unreadable[case] = Exclusion(path.name, problem.fact)
+            unreadable[case] = Exclusion(path.name, problem.fact, fault=True)
     return marks, unreadable
 
 

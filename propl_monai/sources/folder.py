@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from propl_monai.cases import Case, summarise
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.files import PICTURE_SUFFIXES, belongs_to_header, file_sha256, picture_suffix, stem
+from propl_monai.sources.base import unreadable
 from propl_monai.splits import assign_splits
 
 MANIFEST = "manifest.csv"
@@ -53,7 +55,13 @@ def read_folder(root: str | Path) -> Datalist:
         ProPLError: no folder of a task, no picture, names that occur twice, masks or rows without an image, or a
             manifest that cannot be read; everything found is told at once.
     """
-    root = Path(root)
+    try:
+        return _read(Path(root))
+    except OSError as error:
+        raise unreadable(error, Path(root)) from error
+
+
+def _read(root: Path) -> Datalist:
     pairs: list[_Pair] = []
     problems: list[ProPLError] = []
     for task, folder in _source_folders(root):
@@ -128,7 +136,9 @@ def _pictures(folder: Path) -> dict[str, Path]:
         if belongs_to_header(path):
             continue
         name = stem(path.name)
-        if not picture_suffix(path.name):
+        if re.search("[\ud800-\udfff]", folder.parent.name + path.name):
+            problems.append(ProPLError(path, "has a name that is not UTF-8", "rename it"))
+        elif not picture_suffix(path.name):
             fact = "is not a picture of a known type"
             problems.append(ProPLError(path, fact, "keep only " + ", ".join(PICTURE_SUFFIXES) + " files here"))
         elif name in found:

@@ -139,7 +139,7 @@ def _read_labelled(
     elif cycle is None or cycle.first is None or cycle.last is None:
         yield Exclusion(name, "has masks, but the table does not tell their frames")
     elif reason := _mask_fault(masks, cycle.last - cycle.first + 1):
-        yield Exclusion(name, reason)
+        yield Exclusion(name, reason, fault=True)
     else:
         for number in range(cycle.first, cycle.last + 1, step):
             mask = partial(_read_mask, masks, number - cycle.first, cine, number)
@@ -150,7 +150,7 @@ def _read_unlabelled(name: str, cine: Path, step: int) -> Iterator[Record | Excl
     try:
         count = read_frames(cine).count
     except ProPLError as problem:
-        yield Exclusion(name, f"cannot be read: {problem.fact}")
+        yield Exclusion(name, f"cannot be read: {problem.fact}", fault=True)
         return
     for number in range(1, count + 1, step):
         yield _record(name, cine, number, None)

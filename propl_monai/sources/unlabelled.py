@@ -22,6 +22,7 @@ from propl_monai.sources.listing import visible
 NAME = "unlabelled"
 GROUPS = ("folder", "file")
 SUFFIXES = PICTURE_SUFFIXES + VIDEO_SUFFIXES
+_NO_PICTURES = ("is plain text", "is of no known picture type")  # a file without a suffix may be anything
 STILLS = (".png", ".jpg", ".jpeg", ".bmp")  # need not be opened to know that they hold one frame
 
 
@@ -57,7 +58,8 @@ def read_unlabelled(folder: Path, *, task: str = "", every: str = "1", group: st
                     excluded.append(Exclusion(place.as_posix(), f"another file is named {record.name} too"))
             files += 1
         except ProPLError as problem:
-            excluded.append(Exclusion(place.as_posix(), problem.fact))
+            by_chance = not _suffix(path) and problem.fact in _NO_PICTURES
+            excluded.append(Exclusion(place.as_posix(), problem.fact, fault=not by_chance))
     return Reading(tuple(sorted(records.values(), key=lambda record: record.name)), tuple(excluded), {"files": files})
 
 
@@ -73,7 +75,11 @@ def _sort_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
     """The pictures and cines, and everything else."""
     known, excluded = [], []
     for path in _walk(folder):
-        if _is_known(path):
+        if path.is_dir():
+            excluded.append(
+                Exclusion(path.relative_to(folder).as_posix(), "is a link to a folder, which is not followed")
+            )
+        elif _is_known(path):
             known.append(path)
         elif not belongs_to_header(path):
             reason = "is not a picture or cine of a known type"
@@ -82,10 +88,11 @@ def _sort_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    """The files, and links to folders: a link upwards would never end."""
     for entry in visible(folder):
-        if not entry.is_dir():
+        if entry.is_symlink() or not entry.is_dir():
             yield entry
-        elif not entry.is_symlink():  # a link upwards would never end
+        else:
             yield from _walk(entry)
 
 

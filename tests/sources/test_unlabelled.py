@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -111,6 +112,8 @@ def test_what_cannot_be_opened_is_left_out_with_the_reason(tmp_path: Path) -> No
     assert told["patient a/3.tif"] == "is empty (0 bytes)"
     assert told["report"] == "is plain text"
     assert "shape (4, 4, 3, 3)" in told["volumes.nii"]
+    faults = {each.name for each in reading.excluded if each.fault}
+    assert faults == {"damaged.nii", "patient a/3.tif", "volumes.nii"}
     assert reading.found == {"files": 6}
 
 
@@ -134,3 +137,21 @@ def test_a_link_that_leads_upwards_is_not_followed(tmp_path: Path) -> None:
     fake.write_picture(tmp_path / "a" / "1.png", 1)
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert list(groups(SOURCE.open(tmp_path, {"task": "LV"}))) == ["a__1"]
+
+
+def test_a_link_to_a_folder_is_told_and_not_followed(tmp_path: Path) -> None:
+    fake.write_picture(tmp_path / "set" / "scan.png", 10)
+    (tmp_path / "set" / "upwards").symlink_to(tmp_path, target_is_directory=True)
+    reading = SOURCE.open(tmp_path / "set", {"task": "LV"})
+    assert list(groups(reading)) == ["scan"]
+    assert [(each.name, each.reason) for each in reading.excluded] == [
+        ("upwards", "is a link to a folder, which is not followed")
+    ]
+
+
+def test_what_the_disk_keeps_from_being_listed_is_told(tmp_path: Path) -> None:
+    def closed(folder: Path) -> Reading:
+        raise PermissionError(13, "Permission denied", str(folder / "inner"))
+
+    with pytest.raises(ProPLError, match=r"inner: cannot be read \(Permission denied\); check its permissions"):
+        replace(SOURCE, read=closed).open(tmp_path)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from propl_monai.cohort import TrainingCohort, evaluation_items, open_datalist
+from propl_monai.cohort import TrainingCohort, evaluation_items, external_cases, open_datalist
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.sources import read_source
@@ -222,3 +222,27 @@ def test_evaluation_without_a_mask(own: Path, tmp_path: Path) -> None:
     without = tuple(replace(case, mask=None, mask_sha256=None) for case in datalist.cases)
     with pytest.raises(ProPLError, match="data: no test case has a mask; choose another split, or add masks"):
         evaluation_items(replace(datalist, cases=without, place=None))
+
+
+def test_what_is_left_out_is_neither_trained_nor_validated_on_and_is_all_of_the_external_set(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    whole = TrainingCohort(str(phantoms), None, str(tmp_path), NAMES, "1/2")
+    datalist = open_datalist(str(phantoms), str(tmp_path / "datalist.json"), str(tmp_path), NAMES)
+    source, group = datalist.cases[0].source, datalist.cases[0].group
+    pattern = f"{source}/{group[:-1]}?"
+    external = {case.case_id for case in external_cases(datalist, pattern)}
+    assert external and len(external) < len(datalist.cases)
+    part = TrainingCohort(str(phantoms), None, str(tmp_path), NAMES, "1/2", leave_out=pattern)
+
+    def ids(cohort: TrainingCohort) -> set[str]:
+        return {item["case_id"] for item in (*cohort.labelled, *cohort.unlabelled, *cohort.validation)}
+
+    assert ids(part) == ids(whole) - external and ids(part) != ids(whole)
+    tested = {item["case_id"] for item in evaluation_items(datalist, external=pattern)}
+    assert tested == {case.case_id for case in datalist.cases if case.case_id in external and case.mask}
+
+
+def test_external_data_that_do_not_exist_are_named(phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProPLError, match=r"external data 'CAMUSS': fits no case; .*sources: PHANTOM"):
+        TrainingCohort(str(phantoms), None, str(tmp_path), NAMES, "1/2", leave_out=["CAMUSS"])

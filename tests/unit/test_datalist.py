@@ -107,6 +107,7 @@ BAD_ROWS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "zero spacing": (lambda row: row.update(pixel_spacing_mm=[0.1, 0]), "not two positive numbers"),
     "one spacing": (lambda row: row.update(pixel_spacing_mm=[0.1]), "not two positive numbers"),
     "text spacing": (lambda row: row.update(pixel_spacing_mm="0.1"), "not two positive numbers"),
+    "spacing beyond all floats": (lambda row: row.update(pixel_spacing_mm=[0, 10**400]), "not two positive numbers"),
     "truth as spacing": (lambda row: row.update(pixel_spacing_mm=[True, 1]), "not two positive numbers"),
     "place of one": (lambda row: row.update(labelled_place=1), "not a number of at least 0 and below 1"),
     "place below zero": (lambda row: row.update(labelled_place=-0.01), "not a number of at least 0 and below 1"),
@@ -297,3 +298,25 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         make_list(make_case("b")).write(path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["list.json"]
+
+
+@pytest.mark.parametrize("key", ["case_id", "image", "mask", "group", "source"])
+@pytest.mark.parametrize("letter", ["\\ud800", "\\udce9"])
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path, key: str, letter: str) -> None:
+    path = write_rows(tmp_path / "list.json", lambda row: row.update({key: "LETTER"}))
+    path.write_text(path.read_text(encoding="utf-8").replace("LETTER", letter), encoding="utf-8")
+    with pytest.raises(ProPLError, match=r"is not UTF-8|is not a line of text") as caught:
+        Datalist.read(path)
+    assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" + "0" * 5000], ids=["brackets", "digits"])
+def test_json_that_python_does_not_read_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(ProPLError, match="holds JSON that no datalist needs"):
+        Datalist.read(tmp_path / "list.json")
+
+
+def test_a_list_named_after_a_file_that_is_not_utf_8_is_read_back(tmp_path: Path) -> None:
+    replace(make_list(make_case()), name="caf\udce9").write(tmp_path / "list.json")
+    assert Datalist.read(tmp_path / "list.json").name == "caf\udce9"

@@ -6,13 +6,14 @@ After a change that is meant, write them anew: `UPDATE_TABLES=1 pytest tests/uni
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from picture_samples import GREY, MOVING, SAMPLES, save_dicom, save_nifti, save_pages, save_pillow
+from picture_samples import COLOUR, DEEP, GREY, MOVING, SAMPLES, save_dicom, save_nifti, save_pages, save_pillow
 from pydicom import uid
 
 from propl_monai.errors import ProPLError
@@ -55,12 +56,26 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], Callable[[Path], Any]]] = {
         lambda p: save_nifti(p, GREY.astype(np.int32) * 999),
         lambda p: list(read_frames(p)),
     ),
+    "16 bits in colour": ("a.tif", lambda path: deep_colour(path), read_frames),
+    "16 bits where 0 is white": ("a.tif", lambda path: white_is_zero(path), read_frames),
     "DICOM, signed": ("a.dcm", lambda path: save_dicom(path, GREY[None], PixelRepresentation=1), read_frames),
     "DICOM, compressed otherwise": ("a.dcm", lambda path: other_syntax(path), read_frames),
     "a mask of more values": ("a.png", lambda path: save_pillow(path, GREY % 3), read_mask),
     "a JPEG mask": ("a.jpg", lambda path: save_pillow(path, (GREY > 50) * np.uint8(255)), read_mask),
     "text": ("a.png", lambda path: path.write_text("no picture"), read_frames),
 }
+
+
+def deep_colour(path: Path) -> None:
+    """A TIFF whose header says 16 bits for each of three channels: the header alone decides."""
+    content = save_pillow(path, COLOUR).read_bytes()
+    path.write_bytes(content.replace(struct.pack("<HHH", 8, 8, 8), struct.pack("<HHH", 16, 16, 16)))
+
+
+def white_is_zero(path: Path) -> None:
+    """A TIFF of 16 bits whose PhotometricInterpretation is 0."""
+    content = save_pillow(path, DEEP).read_bytes()
+    path.write_bytes(content.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0)))
 
 
 def other_syntax(path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from propl_monai import frames as module
 from propl_monai.errors import ProPLError
 from propl_monai.frames import write_frames
-from propl_monai.images import read_image
+from propl_monai.images import Cine, read_frames, read_image
 from propl_monai.progress import progress
 
 
@@ -43,6 +45,28 @@ def test_nothing_is_overwritten(cine: Path, tmp_path: Path) -> None:
     with pytest.raises(ProPLError, match="does not exist"):
         write_frames(tmp_path / "none.tif", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_cine_that_is_damaged_in_the_middle_leaves_no_frame(
+    cine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops_at_three(path: Path) -> Cine:
+        whole = read_frames(path)
+
+        def frames() -> Iterator[np.ndarray]:
+            for number, pixels in enumerate(whole, start=1):
+                if number == 3:
+                    raise ProPLError(path, "is damaged", "copy it again")
+                yield pixels
+
+        return replace(whole, _decode=frames)
+
+    monkeypatch.setattr(module, "read_frames", stops_at_three)
+    with pytest.raises(ProPLError, match="is damaged"):
+        write_frames(cine, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.undo()
+    assert len(write_frames(cine, tmp_path / "out")) == 5
 
 
 def test_piped_progress_is_a_few_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,12 @@ from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.splits import (
     assign_splits,
+    assign_splits_but,
     find_units,
     labelled_images,
     labelled_place,
     parse_fraction,
+    splits_not_by_hash,
     unit_interval,
 )
 
@@ -227,3 +229,21 @@ def test_one_picture_gets_the_lowest_of_its_places() -> None:
     assert [case.labelled_place for case in placed] == [0.2, 0.2, 0.2, None]
     assert {case.labelled_place for case in assign_splits(cases[::-1])} == {0.2, None}
     Datalist(Path("."), placed, "sound")
+
+
+def test_kept_splits_stay_and_what_shares_a_picture_follows() -> None:
+    cases = [*many("A", 8), make_case("B", "b", "A0")]  # the picture of A's first group
+    kept = {cases[index].case_id: split for index, split in ((0, "train"), (1, "test"), (2, "validation"))}
+    placed = assign_splits_but(cases, kept)
+    assert [case.split for case in placed[:3]] == ["train", "test", "validation"]
+    assert placed[8].split == "train"
+    assert placed[3:8] == assign_splits(cases)[3:8]
+    twice = assign_splits_but(cases, kept | {cases[8].case_id: "validation"})
+    assert (twice[0].split, twice[8].split) == ("validation", "validation")
+
+
+def test_splits_of_another_hand_are_told_from_those_of_hashes() -> None:
+    hashed = assign_splits([*many("A", 8), *many("B", 8)])
+    assert splits_not_by_hash(hashed) == {} == splits_not_by_hash([])
+    turned = [replace(case, split="test") if case.source == "B" else case for case in hashed]
+    assert splits_not_by_hash(turned) == {case.case_id: "test" for case in turned if case.source == "B"}

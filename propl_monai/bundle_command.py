@@ -1,0 +1,53 @@
+"""The command line of the bundle, made from names: `propl train` types what a user of MONAI bundles types."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from propl_monai.errors import ProPLError
+
+
+def config_file(bundle: Path, name: str) -> Path:
+    """The config of a name in a bundle folder.
+
+    Raises:
+        ProPLError: there is none; tells which there are.
+    """
+    folder = bundle / "configs"
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.json") if each.stem != "metadata"))
+        cure = f"name one of its configs: {known}" if known else "name the folder of a bundle with --bundle"
+        raise ProPLError(path, "does not exist", cure)
+    return path
+
+
+def bundle_arguments(
+    run_id: str, bundle: Path, configs: Sequence[str | Path], settings: Mapping[str, str]
+) -> list[str]:
+    """What follows `python -m monai.bundle`.
+
+    Args:
+        run_id: "training", "evaluating" or "inference".
+        bundle: its folder.
+        configs: names of configs of the bundle, or paths, later ones over earlier ones.
+        settings: config keys and values, over all files.
+
+    Raises:
+        ProPLError: a config does not exist.
+    """
+    files = [str(each if isinstance(each, Path) else config_file(bundle, each)) for each in configs]
+    given = [part for key, value in settings.items() for part in (f"--{key}", value)]
+    return ["run", run_id, "--bundle_root", str(bundle), "--config_file", str(files), *given]
+
+
+def run_bundle(arguments: Sequence[str]) -> None:
+    """Do in this process what `python -m monai.bundle` does with these arguments, the check of keys included."""
+    found = find_spec("monai.bundle.__main__")
+    assert found is not None and found.origin is not None, "monai is a dependency"
+    sys.argv = [found.origin, *arguments]
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)

@@ -1,0 +1,54 @@
+"""What the verbs say, where the functions behind them have nothing to do with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from propl_monai import cli
+from propl_monai.errors import EXIT_FAILURE
+
+
+def test_a_fault_of_the_disk_ends_in_a_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise PermissionError(13, "Permission denied", "closed/folder")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == EXIT_FAILURE
+    assert capsys.readouterr().err == "error: 'closed/folder': Permission denied; check its permissions and the disk\n"
+
+
+def test_a_datalist_that_is_not_there_gets_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["propl", "verify", str(tmp_path / "typo.json")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "typo.json: does not exist" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_comes_before_a_record_that_cannot_be_written(phantoms: Path, tmp_path: Path) -> None:
+    CliRunner().invoke(cli.app, ["prepare", "folder", str(phantoms), "-o", str(tmp_path / "d.json")])
+    (tmp_path / "d.verified.json").mkdir()  # in the way of the record
+    run = CliRunner().invoke(cli.app, ["verify", str(tmp_path / "d.json"), "--root", str(phantoms)])
+    assert "64 cases, 128 files" in run.output and "cannot be written" in str(run.exception)
+
+
+def test_the_next_step_names_the_folder_that_paths_start_from(phantoms: Path, tmp_path: Path) -> None:
+    run = CliRunner().invoke(cli.app, ["prepare", "folder", str(phantoms), "-o", str(tmp_path / "d.json")])
+    next_step = run.output.splitlines()[-1].removeprefix("Next: propl ").split(" ")
+    assert CliRunner().invoke(cli.app, next_step).exit_code == 0
+
+
+def test_every_source_has_the_same_facts() -> None:
+    facts = json.loads(CliRunner().invoke(cli.app, ["info", "--json"]).stdout)["sources"]
+    assert facts[0]["name"] == "folder" and len({tuple(sorted(each)) for each in facts}) == 1
