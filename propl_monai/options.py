@@ -42,3 +42,8 @@ def pairs(name: str, texts: Iterable[str]) -> dict[str, str]:
             raise ProPLError(name, f"'{key}' is given twice", "keep one of them")
         found[key] = value
     return found
+
+
+def words(text: str) -> list[str]:
+    """The words of a comma-separated list, without blanks and empty ones."""
+    return [word.strip() for word in text.split(",") if word.strip()]

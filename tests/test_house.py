@@ -64,7 +64,8 @@ ORDER = (
     *("progress", "frames", "prepare", "cohort", "predict", "evaluate", "bundle_run", "bundle_command"),
     *("lab.claims", "lab.variants", "lab.asking", "lab.compare", "lab.layout", "lab.results"),
     *("lab.statistics", "lab.comparison", "lab.paper", "lab.render", "lab.tables"),
-    *("lab.drawing", "lab.plots", "lab.figures", "lab.panels", "lab", "cli"),
+    *("lab.drawing", "lab.plots", "lab.figures", "lab.panels", "lab"),
+    *("verbs", "verbs.data", "verbs.runs", "verbs.lab", "verbs.share", "cli"),
 )
 # Inside a function, at the moment of the call.
 LATE_IMPORTS = {("network", "released"): "`ProPL.from_released` is promised by the public API"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from propl_monai.errors import ProPLError
-from propl_monai.options import switch
+from propl_monai.options import pairs, switch, words
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,15 @@ def test_labelled_images_and_hash_do_not_depend_on_the_tasks_trained(phantoms: P
     assert one.sha256 == every.sha256
     expected = {item["case_id"] for item in every.labelled if item["task"] == "left ventricle"}
     assert {item["case_id"] for item in one.labelled} == expected
+
+
+def test_pairs_and_words() -> None:
+    assert pairs("--set", ["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
+    assert words(" propl, supervised ,,") == ["propl", "supervised"]
+    for texts, fact in (
+        (["a"], "'a' is not name=value"),
+        (["=1"], "is not name=value"),
+        (["a=1", "a=2"], "given twice"),
+    ):
+        with pytest.raises(ProPLError, match=f"--set: .*{fact}"):
+            pairs("--set", texts)

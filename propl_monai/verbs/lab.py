@@ -1,0 +1,51 @@
+"""Verbs of the comparison lab."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from propl_monai.errors import EXIT_OK, EXIT_PARTIAL
+from propl_monai.options import words
+
+
+def compare(
+    data: Annotated[Path, typer.Argument(help="Folder of the images.")],
+    runs: Annotated[Path, typer.Argument(help="Folder of all runs; workers on several machines may share it.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    methods: Annotated[str, typer.Option(help="Methods and controls, comma-separated, or all.")] = "propl,supervised",
+    labelled: Annotated[str, typer.Option(help="Labelled fractions, comma-separated.")] = "1/8",
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    budget: Annotated[str, typer.Option(help="short or long.")] = "short",
+    preset: Annotated[str, typer.Option(help="Preset of the bundle.")] = "compact",
+    datalist: Annotated[Path | None, typer.Option(help="A verified datalist; else one is made and verified.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Copy each finished run.json here too.")] = None,
+) -> None:
+    """Train and evaluate a grid of methods, labels and seeds; call it again to go on where it stopped."""
+    from propl_monai.lab.compare import Lab, compare_all
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    lab = Lab(bundle, data, runs, datalist, preset, record=record)
+    outcome = compare_all(lab, words(methods), words(labelled), words(seeds), budget)
+    typer.echo(
+        f"finished {len(outcome.done)}, with other workers {len(outcome.elsewhere)}, failed {len(outcome.failed)}"
+    )
+    raise typer.Exit(EXIT_PARTIAL if outcome.failed else EXIT_OK)
+
+
+def tables(
+    runs: Annotated[Path, typer.Argument(help="Folder of run.json files, of `propl compare`.")],
+    output: Annotated[Path, typer.Argument(help="Where tables and figures go.")],
+    against: Annotated[str, typer.Option(help="The row that differences are taken to.")] = "supervised",
+) -> None:
+    """Make tables (Markdown, CSV, HTML) and figures of a comparison (extra `lab`)."""
+    from propl_monai.lab.figures import make_figures
+    from propl_monai.lab.tables import make_tables
+
+    made = make_tables(runs, output, against)
+    figures, gaps = make_figures(runs, output, against)
+    for line in [*made, *figures, *gaps]:
+        typer.echo(str(line))
