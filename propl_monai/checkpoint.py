@@ -24,6 +24,7 @@ FLAT_WEIGHTS = "model.pt"  # the name that MONAI's tools expect
 STATE = "checkpoint_last.pt"
 HEADER = "propl"
 ARCHITECTURE_KEYS = {"encoder", "prompt_mode", "prompt_padding", "text_shape", "tasks"}
+LARGEST_TEXT = 4096  # tokens of a prompt, and their width
 
 
 def architecture(network: ProPL) -> dict[str, Any]:
@@ -72,11 +73,21 @@ def read_header(path: Path | str) -> dict[str, Any]:
         raise ProPLError(
             path, f"is no readable safetensors file ({error})", "train first, or download it again"
         ) from error
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ProPLError(path, "was not written by propl_monai", "give the model.safetensors of a training") from error
-    if not ARCHITECTURE_KEYS <= header.get("architecture", {}).keys():
+    if not isinstance(header, dict) or not _is_architecture(header.get("architecture")):
         raise ProPLError(path, "has a header that does not say what network it holds", "train or download it again")
     return header
+
+
+def _is_architecture(found: Any) -> bool:
+    """Whether a header's entry may be built from, before anything is allocated for it."""
+    if not isinstance(found, dict) or not ARCHITECTURE_KEYS <= found.keys():
+        return False
+    shape, tasks = found["text_shape"], found["tasks"]
+    sizes = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n <= LARGEST_TEXT for n in shape)
+    names = isinstance(tasks, list) and all(isinstance(name, str) for name in tasks)
+    return sizes and names and isinstance(found["encoder"], str)
 
 
 def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -132,8 +143,10 @@ def _bank_of(path: Path | str) -> PromptBank:
             )
         about = json.loads(bytes(header.tolist()).decode())
         names, sentences = about["tasks"], about["sentences"]
+        if embeddings.ndim != 3 or mask.shape != embeddings.shape[:2] or len(names) != len(embeddings):
+            raise ValueError("its tasks, embeddings and mask do not fit each other")
         return PromptBank(names, sentences, embeddings, mask, about["encoder"], about["encoder_sha256"])
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ProPLError(
             path, f"holds no sound prompt bank ({first_line(error)})", "train or download it again"
         ) from error

@@ -48,9 +48,9 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for sc
 
 for verb in (
     *(data.phantoms, data.prepare, data.split, data.verify, data.frames),
-    *(runs.train, runs.evaluate),
+    *(runs.train, runs.evaluate, runs.predict, runs.report),
     *(lab.compare, lab.tables),
-    *(share.prompts,),
+    *(share.prompts, share.export, share.release),
 ):
     app.command()(verb)
 

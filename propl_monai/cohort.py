@@ -20,6 +20,12 @@ DATALIST = "datalist.json"
 logger = logging.getLogger(__name__)
 
 
+def no_folder(dataset_dir: str) -> ProPLError:
+    """The error of a missing folder of data."""
+    cure = "give --dataset_dir, or set PROPL_DATA; `propl phantoms FOLDER` makes a folder to try"
+    return ProPLError(dataset_dir, "is not a folder", cure)
+
+
 def open_datalist(
     dataset_dir: str,
     datalist_file: str | None,
@@ -42,8 +48,7 @@ def open_datalist(
             changed since, or have errors.
     """
     if not Path(dataset_dir).is_dir():
-        cure = "give --dataset_dir, or set PROPL_DATA; `propl phantoms FOLDER` makes a folder to try"
-        raise ProPLError(dataset_dir, "is not a folder", cure)
+        raise no_folder(dataset_dir)
     unverified = switch("allow_unverified", allow_unverified)
     if datalist_file:
         datalist = Datalist.read(datalist_file, dataset_dir)
@@ -146,6 +151,52 @@ def external_cases(datalist: Datalist, patterns: str | Sequence[str]) -> list[Ca
             )
         found |= {case.case_id: case for case in fitting}
     return list(found.values())
+
+
+class GivenItems:
+    """Stands in for a cohort where a run is given its labelled items, as by MONAI Label; nothing else is known.
+
+    Args:
+        reason: why there is no cohort; raised when its labelled or validation items are asked for after all.
+    """
+
+    def __init__(self, reason: ProPLError) -> None:
+        self.reason = reason
+        self.unlabelled: list[dict] = []
+        self.inputs: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.sha256: str | None = None
+
+    @property
+    def labelled(self) -> list[dict]:
+        raise self.reason
+
+    @property
+    def validation(self) -> list[dict]:
+        raise self.reason
+
+
+def training_cohort(
+    dataset_dir: str,
+    datalist_file: str | None,
+    output_dir: str,
+    tasks: Sequence[str],
+    labelled_fraction: str | float = "1/8",
+    use_unlabelled: bool = True,
+    allow_unverified: bool = False,
+    leave_out: str | Sequence[str] | None = None,
+) -> TrainingCohort | GivenItems:
+    """The cohort of a training; where `dataset_dir` is no folder, one that serves as long as nobody asks it for items.
+
+    MONAI Label overrides the items of the train config and has no folder of data; in any other run the reason is raised
+    by the first look at the items.
+
+    Args: see `TrainingCohort`.
+    """
+    if not Path(dataset_dir).is_dir():
+        return GivenItems(no_folder(dataset_dir))
+    rest = (labelled_fraction, use_unlabelled, allow_unverified, leave_out)
+    return TrainingCohort(dataset_dir, datalist_file, output_dir, tasks, *rest)
 
 
 def evaluation_items(

@@ -107,7 +107,7 @@ class KeepCheckpoints:
         logger.info("resumed after epoch %d, best validation mDice %.1f", state["epoch"], 100 * self.best_score)
 
     def _make_room(self, engine: Engine) -> None:
-        """Never lose work: an unfinished run is not overwritten, earlier weights are moved aside."""
+        """Never lose work: an unfinished run is not overwritten, earlier weights are copied aside."""
         if self.path.exists():
             state = load_state(self.path)
             if state["epoch"] < state["fingerprint"]["max_epochs"]:
@@ -121,8 +121,9 @@ class KeepCheckpoints:
         for name in (WEIGHTS, FLAT_WEIGHTS):
             if (self.model_dir / name).exists():
                 aside.mkdir(parents=True, exist_ok=True)
-                shutil.move(self.model_dir / name, aside / name)
-                logger.info("earlier %s moved to %s", name, aside)
+                # They stay in place until the first epoch replaces them: MONAI Label predicts with them meanwhile.
+                shutil.copy2(self.model_dir / name, aside / name)
+                logger.info("earlier %s copied to %s", name, aside)
 
     def _keep(self, engine: Engine) -> None:
         dice = validation_of(self.validator, engine.state.epoch)

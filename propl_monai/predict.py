@@ -1,14 +1,13 @@
-"""Images in, masks out: the inferer that asks for tasks, and what is written for each image."""
+"""The bundle's inference through MONAI: the inferer that asks for tasks, the images, and what is written for each."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.inferers import Inferer
@@ -16,15 +15,16 @@ from torch import Tensor
 
 from propl_monai import tasks as registry
 from propl_monai import uplc
-from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
-from propl_monai.files import picture_suffix, stem
-from propl_monai.images import read_image, to_grey, write_mask, write_overlay, write_png16
-from propl_monai.network import ProPL
+from propl_monai.encoder import Features
+from propl_monai.errors import ProPLError
+from propl_monai.images import read_image
+from propl_monai.input_files import find_inputs
+from propl_monai.network import ProPL, mean_logits
 from propl_monai.options import switch
-from propl_monai.run_record import RunRecord
+from propl_monai.prediction import THRESHOLD, from_maps, write_predictions
+from propl_monai.run_record import RunRecord, conclude
 
-THRESHOLD = 0.5
-LARGEST_DEVIATION = 0.5  # of a probability: half of the passes say 0, half say 1
+__all__ = ["THRESHOLD", "InputImages", "PromptInferer", "SavePredictions"]
 logger = logging.getLogger(__name__)
 
 
@@ -36,6 +36,11 @@ class PromptInferer(Inferer):
         decoder: "sd", "pd", "mean", or None for the network's choice.
         uncertainty_passes: N perturbed passes of decoder sd for the variance of eq. 4; 0 for none.
         perturbation, strength: of these passes, see `uplc.perturb`.
+        tta: average the probabilities with those of the picture mirrored left to right. The network then answers as if
+            it did not know left from right; see docs/predict.md before using it on hearts. The variance is that of the
+            picture as it is.
+        seed: of the perturbations, drawn anew for every image and task, so that neither the batch nor the order of the
+            images changes a result; None draws them from torch's generator as it stands.
     """
 
     def __init__(
@@ -45,11 +50,14 @@ class PromptInferer(Inferer):
         uncertainty_passes: int = 0,
         perturbation: str = "element",
         strength: float = 0.3,
+        tta: bool = False,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.tasks = None if tasks is None else [task.name for task in registry.find_all(tasks)]
         self.decoder, self.passes = decoder, uncertainty_passes
         self.perturbation, self.strength = perturbation, strength
+        self.tta, self.seed = switch("tta", tta), seed
 
     def __call__(self, inputs: Tensor, network: ProPL, task: Sequence[str] | None = None, *_: Any, **__: Any) -> Tensor:
         """Segment a batch.
@@ -63,16 +71,30 @@ class PromptInferer(Inferer):
             Logits (B, K, H, W) for K tasks (1 when `task` is used), followed by K variances in [0, 0.25] when
             uncertainty is wanted.
         """
-        features = network.encode(inputs)
-        decoder = self.decoder or network.chosen_decoder
         asked: Sequence[str | Sequence[str] | None] = [task] if self.tasks is None else self.tasks
         texts = [network.text(names, len(inputs)) for names in asked]
-        maps = [network.decode(features, text, decoder).float() for text in texts]
-        if self.passes:
-            maps += [self._variance(network, features, text) for text in texts]
-        return torch.cat(maps, dim=1)
+        features = network.encode(inputs)
+        maps = self._logits(network, features, texts)
+        if self.tta:
+            mirrored = self._logits(network, network.encode(inputs.flip(-1)), texts)
+            maps = mean_logits(maps, mirrored.flip(-1))
+        variances = [self._variance(network, features, text) for text in texts] if self.passes else []
+        return torch.cat([maps, *variances], dim=1)
 
-    def _variance(self, network: ProPL, features: Any, text: Tensor) -> Tensor:
+    def _logits(self, network: ProPL, features: Features, texts: Sequence[Tensor]) -> Tensor:
+        decoder = self.decoder or network.chosen_decoder
+        return torch.cat([network.decode(features, text, decoder).float() for text in texts], dim=1)
+
+    def _variance(self, network: ProPL, features: Features, text: Tensor) -> Tensor:
+        if self.seed is None:
+            return self._spread(network, features, text)
+        each = []
+        for index in range(len(text)):
+            with _seeded(self.seed, text.device):
+                each.append(self._spread(network, _only(features, index), text[index : index + 1]))
+        return torch.cat(each)
+
+    def _spread(self, network: ProPL, features: Features, text: Tensor) -> Tensor:
         passes = uplc.stochastic_passes(
             lambda v4: network.decode(features._replace(v4=v4), text, "sd"),
             features.v4,
@@ -81,6 +103,20 @@ class PromptInferer(Inferer):
             self.strength,
         )
         return uplc.mean_and_variance(passes)[1]
+
+
+def _only(features: Features, index: int) -> Features:
+    """The features of one image of a batch."""
+    one = slice(index, index + 1)
+    return features._replace(v1=features.v1[one], v2=features.v2[one], v3=features.v3[one], v4=features.v4[one])
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed, and leave torch's generators as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 class InputImages:
@@ -100,20 +136,9 @@ class InputImages:
     """
 
     def __init__(self, path: str, output_dir: str) -> None:
-        root = Path(path)
-        if not root.exists():
-            raise ProPLError(path, "does not exist", "name an image or a folder of images")
-        folder = root if root.is_dir() else root.parent
-        files = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]
-        inside = Path(output_dir).resolve()
-        files = [file for file in files if inside not in file.resolve().parents]
-        if root.is_dir():
-            files = [file for file in files if picture_suffix(file.name) and not file.name.startswith(".")]
-        if not files:
-            raise ProPLError(path, "holds no picture", "supported: PNG, JPG, BMP, TIFF, NIfTI")
         self.items: list[dict[str, str]] = []
         self.findings: list[tuple[str, str]] = []
-        for file, name in zip(files, _result_names(files, folder), strict=True):
+        for file, name in find_inputs([path], output_dir):
             self._add(file, name)
 
     def _add(self, file: Path, name: str) -> None:
@@ -126,27 +151,10 @@ class InputImages:
             self.items.append({"image": str(file), "image_path": str(file), "name": name})
 
 
-def _result_names(files: Sequence[Path], folder: Path) -> list[str]:
-    """Paths below the folder without suffix; files that differ in suffix only must not overwrite each other's results."""
-    paths = [file.relative_to(folder) for file in files]
-    names = [str(path.with_name(stem(path.name))) for path in paths]
-    counts, taken = Counter(names), set(names)
-    for index, path in enumerate(paths):
-        if counts[names[index]] > 1:
-            name = str(path.with_name(path.name.replace(".", "_")))
-            while name in taken:
-                name += "_"
-            names[index] = name
-            taken.add(name)
-    return names
-
-
 class SavePredictions:
     """A handler of the inference evaluator: writes masks, maps and overlays, and run.json.
 
-    Files, for an image `a/b.png` and a task: `a/b_<task>.png` (mask, 0 and 255), `…_probability.png` (16 bit, 65535 is
-    1), `…_uncertainty.png` (16 bit; the standard deviation over the passes, that is the root of UPLC's variance, as the
-    variance itself is too small to see; 65535 is the largest possible one, 0.5), and `a/b_overlay.png`.
+    The files are those of `prediction.write_predictions`.
 
     Args:
         output_dir: where to write.
@@ -192,35 +200,17 @@ class SavePredictions:
 
     def save(self, image: str, name: str, probability: Tensor, uncertainty: Tensor | None) -> None:
         """Write the files of one image; `probability` and `uncertainty` are (K, H, W) at the original size."""
-        maps = np.asarray(probability.cpu(), np.float32).clip(0, 1)
-        masks = [one > THRESHOLD for one in maps]
-        base = self.folder / name
-        for index, task in enumerate(self.tasks):
-            beginning = base.with_name(f"{base.name}_{task.slug}")
-            self._write(write_mask, beginning, "", masks[index])
-            if self.probability:
-                self._write(write_png16, beginning, "_probability", maps[index])
-            if self.uncertainty and uncertainty is not None:
-                share = np.sqrt(np.asarray(uncertainty[index].cpu(), np.float32).clip(0)) / LARGEST_DEVIATION
-                self._write(write_png16, beginning, "_uncertainty", share.clip(0, 1))
-        if self.overlay:
-            path = base.with_name(f"{base.name}_overlay.png")
-            write_overlay(path, to_grey(read_image(image).pixels), masks, [task.colour for task in self.tasks])
-            self.outputs.append(path)
-
-    def _write(self, write: Any, beginning: Path, suffix: str, values: np.ndarray) -> None:
-        path = beginning.with_name(f"{beginning.name}{suffix}.png")
-        write(path, values)
-        self.outputs.append(path)
+        names = [task.name for task in self.tasks]
+        predictions = from_maps(names, probability, uncertainty if self.uncertainty else None)
+        pixels = read_image(image).pixels if self.overlay else None
+        self.outputs += write_predictions(self.folder / name, predictions, self.probability, pixels)
 
     def finish(self) -> int:
         """Write run.json; returns the exit code: 0, 3 when some inputs were refused, 2 when all were."""
         if not hasattr(self, "record"):  # nothing readable was there, so the engine never started
             self._start(Engine(lambda *_: None))
-        status, code = ("partial", EXIT_PARTIAL) if self.images.findings else ("finished", EXIT_OK)
-        if not self.images.items:
-            status, code = "failed", EXIT_BAD_INPUT
         results = {"images": len(self.images.items), "refused": len(self.images.findings)}
+        status, code = conclude(*results.values())
         self.record.write(status, self.outputs, results)
         logger.info("%d images segmented, %d refused: %s", *results.values(), self.record.path)
         return code

@@ -23,6 +23,7 @@ from monai.transforms import (
     RandShiftIntensityd,
     RandZoomd,
     SelectItemsd,
+    Transform,
     Transposed,
 )
 from torch import Tensor
@@ -127,6 +128,21 @@ class RestoreSized(MapTransform):
         return result
 
 
+class Named(Transform):
+    """Gives items a `case_id`, and a `task`, where they bring none, as those of MONAI Label do; put it before loading.
+
+    Args:
+        task: a name; None leaves an item without one.
+    """
+
+    def __init__(self, task: str | None = None) -> None:
+        self.task = task
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        named: dict[Hashable, Any] = {} if self.task is None else {"task": self.task}
+        return {"case_id": str(data["image"]), **named, **data}
+
+
 def load(keys: Sequence[str] = ("image", "label")) -> list:
     """Files to upright (1, H, W): grey levels 0-255 for "image", {0, 1} for "label", which may be missing."""
     steps: list = []
@@ -215,11 +231,17 @@ def _photometric(key: str, strength: float) -> list:
     ]
 
 
-def validation(spatial_size: Sequence[int], normalisation: str) -> Compose:
-    """Image and mask on the network's grid, nothing random: all of it is cached."""
+def validation(spatial_size: Sequence[int], normalisation: str, default_task: str | None = None) -> Compose:
+    """Image and mask on the network's grid, nothing random: all of it is cached.
+
+    Args:
+        spatial_size, normalisation: see `training`.
+        default_task: of items that name none.
+    """
     keys = ("image", "label")
     return Compose(
         [
+            Named(default_task),
             *load(),
             ToGridd(keys, spatial_size),
             ToUnitd(keys),
@@ -243,10 +265,13 @@ def evaluation(spatial_size: Sequence[int], normalisation: str) -> Compose:
 
 
 def inference(spatial_size: Sequence[int], normalisation: str) -> Compose:
-    """The image on the network's grid; its original size is remembered."""
-    return Compose(
-        [*load(("image",)), ToGridd("image", spatial_size), ToUnitd("image"), Normalised("image", normalisation)]
-    )
+    """The image of a file on the network's grid; its original size is remembered."""
+    return Compose([*load(("image",)), *on_grid(spatial_size, normalisation).transforms])
+
+
+def on_grid(spatial_size: Sequence[int], normalisation: str) -> Compose:
+    """The second half of `inference`: from an upright "image" (1, H, W) of grey levels 0-255 to what the network sees."""
+    return Compose([ToGridd("image", spatial_size), ToUnitd("image"), Normalised("image", normalisation)])
 
 
 class Probabilitiesd(MapTransform):
@@ -270,3 +295,11 @@ class Probabilitiesd(MapTransform):
             if len(maps) > self.count:
                 result["uncertainty"] = maps[self.count :]
         return result
+
+
+class ViewerMask(Transform):
+    """`pred` as MONAI Label's writer takes it: the mask of the first task, uint8 (W, H) of 0 and 1, x first."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        # 0.5 itself rounds to 0: above it is the target, as in every mask of this package.
+        return {**data, "pred": torch.as_tensor(data["probability"])[0].round().to(torch.uint8).T}

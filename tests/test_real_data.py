@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
@@ -56,3 +57,20 @@ def test_pictures_and_masks_go_through_training_and_evaluation(datalist: Datalis
         assert view["label"].sum() > 0
         full = evaluate(item)
         assert tuple(full["label"].shape[-2:]) == tuple(full["original_size"])
+
+
+def test_head_circumference_of_the_masks_is_the_published_one(datalist: Datalist) -> None:
+    """`hc_mm` of the manifest of HC18; the line drawn around each head is part of its mask, and about a millimetre."""
+    from propl_monai.images import read_mask
+    from propl_monai.measurements import measure
+
+    with (datalist.root / "FH" / "HC18" / "manifest.csv").open(newline="") as stream:
+        published = {row["name"]: float(row["hc_mm"]) for row in csv.DictReader(stream)}
+    heads = [case for case in datalist.cases if case.source == "HC18" and case.mask]
+    errors = []
+    for case in heads:
+        found = measure(read_mask(datalist.root / str(case.mask)), case.pixel_spacing_mm, case.task)
+        assert found.unit == "mm" and found.head_circumference is not None
+        errors.append(found.head_circumference / published[Path(case.image).stem] - 1)
+    assert len(errors) == len(published) and max(map(abs, errors)) < 0.03
+    assert sum(map(abs, errors)) / len(errors) < 0.01

@@ -40,3 +40,73 @@ def evaluate(
         places["datalist_file"] = str(run / "datalist.json")
     keys = {**places, **pairs("--set", settings or [])}
     run_bundle(bundle_arguments("evaluating", bundle, ["train", *words(preset), "evaluate"], keys))
+
+
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(help="Files and folders, however deep; stills and cines.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where masks go.")],
+    task: Annotated[list[str], typer.Option("--task", "-t", help="Name or code of a task; may be repeated.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle, training folder or weights file.")] = Path("bundle"),
+    probability: Annotated[bool, typer.Option("--probability", help="Probabilities too, 16 bit.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Uncertainty too, 16 bit.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Pictures with tinted masks too.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="measurements.csv: area, axes, circumference.")] = False,
+    spacing: Annotated[
+        tuple[float, float] | None, typer.Option(help="Height and width of a pixel in mm, where files do not tell.")
+    ] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average with the mirrored picture.")] = False,
+    threshold: Annotated[float, typer.Option(help="Probability above which a pixel is the target.")] = 0.5,
+    decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; else the one chosen on validation.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; CUDA where there is one.")] = None,
+    batch: Annotated[int, typer.Option(help="Frames of a cine that go through the network together.")] = 8,
+    sha256: Annotated[str | None, typer.Option(help="What the weights file must have.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what has other settings.")] = False,
+) -> None:
+    """Segment files, folders and cines by name of the target."""
+    from propl_monai.predict_paths import predict_paths
+    from propl_monai.predictor import Predictor
+    from propl_monai.progress import progress
+
+    chosen = {"device": device, "decoder": decoder, "tta": tta, "threshold": threshold, "batch": batch}
+    predictor = Predictor.from_bundle(bundle, sha256=sha256, **chosen)
+    with progress("segmenting") as shown:
+        outcome = predict_paths(
+            predictor,
+            inputs,
+            output,
+            task,
+            probability=probability,
+            uncertainty=uncertainty,
+            overlay=overlay,
+            measurements=measure,
+            spacing_mm=spacing,
+            overwrite=overwrite,
+            progress=shown,
+        )
+    typer.echo(f"{outcome.done} files done, {outcome.skipped} done before, {outcome.refused} refused; see {output}")
+    raise typer.Exit(outcome.code)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a training.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write, ending in .html.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the images: for pictures of cases and calibration.")
+    ] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="Folder of its evaluation; else the run's test/.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights that were evaluated, where they were moved.")
+    ] = None,
+    datalist: Annotated[Path | None, typer.Option(help="The datalist of the evaluation, where it was moved.")] = None,
+    pictures: Annotated[bool, typer.Option(help="Show pictures of cases.")] = True,
+) -> None:
+    """Make one HTML page of a training and its evaluation (extra `lab`)."""
+    from propl_monai.progress import progress
+    from propl_monai.report import write_report
+
+    with progress("looking at pictures") as shown:
+        written = write_report(run, output, evaluation, data, weights, datalist, pictures, shown)
+    for path in written:
+        typer.echo(str(path))
+    if data is None:
+        typer.echo("without --data: no pictures of cases, no calibration")

@@ -24,3 +24,34 @@ def prompts(
     bank.save(file)
     count, length, width = bank.embeddings.shape
     typer.echo(f"{count} prompts of {length} tokens × {width} by {encoder} in {file}")
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="A model.safetensors, the folder of a training, or a bundle.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx, or .ts or .pt.")],
+    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
+    decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; else the one chosen on validation.")] = None,
+) -> None:
+    """Write one file that segments without this package, and its parity beside it (extra `export`)."""
+    from propl_monai.export import export as run
+
+    record = run(source, output, format, decoder)
+    parity = record["parity"]
+    difference = f"{parity['largest_logit_difference']:.1e} over {parity['inputs']} images"
+    typer.echo(f"{output}: {len(record['tasks'])} tasks, largest difference of a logit {difference}")
+
+
+def release(
+    weights: Annotated[Path, typer.Option(help="The model.safetensors of a training.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the zip and model_info.json.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    name: Annotated[str, typer.Option(help="Such as organ_us_segmentation.")] = "propl_us_segmentation",
+    url: Annotated[str | None, typer.Option(help="Address below which the files will lie.")] = None,
+    results: Annotated[Path | None, typer.Option(help="A Markdown table for the model card.")] = None,
+    published: Annotated[Path | None, typer.Option(help="The zoo's model_info.json, to see that this is new.")] = None,
+) -> None:
+    """Build the zip that `python -m monai.bundle download` fetches, after every check of the zoo (extra `release`)."""
+    from propl_monai.release import release as run
+
+    built = run(bundle, weights, output, name, url, results, published)
+    typer.echo(f"{built.path}\nsha256 {built.sha256}\n{built.catalogue}")

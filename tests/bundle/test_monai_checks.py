@@ -11,7 +11,9 @@ import torch
 from bundle_tools import BUNDLE
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 
-SCHEMA = Path(__file__).parents[1] / "data" / "meta_schema_20240725.json"
+import propl_monai
+
+SCHEMA = Path(propl_monai.__file__).parent / "data" / "meta_schema_20240725.json"
 METADATA = str(BUNDLE / "configs" / "metadata.json")
 PRESETS = (("inference",), ("inference", "compact"))
 

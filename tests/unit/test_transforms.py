@@ -243,3 +243,19 @@ def test_a_bad_file_is_named_through_monais_wrapping(tmp_path: Path) -> None:
         transforms.inference(SIZE, "half")({"image": str(tmp_path / "a.png")})
     cause = find_cause(caught.value)
     assert cause is not None and "a.png" in cause.where and "plain text" in str(cause)
+
+
+def test_items_without_names_get_them() -> None:
+    item = {"image": "a/b.png"}
+    assert transforms.Named("fetal head")(item) == {"image": "a/b.png", "case_id": "a/b.png", "task": "fetal head"}
+    assert transforms.Named()(item) == {"image": "a/b.png", "case_id": "a/b.png"}
+    own = {"image": "a/b.png", "case_id": "7", "task": "left atrium"}
+    assert transforms.Named("fetal head")(own) == own
+
+
+def test_viewers_get_the_first_mask_with_x_first() -> None:
+    probability = torch.tensor([[[0.4, 0.5, 0.6], [0.9, 0.0, 1.0]], [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]])
+    result = transforms.ViewerMask()({"pred": torch.zeros(2, 2, 3), "probability": probability})
+    assert result["pred"].dtype == torch.uint8
+    assert result["pred"].tolist() == [[0, 1], [0, 0], [1, 1]]
+    assert torch.equal(result["probability"], probability)

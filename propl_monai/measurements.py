@@ -1,0 +1,157 @@
+"""What a sonographer measures on a mask: lengths and areas in millimetres, in pixels where the spacing is unknown.
+
+All of it is taken on the largest connected part (pixels that touch, diagonally too), its holes filled for all but the area;
+`parts` says how many there are. The outline is the middle of each edge between a pixel of the part and one outside.
+
+| name | definition |
+|---|---|
+| area | pixels of the part times the area of one |
+| longest_axis | greatest distance between two points of the outline (maximum Feret diameter) |
+| perpendicular_axis | extent of the outline at right angles to the longest axis (calliper width) |
+| perimeter | Crofton's formula with lines in four directions, those of the pixel grid and its two diagonals |
+| head_circumference | fetal head: circumference of the ellipse fitted to the outline (Ramanujan's second formula) |
+| biparietal_diameter | fetal head: short axis of that ellipse, outer edge to outer edge of what was segmented |
+| occipitofrontal_diameter | fetal head: long axis of that ellipse |
+
+The ellipse is the direct least-squares fit of Halíř and Flusser (1998).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist, squareform
+from skimage.measure import EllipseModel
+
+from propl_monai.errors import ProPLError
+
+HEAD = "fetal head"
+Spacing = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Lengths in `unit`, areas in its square, None where there is nothing to measure; definitions stand on top.
+
+    Attributes:
+        unit: "mm", or "pixel" where the spacing is unknown.
+        parts: number of connected parts of the mask; 0 for an empty one.
+        touches_border: the part reaches the edge of the picture, beyond which it may go on.
+        area, longest_axis, perpendicular_axis, perimeter: of the largest part.
+        head_circumference, biparietal_diameter, occipitofrontal_diameter: of a fetal head; None for other tasks, and
+            where no ellipse fits.
+    """
+
+    unit: str
+    parts: int
+    touches_border: bool
+    area: float
+    longest_axis: float | None = None
+    perpendicular_axis: float | None = None
+    perimeter: float | None = None
+    head_circumference: float | None = None
+    biparietal_diameter: float | None = None
+    occipitofrontal_diameter: float | None = None
+
+
+def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | None = None) -> Measurements:
+    """Measure one mask.
+
+    Args:
+        mask: bool (H, W).
+        spacing_mm: height and width of a pixel (row, column); None when unknown.
+        task: its name; decides whether an ellipse is fitted.
+
+    Raises:
+        ProPLError: the mask is not bool (H, W), or the spacing not two positive numbers.
+    """
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise ProPLError("mask", f"{mask.dtype} {mask.shape} was given", "give bool (H, W)")
+    row, column = require_spacing(spacing_mm) or (1.0, 1.0)
+    unit = "pixel" if spacing_mm is None else "mm"
+    part, parts = _largest_part(mask)
+    if parts == 0:
+        return Measurements(unit, 0, False, 0.0)
+    border = bool(part[[0, -1]].any() or part[:, [0, -1]].any())
+    whole = ndimage.binary_fill_holes(part)
+    outline = _outline(whole) * (row, column)
+    longest, across = _axes(outline)
+    lengths = (longest, across, _perimeter(whole, row, column))
+    area = float(np.count_nonzero(part) * row * column)
+    return Measurements(unit, parts, border, area, *lengths, *(_ellipse(outline) if task == HEAD else ()))
+
+
+def require_spacing(spacing_mm: Spacing | None) -> Spacing | None:
+    """The spacing as two floats, or None.
+
+    Raises:
+        ProPLError: not two positive numbers.
+    """
+    if spacing_mm is None:
+        return None
+    values = tuple(float(value) for value in spacing_mm)
+    if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
+        raise ProPLError("pixel spacing", f"{spacing_mm} was given", "give height and width of a pixel in mm")
+    return values[0], values[1]
+
+
+def _largest_part(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel())[1:]
+    return (labels == 1 + np.argmax(sizes) if count else mask), count
+
+
+def _outline(part: np.ndarray) -> np.ndarray:
+    """Points (N, 2), row and column in pixels; the centre of the first pixel is (0, 0)."""
+    padded = np.pad(part, 1)
+    between_rows = np.argwhere(padded[1:] != padded[:-1]) - (0.5, 1.0)
+    between_columns = np.argwhere(padded[:, 1:] != padded[:, :-1]) - (1.0, 0.5)
+    return np.concatenate([between_rows, between_columns])
+
+
+def _axes(outline: np.ndarray) -> tuple[float, float]:
+    """Longest axis, and extent across it."""
+    corners = outline[ConvexHull(outline).vertices]
+    distances = squareform(pdist(corners))
+    first, second = np.unravel_index(np.argmax(distances), distances.shape)
+    longest = float(distances[first, second])
+    direction = (corners[second] - corners[first]) / longest
+    across = corners @ (-direction[1], direction[0])
+    return longest, float(across.max() - across.min())
+
+
+def _perimeter(part: np.ndarray, row: float, column: float) -> float:
+    """Half the integral of the crossings over all lines (Crofton), by four directions of lines through pixel centres."""
+    padded = np.pad(part, 1)
+    diagonal, angle = math.hypot(row, column), math.atan2(row, column)
+    directions = (  # neighbours along the line, their distance, and the share of the half-circle that it stands for
+        (padded[:, 1:] != padded[:, :-1], column, angle),
+        (padded[1:] != padded[:-1], row, math.pi / 2 - angle),
+        (padded[1:, 1:] != padded[:-1, :-1], diagonal, math.pi / 4),
+        (padded[1:, :-1] != padded[:-1, 1:], diagonal, math.pi / 4),
+    )
+    # Lines of one direction lie as far apart as the area of a pixel divided by the step along them.
+    return 0.5 * sum(np.count_nonzero(cut) * row * column / step * share for cut, step, share in directions)
+
+
+def _ellipse(outline: np.ndarray) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Circumference, short and long axis of the fitted ellipse."""
+    with np.errstate(all="ignore"):  # the direction of a circle is 0 / 0
+        model = EllipseModel.from_estimate(outline)
+    if not model or not np.isfinite(model.axis_lengths).all() or min(model.axis_lengths) <= 0:
+        return None, None, None
+    long, short = sorted((float(length) for length in model.axis_lengths), reverse=True)
+    return circumference(long, short), 2 * short, 2 * long
+
+
+def circumference(a: float, b: float) -> float:
+    """Circumference of an ellipse with half-axes a and b by Ramanujan's second formula (1914).
+
+    Its relative error is below 1e-8 where b is more than half of a, as in every head.
+    """
+    h = ((a - b) / (a + b)) ** 2
+    return math.pi * (a + b) * (1 + 3 * h / (10 + math.sqrt(4 - 3 * h)))

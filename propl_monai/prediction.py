@@ -1,0 +1,93 @@
+"""What a network says about one picture and one task, and the files that it is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from propl_monai import tasks as registry
+from propl_monai.images import to_grey, write_mask, write_overlay, write_png16
+
+THRESHOLD = 0.5
+LARGEST_DEVIATION = 0.5  # of a probability: half of the passes say 0, half say 1
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer to one task on one picture, at the size of that picture.
+
+    Attributes:
+        task: its name.
+        mask: bool (H, W), the target.
+        probability: float32 (H, W) in [0, 1] of the target.
+        uncertainty: float32 (H, W) in [0, 0.5], the standard deviation of the probability over perturbed passes, that is
+            the root of UPLC's variance (eq. 4); None when it was not asked for.
+        spacing_mm: height and width of a pixel (row, column); None when unknown.
+    """
+
+    task: str
+    mask: np.ndarray
+    probability: np.ndarray
+    uncertainty: np.ndarray | None = None
+    spacing_mm: tuple[float, float] | None = None
+
+
+def from_maps(
+    tasks: Sequence[str],
+    probability: Tensor,
+    variance: Tensor | None,
+    threshold: float = THRESHOLD,
+    spacing_mm: tuple[float, float] | None = None,
+) -> list[Prediction]:
+    """One prediction a task from maps (K, H, W) at the size of the picture; the mask is what lies above the threshold."""
+    maps = np.asarray(probability.cpu(), np.float32).clip(0, 1)
+    deviations: Sequence[np.ndarray | None] = [None] * len(tasks)
+    if variance is not None:
+        deviations = list(np.sqrt(np.asarray(variance.cpu(), np.float32).clip(0)).clip(0, LARGEST_DEVIATION))
+    return [
+        Prediction(task, one > threshold, one, deviation, spacing_mm)
+        for task, one, deviation in zip(tasks, maps, deviations, strict=True)
+    ]
+
+
+def write_predictions(
+    base: Path, predictions: Sequence[Prediction], probability: bool = False, overlay_on: np.ndarray | None = None
+) -> list[Path]:
+    """Write the files of one picture, each whole or not at all.
+
+    For a base `a/b` and each task: `a/b_<task>.png` (mask, 0 and 255); `…_probability.png` if asked for (16 bit, 65535 is
+    1); `…_uncertainty.png` where predictions have one (16 bit, 65535 is the largest possible deviation, 0.5: the
+    variance itself is too small to see); and one `a/b_overlay.png` of all tasks.
+
+    Args:
+        base: folder and name.
+        predictions: one a task.
+        probability: write it too.
+        overlay_on: the picture, uint8 (H, W) or (H, W, 3), shown in grey below the masks; None for no overlay.
+
+    Returns:
+        The files.
+
+    Raises:
+        ProPLError: a file cannot be written.
+    """
+    written = []
+    for one in predictions:
+        beginning = f"{base.name}_{registry.find(one.task).slug}"
+        written.append(base.with_name(f"{beginning}.png"))
+        write_mask(written[-1], one.mask)
+        if probability:
+            written.append(base.with_name(f"{beginning}_probability.png"))
+            write_png16(written[-1], one.probability)
+        if one.uncertainty is not None:
+            written.append(base.with_name(f"{beginning}_uncertainty.png"))
+            write_png16(written[-1], one.uncertainty / LARGEST_DEVIATION)
+    if overlay_on is not None:
+        written.append(base.with_name(f"{base.name}_overlay.png"))
+        colours = [registry.find(one.task).colour for one in predictions]
+        write_overlay(written[-1], to_grey(overlay_on), [one.mask for one in predictions], colours)
+    return written

@@ -1,0 +1,269 @@
+"""The Python door: `Predictor.from_bundle(path)(image, task)`. Reads tensors, header and metadata, and runs no config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from propl_monai import tasks as registry
+from propl_monai.checkpoint import WEIGHTS, load_network
+from propl_monai.errors import ProPLError, first_line, unknown
+from propl_monai.files import file_sha256
+from propl_monai.images import Picture, read_image, to_grey
+from propl_monai.network import DECODERS, ProPL
+from propl_monai.options import switch
+from propl_monai.predict import PromptInferer
+from propl_monai.prediction import THRESHOLD, Prediction, from_maps
+from propl_monai.transforms import NORMALISATIONS, Probabilitiesd, RestoreSized, on_grid
+
+LARGEST_GRID = 4096  # pixels a side; a network's grid has 160 or 224
+PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty; equal to the bundle's inference.json
+CURE = "give the folder of a bundle, or the model.safetensors of a training"
+Image = str | Path | np.ndarray | Picture
+
+
+class Predictor:
+    """A network with its preprocessing: pictures of any size in, masks of their size out.
+
+    Args:
+        network: with a prompt bank.
+        spatial_size, normalisation: of its training, see `transforms.on_grid`.
+        device: such as "cpu" or "cuda:1"; None for the first GPU, else the CPU.
+        decoder: "sd", "pd", "mean", or None for the one that was best on validation.
+        tta: average with the picture mirrored left to right, see `predict.PromptInferer`.
+        threshold: of the probability, between 0 and 1, above which a pixel is the target.
+        batch: pictures that go through the network together.
+        weights_sha256: of the file that the network came from.
+        about: name and version of the bundle.
+
+    Raises:
+        ProPLError: an option that makes no sense, or a network without a prompt bank.
+
+    Example:
+        >>> predictor = Predictor.from_bundle("bundle")                                         # doctest: +SKIP
+        >>> head = predictor("scan.png", "fetal head")                                          # doctest: +SKIP
+        >>> atrium, ventricle = predictor("heart.dcm", ["left atrium", "left ventricle"])       # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        network: ProPL,
+        spatial_size: Sequence[int],
+        normalisation: str,
+        *,
+        device: str | torch.device | None = None,
+        decoder: str | None = None,
+        tta: bool = False,
+        threshold: float = THRESHOLD,
+        batch: int = 8,
+        weights_sha256: str | None = None,
+        about: dict[str, str] | None = None,
+    ) -> None:
+        if network.prompts is None:
+            raise ProPLError("network", "has no prompt bank, so no task can be asked for", "attach_prompts(bank) first")
+        if decoder is not None and decoder not in DECODERS:
+            raise unknown("decoder", "decoder", decoder, DECODERS)
+        if not 0 < threshold < 1:
+            raise ProPLError(
+                "threshold", f"{threshold} is not between 0 and 1", "0.5 is what the network was trained for"
+            )
+        if batch < 1:
+            raise ProPLError("batch", f"{batch} is below 1", "give 1 or more")
+        self.device = _usable(device)
+        self.network = network.eval().to(self.device)
+        self.tasks: tuple[str, ...] = tuple(network.prompts.bank.task_names)
+        self.spatial_size, self.normalisation = tuple(spatial_size), normalisation
+        self.prepare = on_grid(self.spatial_size, normalisation)
+        self.decoder, self.tta = decoder or network.chosen_decoder, switch("tta", tta)
+        self.threshold, self.batch = float(threshold), batch
+        self.weights_sha256, self.about = weights_sha256, dict(about or {})
+
+    @classmethod
+    def from_bundle(cls, path: str | Path, *, sha256: str | None = None, **options: Any) -> Predictor:
+        """Open a bundle, the folder of a training, or a weights file.
+
+        Of a bundle only `models/model.safetensors` and `configs/metadata.json` are read; its configs, which are programs,
+        are not. Nothing is unpickled.
+
+        Args:
+            path: a folder with models/model.safetensors, or a safetensors file.
+            sha256: what the weights file must have, where you were told it.
+            options: device, decoder, tta, threshold, batch; see the class.
+
+        Raises:
+            ProPLError: no weights, not ours, damaged, not those of `sha256`, or of no use for prediction.
+        """
+        path = Path(path)
+        weights = find_weights(path)
+        found = file_sha256(weights)
+        if sha256 is not None and sha256.lower() != found:
+            raise ProPLError(weights, f"has sha256 {found}, not {sha256}", "it was changed: download it again")
+        network, header = load_network(weights)
+        _check_weights(weights, network, header)
+        size, normalisation = _preprocessing(weights, header)
+        about = _read_metadata(path / "configs" / "metadata.json") if path.is_dir() else {}
+        return cls(network, size, normalisation, weights_sha256=found, about=about, **options)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that a result depends on beside the picture and the task, as JSON values."""
+        return {
+            "weights_sha256": self.weights_sha256,
+            "decoder": self.decoder,
+            "tta": self.tta,
+            "threshold": self.threshold,
+            "spatial_size": list(self.spatial_size),
+            "normalisation": self.normalisation,
+            "uncertainty": {"passes": PASSES, "perturbation": PERTURBATION, "strength": STRENGTH, "seed": SEED},
+        }
+
+    @overload
+    def __call__(self, image: Image, task: str, uncertainty: bool = False) -> Prediction: ...
+
+    @overload
+    def __call__(self, image: Image, task: list[str], uncertainty: bool = False) -> list[Prediction]: ...
+
+    def __call__(self, image: Image, task: str | list[str], uncertainty: bool = False) -> Prediction | list[Prediction]:
+        """Segment one picture for one task or several; it is encoded once.
+
+        Args:
+            image: a file of one frame, uint8 (H, W) or (H, W, 3) RGB, or a `Picture`, whose spacing the result keeps.
+            task: name, code or slug; or several of them.
+            uncertainty: run perturbed passes too, see `Prediction.uncertainty`.
+
+        Returns:
+            One prediction, or a list in the order of the tasks.
+
+        Raises:
+            ProPLError: a picture that cannot be read, or a task that the weights do not know.
+        """
+        found = self.predict([as_picture(image)], task, uncertainty)[0]
+        return found[0] if isinstance(task, str) else found
+
+    def predict(
+        self, pictures: Sequence[Picture], task: str | Sequence[str], uncertainty: bool = False
+    ) -> list[list[Prediction]]:
+        """Segment many pictures, in batches: for each a list in the order of the tasks."""
+        names = self.names(task)
+        passes = PASSES if uncertainty else 0
+        inferer = PromptInferer(names, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
+        results: list[list[Prediction]] = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), self.batch):
+                results += self._predict(pictures[start : start + self.batch], names, inferer)
+        return results
+
+    def names(self, task: str | Sequence[str]) -> list[str]:
+        """The names of tasks given by name, code or slug.
+
+        Raises:
+            ProPLError: none is given, or one is unknown, at all or to these weights.
+        """
+        names = [found.name for found in registry.find_all(task, "task")]
+        if not names:
+            raise ProPLError("task", "none was given", "ask for one of: " + ", ".join(self.tasks))
+        for name in names:
+            if name not in self.tasks:
+                raise ProPLError("task", f"these weights do not know '{name}'", "they know " + ", ".join(self.tasks))
+        return names
+
+    def _predict(self, pictures: Sequence[Picture], names: list[str], inferer: PromptInferer) -> list[list[Prediction]]:
+        items = [self.prepare({"image": _upright(one)}) for one in pictures]
+        maps = inferer(torch.stack([item["image"] for item in items]).to(self.device), self.network)
+        results = []
+        for picture, item, one in zip(pictures, items, maps, strict=True):
+            restored = RestoreSized("pred")({"pred": one, "original_size": item["original_size"]})
+            done = Probabilitiesd("pred", len(names))(restored)
+            spread: Tensor | None = done.get("uncertainty")
+            results.append(from_maps(names, done["probability"], spread, self.threshold, picture.spacing_mm))
+        return results
+
+
+def as_picture(image: Image) -> Picture:
+    """A file, an array or a picture as a picture.
+
+    Raises:
+        ProPLError: the file cannot be read, or the array is not uint8 (H, W) or (H, W, 3) with at least one pixel.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    picture = Picture(image) if isinstance(image, np.ndarray) else image
+    if not isinstance(picture, Picture):
+        raise ProPLError("image", f"a {type(image).__name__} was given", "give a file name, an array or a Picture")
+    pixels = picture.pixels
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ProPLError("image", f"{pixels.dtype} {pixels.shape} was given", "give uint8 (H, W), or (H, W, 3) RGB")
+    if pixels.size == 0:
+        raise ProPLError("image", f"{pixels.shape} holds no pixel", "give at least one row and one column")
+    return picture
+
+
+def _upright(picture: Picture) -> Tensor:
+    """Grey levels (1, H, W); a copy, as torch warns of arrays that may not be written to, and takes no mirrored ones."""
+    return torch.tensor(np.ascontiguousarray(to_grey(picture.pixels)))[None]
+
+
+def find_weights(path: Path) -> Path:
+    """The weights of a bundle, of the folder of a training, or the file itself.
+
+    Raises:
+        ProPLError: there are none.
+    """
+    if not path.exists():
+        raise ProPLError(path, "does not exist", CURE)
+    if not path.is_dir():
+        return path
+    for place in (path / "models" / WEIGHTS, path / WEIGHTS):
+        if place.is_file():
+            return place
+    raise ProPLError(path, f"holds no models/{WEIGHTS}", "train first, or " + CURE)
+
+
+def _usable(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # unknown, not there, or torch was built without it
+        cure = "give cpu, or cuda on a machine with an NVIDIA GPU"
+        raise ProPLError("device", f"'{device}' cannot be used ({first_line(error)})", cure) from error
+
+
+def _check_weights(path: Path, network: ProPL, header: dict[str, Any]) -> None:
+    broken = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        fact = f"holds {len(broken)} tensors with NaN or infinity, first '{broken[0]}'"
+        raise ProPLError(path, fact, "download it again, or train again")
+    bank = network.prompts.bank.sha256 if network.prompts else None
+    if header.get("prompt_bank_sha256") != bank:
+        raise ProPLError(path, "holds other prompts than its header says", "download it again, or train again")
+
+
+def _preprocessing(path: Path, header: dict[str, Any]) -> tuple[tuple[int, int], str]:
+    size, kind = header.get("spatial_size"), header.get("normalisation")
+    if (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(type(side) is int and 1 <= side <= LARGEST_GRID for side in size)
+    ):
+        if isinstance(kind, str) and kind in NORMALISATIONS:
+            return (size[0], size[1]), kind
+    fact = f"has a header that tells no way to prepare a picture (spatial_size {size!r}, normalisation {kind!r})"
+    raise ProPLError(path, fact[:300], CURE)
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """Name and version of a bundle; empty where it has no metadata."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: str(content[key]) for key in ("name", "version") if key in content}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ProPLError(path, f"is no sound JSON ({first_line(error)})", "download the bundle again") from error
