@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from propl_monai.cases import Case
 from propl_monai.datalist import Datalist, as_items
@@ -176,27 +177,17 @@ class GivenItems:
         raise self.reason
 
 
-def training_cohort(
-    dataset_dir: str,
-    datalist_file: str | None,
-    output_dir: str,
-    tasks: Sequence[str],
-    labelled_fraction: str | float = "1/8",
-    use_unlabelled: bool = True,
-    allow_unverified: bool = False,
-    leave_out: str | Sequence[str] | None = None,
-) -> TrainingCohort | GivenItems:
+def training_cohort(dataset_dir: str, *arguments: Any, **options: Any) -> TrainingCohort | GivenItems:
     """The cohort of a training; where `dataset_dir` is no folder, one that serves as long as nobody asks it for items.
 
     MONAI Label overrides the items of the train config and has no folder of data; in any other run the reason is raised
     by the first look at the items.
 
-    Args: see `TrainingCohort`.
+    Args: those of `TrainingCohort`.
     """
     if not Path(dataset_dir).is_dir():
         return GivenItems(no_folder(dataset_dir))
-    rest = (labelled_fraction, use_unlabelled, allow_unverified, leave_out)
-    return TrainingCohort(dataset_dir, datalist_file, output_dir, tasks, *rest)
+    return TrainingCohort(dataset_dir, *arguments, **options)
 
 
 def evaluation_items(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +13,10 @@ from monai.engines import Evaluator
 from torch import nn
 
 from propl_monai.checkpoint import (
-    FLAT_WEIGHTS,
     STATE,
     WEIGHTS,
     architecture,
+    copy_aside,
     load_state,
     save_state,
     save_weights,
@@ -116,14 +115,9 @@ class KeepCheckpoints:
                     self.path.parent, fact, "add --resume true to go on, or delete or choose another output_dir"
                 )
             self.path.unlink()
-        previous = self.model_dir / "previous"
-        aside = previous / str(1 + sum(1 for _ in previous.glob("*")))
-        for name in (WEIGHTS, FLAT_WEIGHTS):
-            if (self.model_dir / name).exists():
-                aside.mkdir(parents=True, exist_ok=True)
-                # They stay in place until the first epoch replaces them: MONAI Label predicts with them meanwhile.
-                shutil.copy2(self.model_dir / name, aside / name)
-                logger.info("earlier %s copied to %s", name, aside)
+        # They stay in place until the first epoch replaces them: MONAI Label predicts with them meanwhile.
+        for copy in copy_aside(self.model_dir):
+            logger.info("earlier %s copied to %s", copy.name, copy.parent)
 
     def _keep(self, engine: Engine) -> None:
         dice = validation_of(self.validator, engine.state.epoch)

@@ -77,7 +77,7 @@ def case_row(
     # One transfer for the three counts: each .item() would make a GPU wait.
     counts = torch.stack([predicted.sum(), expected.sum(), (predicted & expected).sum()]).tolist()
     n_predicted, n_reference, n_both = (int(count) for count in counts)
-    dice, iou = _overlap(n_both, n_predicted + n_reference - 2 * n_both, convention)
+    dice, iou = overlap(n_both, n_predicted + n_reference - 2 * n_both, convention)
     height, width = predicted.shape
     return {
         "dice": dice,
@@ -128,8 +128,8 @@ def _checked_spacing(spacing_mm: tuple[float, float] | None, where: object) -> t
     return values[0], values[1]
 
 
-def _overlap(true_positive: int, wrong: int, convention: Convention) -> tuple[float, float]:
-    """Dice and IoU from pixel counts; `wrong` is FP + FN."""
+def overlap(true_positive: int, wrong: int, convention: Convention) -> tuple[float, float]:
+    """Dice and IoU from pixel counts; `wrong` is FP + FN, `convention` that of `case_row`."""
     if true_positive == 0 and convention == "released":
         true_positive = 1
     if true_positive == 0 and wrong == 0:

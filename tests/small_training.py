@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.handlers import LrScheduleHandler, ValidationHandler
@@ -111,3 +112,20 @@ def build_training(
         ],
     )
     return Training(trainer, evaluator, network, method, optimizer, cohort, output_dir, model_dir)
+
+
+class Killed(BaseException):
+    """Stands for a kill: no handler of the package expects it."""
+
+
+class KillAt:
+    """Stops a training in the middle of a step's work."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=self.iteration), self.kill)
+
+    def kill(self, engine: Engine) -> None:
+        raise Killed

@@ -60,7 +60,7 @@ def test_pictures_and_masks_go_through_training_and_evaluation(datalist: Datalis
 
 
 def test_head_circumference_of_the_masks_is_the_published_one(datalist: Datalist) -> None:
-    """`hc_mm` of the manifest of HC18; the line drawn around each head is part of its mask, and about a millimetre."""
+    """`hc_mm` of the manifest of HC18; the masks are a millimetre larger, probably by the line drawn around each head."""
     from propl_monai.images import read_mask
     from propl_monai.measurements import measure
 

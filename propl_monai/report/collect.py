@@ -21,6 +21,7 @@ from propl_monai.datalist import Datalist, as_items
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image, to_grey
 from propl_monai.lab.panels import best_median_worst
+from propl_monai.metrics import overlap
 from propl_monai.network import ProPL
 from propl_monai.predict import PromptInferer
 from propl_monai.report.calibration import (
@@ -152,7 +153,7 @@ def collect(
     wanted = ranks_to_show(files) if pictures else {}
     tasks, shown = _measure(run, measured, files.task_names, temperature, wanted)
     calibration = Calibration(files.measured_on, temperature, len(fitting), tasks)
-    return Collected(prompts_of(network), calibration, _checked(shown, files))
+    return Collected(prompts_of(network), calibration, _checked(shown, wanted, files))
 
 
 class _Pass:
@@ -228,14 +229,13 @@ def ranks_to_show(files: RunFiles) -> dict[str, str]:
     return {case: " and ".join(words) for case, words in ranks.items()}
 
 
-def _checked(kept: Mapping[str, tuple[Item, Mask, Mask]], files: RunFiles) -> list[Shown]:
+def _checked(kept: Mapping[str, tuple[Item, Mask, Mask]], ranks: Mapping[str, str], files: RunFiles) -> list[Shown]:
     """The cases to show, whose masks have the Dice of the table."""
-    ranks, dice = ranks_to_show(files), dict(zip(files.cases["case"], files.cases["dice"], strict=True))
-    least = files.evaluation_record["options"].get("metric_convention") == "released"  # see metrics.case_row
+    dice = dict(zip(files.cases["case"], files.cases["dice"], strict=True))
+    convention = files.evaluation_record["options"].get("metric_convention", "standard")
     shown = []
     for case, (item, prediction, reference) in kept.items():
-        both, wrong = max(int((prediction & reference).sum()), int(least)), int((prediction ^ reference).sum())
-        found = 2 * both / (2 * both + wrong) if both + wrong else 1.0
+        found, _ = overlap(int((prediction & reference).sum()), int((prediction ^ reference).sum()), convention)
         if abs(found - dice[case]) > DICE_TOLERANCE:
             fact = f"has a Dice of {found:.3f} now, {dice[case]:.3f} in cases.csv"
             raise ProPLError(case, fact, f"its picture or mask was changed since; {EVALUATE_AGAIN}")

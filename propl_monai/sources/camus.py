@@ -31,7 +31,7 @@ from propl_monai.images import read_frames, read_image, read_values
 from propl_monai.sources.base import Exclusion, Reading, Record, Source, choice
 from propl_monai.sources.camus_split import PATIENT, PATIENTS, official_splits
 from propl_monai.sources.cines import parse_every, read_frame
-from propl_monai.sources.listing import find_folders, visible
+from propl_monai.sources.listing import find_folders, glance, visible
 
 NAME = "CAMUS"
 LABELS = {
@@ -91,7 +91,7 @@ def read_camus(folder: Path, *, sequences: str = "none", every: str = "1", poor_
         find_folders(folder.resolve(), _holds_patients)
     )  # resolved, as the names of a home and its parent count
     if not homes:
-        fact = f"holds no patient's folder such as patient0001 (looked in it, and two levels down: {_names(folder)})"
+        fact = f"holds no patient's folder such as patient0001 (looked in it, and two levels down: {glance(folder)})"
         raise ProPLError(folder, fact, "name the folder that holds training/ and testing/, or database_nifti/")
     patients = [patient for home in homes for patient in _patients(home)]
     _require_one_form(folder, patients)
@@ -112,10 +112,6 @@ def _is_patient(entry: Path) -> bool:
 
 def _holds_patients(folder: Path) -> bool:
     return any(_is_patient(entry) for entry in visible(folder))
-
-
-def _names(folder: Path) -> str:
-    return ", ".join(entry.name for entry in visible(folder)[:6]) or "it is empty"
 
 
 def _strays(home: Path) -> Iterator[Exclusion]:

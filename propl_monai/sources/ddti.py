@@ -30,7 +30,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.images import read_image
 from propl_monai.sources.base import Exclusion, Reading, Record, Source, choice
 from propl_monai.sources.ddti_marks import Marks, draw, read_marks
-from propl_monai.sources.listing import find_folders, visible
+from propl_monai.sources.listing import find_one, visible
 
 NAME = "DDTI"
 TASK = "thyroid nodule"
@@ -102,15 +102,8 @@ def _find_home(folder: Path) -> Path:
     def fits(entry: Path) -> bool:
         return any(_CASE_FILE.fullmatch(each.name) or _PICTURE.fullmatch(each.name) for each in visible(entry))
 
-    homes = list(find_folders(folder, fits))
-    if not homes:
-        within = ", ".join(entry.name for entry in visible(folder)[:6]) or "it is empty"
-        fact = f"holds no case file such as 1.xml (looked in it, and two levels down: {within})"
-        raise ProPLError(folder, fact, f"name the folder of {NAME} that holds 1.xml and 1_1.jpg, unpacked")
-    if len(homes) > 1:
-        shown = ", ".join(str(home) for home in homes)
-        raise ProPLError(folder, f"holds case files in several folders: {shown}", "name one of them")
-    return homes[0]
+    cure = f"name the folder of {NAME} that holds 1.xml and 1_1.jpg, unpacked"
+    return find_one(folder, fits, "case file such as 1.xml", "case files", cure)
 
 
 def _list(home: Path) -> _Listed:

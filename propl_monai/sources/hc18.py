@@ -25,7 +25,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.files import stem
 from propl_monai.images import Picture, read_image, read_mask
 from propl_monai.sources.base import Exclusion, Reading, Record, Source
-from propl_monai.sources.layout import find_home, left_out, pictures, unpacked
+from propl_monai.sources.layout import find_home, left_out, named_pictures, pictures, unpacked
 
 TASK = "fetal head"
 TRAINING, TEST = "training_set", "test_set"
@@ -59,7 +59,7 @@ def read_hc18(folder: Path) -> Reading:
     tests: dict[str, Path] = {}
     test_sizes: Mapping[str, float] = {}
     if (home / TEST).is_dir():
-        tests, unexpected = _test(unpacked(home / TEST))
+        tests, unexpected = named_pictures(unpacked(home / TEST), _PICTURE.fullmatch)
         excluded += unexpected
         test_sizes = _pixel_sizes(home / TEST_CSV)
         records += [_record(name, path, test_sizes.get(name), None, "test_") for name, path in tests.items()]
@@ -87,13 +87,6 @@ def _training(folder: Path) -> tuple[dict[str, Path], dict[str, Path], list[Excl
             )
             excluded.append(left_out(path, reason))
     return images, annotations, excluded
-
-
-def _test(folder: Path) -> tuple[dict[str, Path], list[Exclusion]]:
-    paths, excluded = pictures(folder)
-    images = {name: path for name, path in paths.items() if _PICTURE.fullmatch(name)}
-    reason = "is not named as the published pictures are"
-    return images, excluded + [left_out(path, reason) for name, path in paths.items() if name not in images]
 
 
 def _record(name: str, path: Path, pixel_size: float | None, annotation: Path | None, prefix: str = "") -> Record:

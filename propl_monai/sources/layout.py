@@ -5,15 +5,13 @@ Names are compared, never used as patterns: those of BUSI hold brackets, which a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from propl_monai.errors import ProPLError
 from propl_monai.files import PICTURE_SUFFIXES, picture_suffix, stem
 from propl_monai.sources.base import Exclusion
-from propl_monai.sources.listing import find_folders, visible
-
-LEVELS_DOWN = 2  # a download unpacked into a folder of its own, inside the folder that a user names
+from propl_monai.sources.listing import DEPTH, find_folders, visible
 
 
 def find_home(folder: Path, parts: Sequence[str], usual_name: str = "") -> Path:
@@ -34,11 +32,11 @@ def find_home(folder: Path, parts: Sequence[str], usual_name: str = "") -> Path:
         return parent
     found = [folder]
     if not _holds(folder, parts):
-        found = list(find_folders(folder, lambda inner: _holds(inner, parts), depth=LEVELS_DOWN))
+        found = list(find_folders(folder, lambda inner: _holds(inner, parts)))
     homes = [home for home in found if not set(home.parents) & set(found)]  # one inside another is a part of it
     homes = [home for home in homes if home.name == usual_name] or homes
     if not homes:
-        fact = f"holds no folder with {_listed(parts)} in it, also not {LEVELS_DOWN} levels down"
+        fact = f"holds no folder with {_listed(parts)} in it, also not {DEPTH} levels down"
         raise ProPLError(folder, fact, "name the folder of the download, unpacked")
     if len(homes) > 1:
         named = _listed([home.relative_to(folder).as_posix() for home in homes[:3]])
@@ -64,6 +62,18 @@ def pictures(folder: Path) -> tuple[dict[str, Path], list[Exclusion]]:
         else:
             found[name] = path
     return found, excluded
+
+
+def named_pictures(folder: Path, fits: Callable[[str], object]) -> tuple[dict[str, Path], list[Exclusion]]:
+    """As `pictures`, of those alone whose name fits.
+
+    Raises:
+        ProPLError: see `pictures`.
+    """
+    paths, excluded = pictures(folder)
+    found = {name: path for name, path in paths.items() if fits(name)}
+    reason = "is not named as the published pictures are"
+    return found, excluded + [left_out(path, reason) for name, path in paths.items() if name not in found]
 
 
 def unpacked(folder: Path) -> Path:

@@ -26,6 +26,11 @@ def visible(folder: Path) -> list[Path]:
     return [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in _SYSTEM_FILES]
 
 
+def glance(folder: Path) -> str:
+    """The first names of what lies in a folder, for a message."""
+    return ", ".join(entry.name for entry in visible(folder)[:6]) or "it is empty"
+
+
 def find_folders(folder: Path, fits: Callable[[Path], bool], depth: int = DEPTH) -> Iterator[Path]:
     """The folders that fit: the given one, and those up to `depth` levels inside it, in the order of their names.
 
@@ -38,3 +43,25 @@ def find_folders(folder: Path, fits: Callable[[Path], bool], depth: int = DEPTH)
         for child in visible(folder):
             if child.is_dir():
                 yield from find_folders(child, fits, depth - 1)
+
+
+def find_one(folder: Path, fits: Callable[[Path], bool], lacks: str, several: str, cure: str) -> Path:
+    """The one folder that fits, as `find_folders` looks for it.
+
+    Args:
+        folder: what the user named.
+        fits: tells the folder of the data set.
+        lacks: what is missing where nothing fits, after "holds no".
+        several: what is there more than once where several fit, after "holds".
+        cure: where nothing fits.
+
+    Raises:
+        ProPLError: there is none, or more than one.
+    """
+    homes = list(find_folders(folder, fits))
+    if not homes:
+        raise ProPLError(folder, f"holds no {lacks} (looked in it, and two levels down: {glance(folder)})", cure)
+    if len(homes) > 1:
+        fact = f"holds {several} in several folders: " + ", ".join(str(home) for home in homes)
+        raise ProPLError(folder, fact, "name one of them")
+    return homes[0]

@@ -18,7 +18,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.files import require_file, stem
 from propl_monai.images import read_image, read_mask, read_values
 from propl_monai.sources.base import Exclusion, Reading, Record, Source, choice
-from propl_monai.sources.layout import find_home, left_out, pictures
+from propl_monai.sources.layout import find_home, left_out, named_pictures, pictures
 
 TASK = "ovarian tumor"
 IMAGES, ANNOTATIONS = "images", "annotations"
@@ -51,7 +51,7 @@ def read_mmotu(folder: Path, *, normal_ovary: str = "keep") -> Reading:
     """
     choice("MMOTU", "normal_ovary", normal_ovary, ("keep", "drop"))
     home = find_home(folder, (IMAGES, ANNOTATIONS), "OTU_2d")
-    images, excluded = _numbered(home / IMAGES)
+    images, excluded = named_pictures(home / IMAGES, str.isdecimal)
     annotations, binaries, unexpected = _annotations(home / ANNOTATIONS, images)
     excluded += unexpected
     splits = _official_splits(home)
@@ -71,14 +71,6 @@ def read_mmotu(folder: Path, *, normal_ovary: str = "keep") -> Reading:
         "test pictures": present.count("test"),
     }
     return Reading(tuple(sorted(records, key=lambda record: record.name)), tuple(excluded), found)
-
-
-def _numbered(folder: Path) -> tuple[dict[str, Path], list[Exclusion]]:
-    """Pictures whose name is a number, and the rest."""
-    paths, excluded = pictures(folder)
-    numbered = {name: path for name, path in paths.items() if name.isdecimal()}
-    reason = "is not named as the published pictures are"
-    return numbered, excluded + [left_out(path, reason) for name, path in paths.items() if name not in numbered]
 
 
 def _annotations(folder: Path, images: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path], list[Exclusion]]:

@@ -26,7 +26,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.files import picture_suffix, stem
 from propl_monai.images import read_image, read_values, to_grey
 from propl_monai.sources.base import Exclusion, Reading, Record, Source, choice
-from propl_monai.sources.listing import find_folders, visible
+from propl_monai.sources.listing import find_one, visible
 
 NAME = "TN3K"
 TASK = "thyroid nodule"
@@ -91,16 +91,11 @@ def find_home(folder: Path, source: str, names: Sequence[str]) -> Path:
     Raises:
         ProPLError: there is none, or more than one.
     """
-    homes = list(find_folders(folder, lambda entry: any((entry / name).is_dir() for name in names)))
     shown = " or ".join(names)
-    if not homes:
-        within = ", ".join(entry.name for entry in visible(folder)[:6]) or "it is empty"
-        fact = f"holds no folder {shown} (looked in it, and two levels down: {within})"
-        raise ProPLError(folder, fact, f"name the folder of {source} that holds {shown}, unpacked")
-    if len(homes) > 1:
-        fact = f"holds {shown} in several folders: " + ", ".join(str(home) for home in homes)
-        raise ProPLError(folder, fact, "name one of them")
-    return homes[0]
+    cure = f"name the folder of {source} that holds {shown}, unpacked"
+    return find_one(
+        folder, lambda entry: any((entry / name).is_dir() for name in names), f"folder {shown}", shown, cure
+    )
 
 
 def pair_by_number(images: Path, masks: Path, prefix: str = "") -> Pairs:

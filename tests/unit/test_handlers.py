@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from small_training import TASKS, build_training
+from small_training import TASKS, KillAt, Killed, build_training
 
 from propl_monai.checkpoint import load_network, load_state, read_header
 from propl_monai.errors import ProPLError
@@ -19,23 +19,6 @@ from propl_monai.handlers import TrainingLog
 
 Make = Callable[..., Any]  # `make_training` of conftest.py
 STEPS = 3  # an epoch of the small training
-
-
-class Killed(BaseException):
-    """Stands for a kill: no handler of the package expects it."""
-
-
-class KillAt:
-    """Stops a training in the middle of a step's work."""
-
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED(once=self.iteration), self.kill)
-
-    def kill(self, engine: Engine) -> None:
-        raise Killed
 
 
 def equal(first: Any, second: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from small_training import KillAt, Killed
 
 from propl_monai.checkpoint import load_network, load_state, read_header
 from propl_monai.methods.mean_teacher import MeanTeacherMethod
@@ -17,23 +18,6 @@ from propl_monai.methods.supervised import SupervisedMethod
 
 Make = Callable[..., Any]  # `make_training` of conftest.py
 TEACHER = partial(MeanTeacherMethod, cutmix=1.0)
-
-
-class Killed(BaseException):
-    """Stands for a kill: no handler of the package expects it."""
-
-
-class KillAt:
-    """Stops a training in the middle of a step's work."""
-
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED(once=self.iteration), self.kill)
-
-    def kill(self, engine: Engine) -> None:
-        raise Killed
 
 
 def test_a_teacher_resumes_to_the_bit_with_epochs_of_fixed_length(make_training: Make, tmp_path: Path) -> None:
