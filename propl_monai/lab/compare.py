@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas
-
 from propl_monai import tasks
-from propl_monai.bundle_command import bundle_arguments, config_file
-from propl_monai.cohort import DATALIST, open_datalist
+from propl_monai.bundle_command import config_file
+from propl_monai.checkpoint import STATE
+from propl_monai.cohort import DATALIST, external_cases, open_datalist
+from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
+from propl_monai.lab.bundle_process import run_bundle_apart
 from propl_monai.lab.claims import Claim
+from propl_monai.lab.summing_up import MEMORY, RUN, read_json, results_of, unite
 from propl_monai.lab.variants import Run, budget, grid, variants
 from propl_monai.run_record import RunRecord
+from propl_monai.splits import labelled_images
 
-RUN = "run.json"
-CASE_COLUMNS = (
-    "case task source group dice iou status hd95_px hd95_mm hd95_grid diagonal_px diagonal_mm diagonal_grid".split()
-)
-DIGITS = 5
+# Keys that must be as in the training.
+EVALUATED_WITH = ("spatial_size", "prompt_mode", "prompt_padding", "decoder_block")
 logger = logging.getLogger(__name__)
 
 
@@ -64,6 +60,21 @@ class Lab:
     def is_finished(self, run: Run) -> bool:
         return (self.folder(run) / RUN).exists()
 
+    def options(self, run: Run) -> dict[str, Any]:
+        """What its run.json says was asked."""
+        return {
+            "variant": run.variant.name,
+            "title": run.variant.title,
+            "base": run.variant.method,
+            "overrides": {**run.variant.train, **run.variant.evaluate},
+            "labelled_fraction": str(run.labelled),
+            "seed": run.seed,
+            "budget": run.budget,
+            "leave_out": list(run.leave_out),
+            "preset": self.preset,
+            **dict(self.overrides or {}),
+        }
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -81,9 +92,14 @@ class Outcome:
 
 
 def compare_all(
-    lab: Lab, methods: Sequence[str], labelled: Sequence[str], seeds: Sequence[str], budget_name: str
+    lab: Lab,
+    methods: Sequence[str],
+    labelled: Sequence[str],
+    seeds: Sequence[str],
+    budget_name: str,
+    leave_out: Sequence[str] = (),
 ) -> Outcome:
-    """As `compare`, from words; "all" stands for every method and control.
+    """As `compare`, from words; "all" stands for every method and control, `leave_out` names external data.
 
     Raises:
         ProPLError: an unknown name, a seed that is no number, or what `compare` raises.
@@ -95,19 +111,25 @@ def compare_all(
         raise ProPLError(
             "compare", fact, "give lists such as --methods propl,supervised --labelled 1/16,1/8 --seeds 0,1"
         )
-    return compare(lab, grid(names, list(labelled), [int(seed) for seed in seeds], budget_name))
+    return compare(lab, grid(names, list(labelled), [int(seed) for seed in seeds], budget_name, leave_out))
 
 
 def compare(lab: Lab, runs: Sequence[Run]) -> Outcome:
     """Do what is not done of a grid; call it again, or in many places at once, until nothing is left.
 
     Raises:
-        ProPLError: the bundle has no such preset, or the data are not sound.
+        ProPLError: the bundle has no such preset, the data are not sound, a finished run was asked for otherwise, or what
+            is left out leaves nothing to learn its task from.
     """
     config_file(lab.bundle, lab.preset)
+    for run in runs:
+        _check_finished(lab, run)
+    given = str(lab.datalist_file) if lab.datalist_file else None
+    datalist = open_datalist(str(lab.dataset_dir), given, str(lab.runs), tasks.NAMES)
     if lab.datalist_file is None:  # one for all runs, decoded and checked once
-        open_datalist(str(lab.dataset_dir), None, str(lab.runs), tasks.NAMES)
         lab = replace(lab, datalist_file=lab.runs / DATALIST)
+    for run in runs:
+        _check_external(datalist, run)
     elsewhere, failed = [], []
     for number, run in enumerate(runs, start=1):
         if lab.is_finished(run):
@@ -121,6 +143,30 @@ def compare(lab: Lab, runs: Sequence[Run]) -> Outcome:
             failed.append(problem)
     done = tuple(run.folder for run in runs if lab.is_finished(run))
     return Outcome(done, tuple(folder for folder in elsewhere if folder not in done), tuple(failed))
+
+
+def _check_finished(lab: Lab, run: Run) -> None:
+    """Refuse to take a run of another preset or recipe for the one that is asked for."""
+    path = lab.folder(run) / RUN
+    if not path.exists():
+        return
+    then, now = read_json(path)["options"], json.loads(json.dumps(lab.options(run)))
+    # Titles are words; a key that older runs lack stands for nothing.
+    if other := [key for key in now if key != "title" and (then.get(key) or None) != (now[key] or None)]:
+        told = ", ".join(f"{key} {then.get(key)!r}, now {now[key]!r}" for key in other)
+        raise ProPLError(path, f"was finished with {told}", "give another folder of runs, or delete that run")
+
+
+def _check_external(datalist: Datalist, run: Run) -> None:
+    """Refuse to leave out all that a task could be learnt from: that would test no external data, but an unknown task."""
+    if not run.leave_out:
+        return
+    left = external_cases(datalist, run.leave_out)
+    gone, chosen = {case.case_id for case in left}, labelled_images(datalist.cases, run.labelled)
+    learnt = {case.task for case in datalist.cases if case.split == "train" and case.case_id in chosen - gone}
+    if lost := sorted({case.task for case in left} - learnt):
+        fact = f"leaves no labelled picture of {', '.join(lost)} to learn from at {run.labelled} of the labels"
+        raise ProPLError("--leave-out " + ",".join(run.leave_out), fact, "leave out some groups of it: SOURCE/GROUP")
 
 
 def _claim_and_do(lab: Lab, run: Run) -> bool:
@@ -138,26 +184,12 @@ def _claim_and_do(lab: Lab, run: Run) -> bool:
 def _do(lab: Lab, run: Run, claim: Claim) -> None:
     """Train and evaluate, part by part, and write run.json last."""
     folder = lab.folder(run)
-    asked = {
-        "variant": run.variant.name,
-        "title": run.variant.title,
-        "base": run.variant.method,
-        "overrides": {**run.variant.train, **run.variant.evaluate},
-        "labelled_fraction": str(run.labelled),
-        "seed": run.seed,
-        "budget": run.budget,
-        "preset": lab.preset,
-        **dict(lab.overrides or {}),
-    }
-    record = RunRecord(folder / RUN, "compare", asked)
-    parts = [_do_part(lab, run, part, claim) for part in _parts(run)]
-    results = _unite(parts)
-    if lab.record:
-        # First, so that a stop between the two repeats the evaluation and never loses the copy.
-        copy = RunRecord(lab.record / run.folder / RUN, "compare", asked)
-        copy.content = record.content
-        copy.write("finished", results=results)
-    record.write("finished", results=results)
+    record = RunRecord(folder / RUN, "compare", lab.options(run))
+    results = unite([_do_part(lab, run, part, claim) for part in _parts(run)])
+    # The copy first, so that a stop between the two repeats the evaluation and never loses the copy.
+    for place in ([lab.record / run.folder] if lab.record else []) + [folder]:
+        record.path = place / RUN
+        record.write("finished", results=results)
 
 
 def _parts(run: Run) -> list[tuple[str, tuple[str, ...] | None]]:
@@ -171,41 +203,40 @@ def _do_part(lab: Lab, run: Run, part: tuple[str, tuple[str, ...] | None], claim
     name, chosen = part
     folder = lab.folder(run) / name
     base = lab.folder(run.base) / name
-    memory = None
     if run.base == run:
-        memory = _train(lab, run, folder, chosen)
-        claim.check()
-    _evaluate(lab, run, folder, base, chosen)
-    claim.check()
-    return _results(base / "train", folder / "test", memory)
+        _train(lab, run, folder, chosen, claim)
+    _evaluate(lab, run, folder, base, chosen, claim)
+    return results_of(base / "train", folder / "test")
 
 
-def _train(lab: Lab, run: Run, folder: Path, chosen: tuple[str, ...] | None) -> float:
-    """Train, or go on where a stopped worker left off; the peak memory in MB."""
+def _train(lab: Lab, run: Run, folder: Path, chosen: tuple[str, ...] | None, claim: Claim) -> None:
+    """Train, or go on where a stopped worker left off, and note the peak memory in MB."""
+    output = folder / "train"
+    if (output / RUN).exists() and read_json(output / RUN)["status"] == "finished":
+        return
     keys = {**budget(run.budget), "labelled_fraction": str(run.labelled), "seed": run.seed, **run.variant.train}
     if chosen:
         keys |= {"tasks": list(chosen), "steps_per_epoch": -(-keys["steps_per_epoch"] // len(tasks.TASKS))}
     keys |= {
         **_places(lab, folder),
-        "output_dir": str(folder / "train"),
-        "resume": (folder / "train" / "checkpoint_last.pt").exists(),
+        "output_dir": str(output),
+        "resume": (output / STATE).exists(),
+        "leave_out": list(run.leave_out) or None,
         **dict(lab.overrides or {}),
     }
-    if (folder / "train" / RUN).exists() and _read(folder / "train" / RUN)["status"] == "finished":
-        return _read(folder / "memory.json")["peak_memory_mb"]
     presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
-    peak = _bundle(lab, "training", ["train", *presets], keys, folder / "train.log")
-    write_atomically(folder / "memory.json", json.dumps({"peak_memory_mb": peak}).encode())
-    return peak
+    peak = run_bundle_apart(lab.bundle, "training", ["train", *presets], keys, folder / "train.log", claim.check)
+    write_atomically(folder / MEMORY, json.dumps({"peak_memory_mb": peak}).encode())
 
 
-def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: tuple[str, ...] | None) -> None:
+def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: tuple[str, ...] | None, claim: Claim) -> None:
     keys = {**run.variant.evaluate, **_places(lab, base), "output_dir": str(folder / "test")}
-    keys |= {key: value for key, value in budget(run.budget).items() if key == "spatial_size"}
-    keys |= {key: value for key, value in run.base.variant.train.items() if key in ("prompt_mode", "prompt_padding")}
-    keys |= {key: value for key, value in (lab.overrides or {}).items() if key == "spatial_size"}
+    keys |= {"external": list(run.leave_out)} if run.leave_out else {}
+    trained_with = {**budget(run.budget), **run.base.variant.train, **dict(lab.overrides or {})}
+    keys |= {key: trained_with[key] for key in EVALUATED_WITH if key in trained_with}
     keys |= {"tasks": list(chosen)} if chosen else {}
-    _bundle(lab, "evaluating", ["train", lab.preset, "evaluate"], keys, folder / "test.log")
+    configs = ["train", lab.preset, "evaluate"]
+    run_bundle_apart(lab.bundle, "evaluating", configs, keys, folder / "test.log", claim.check)
 
 
 def _places(lab: Lab, folder: Path) -> dict[str, Any]:
@@ -214,95 +245,3 @@ def _places(lab: Lab, folder: Path) -> dict[str, Any]:
         "datalist_file": str(lab.datalist_file),
         "model_dir": str(folder / "models"),
     }
-
-
-def _bundle(lab: Lab, run_id: str, configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> float:
-    """Run the bundle in a process of its own; its peak resident memory in MB.
-
-    Raises:
-        ProPLError: it ended with an error; quotes the last line of its log.
-    """
-    overrides = log.with_suffix(".config.json")
-    write_atomically(overrides, json.dumps(keys, indent=2).encode())
-    command = [sys.executable, "-m", "monai.bundle", *bundle_arguments(run_id, lab.bundle, [*configs, overrides], {})]
-    with log.open("ab") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.terminate()
-            raise
-    code = process.returncode = os.waitstatus_to_exitcode(status)
-    if code:
-        raise ProPLError(log, f"the run stopped with exit code {code}: {_last_error(log)}", "read this log")
-    # Linux counts in units of 1024 bytes, macOS in bytes.
-    return usage.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-
-
-def _last_error(log: Path) -> str:
-    """The last error of the last traceback in a log; its last line where it tells of none."""
-    lines = log.read_text(errors="replace").strip().splitlines() or ["the log is empty"]
-    start = max((number for number, line in enumerate(lines) if line.startswith("Traceback")), default=0)
-    told = [line for line in lines[start:] if re.match(r"(error|[\w.]+Error|[\w.]+Exception): ", line)]
-    return (told or lines)[-1].removeprefix("error: ")
-
-
-def _results(train: Path, test: Path, memory: float | None) -> dict[str, Any]:
-    """What run.json tells of one part."""
-    trained, tested = _read(train / RUN), _read(test / RUN)
-    options, steps = trained["options"], trained["results"]["steps"]
-    unlabelled = options["unlabelled_batch_size"] if trained["results"]["cases"]["unlabelled"] else 0
-    words = dict.fromkeys(("case", "task", "source", "group", "status"), str)  # a group named 001 stays that
-    cases = pandas.read_csv(test / "cases.csv", dtype=words, keep_default_na=False, na_values=[""])
-    return {
-        "images_seen": {"labelled": steps * options["labelled_batch_size"], "unlabelled": steps * unlabelled},
-        "steps": steps,
-        "seconds_training": trained["results"]["seconds_of_all_epochs"],
-        "seconds_evaluation": tested["seconds"],
-        "peak_memory_mb": memory if memory is not None else _read(train.parent / "memory.json")["peak_memory_mb"],
-        "decoder": tested["results"]["about"]["decoder"],
-        "best_epoch": trained["results"]["best_epoch"],
-        "best_validation_mdice": trained["results"]["best_validation_mdice"],
-        "parameters": trained["results"]["parameters"],
-        "datalist_sha256": trained["results"]["datalist_sha256"],
-        "split": tested["results"]["about"]["split"],
-        "curve": [_point(json.loads(line)) for line in (train / "metrics.jsonl").read_text().splitlines()],
-        "cases": _columns(cases[CASE_COLUMNS]),
-    }
-
-
-def _columns(cases: pandas.DataFrame) -> dict[str, list]:
-    return {name: json.loads(cases[name].to_json(orient="values", double_precision=DIGITS)) for name in cases.columns}
-
-
-def _point(line: dict[str, Any]) -> dict[str, Any]:
-    losses = {key: round(line[key], DIGITS) for key in ("supervised", "pseudo", "uncertainty") if key in line}
-    about = {key: line[key] for key in ("epoch", "iteration", "seconds")}
-    return {**about, "validation": line.get("validation"), "losses": losses}
-
-
-def _unite(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several models, one for each task, as one row: sums of work, the largest memory, all cases."""
-    if len(parts) == 1:
-        return parts[0]
-    first, scores = parts[0], [part["best_validation_mdice"] for part in parts]
-    total = {
-        key: sum(part[key] for part in parts)
-        for key in ("steps", "seconds_training", "seconds_evaluation", "parameters")
-    }
-    return {
-        **total,
-        "images_seen": {key: sum(part["images_seen"][key] for part in parts) for key in first["images_seen"]},
-        "peak_memory_mb": max(part["peak_memory_mb"] for part in parts),
-        "decoder": ", ".join(sorted({part["decoder"] for part in parts})),
-        "best_epoch": None,
-        "best_validation_mdice": None if None in scores else sum(scores) / len(scores),
-        "datalist_sha256": first["datalist_sha256"],
-        "split": first["split"],
-        "curve": [],
-        "cases": {name: [value for part in parts for value in part["cases"][name]] for name in first["cases"]},
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

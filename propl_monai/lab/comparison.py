@@ -14,8 +14,9 @@ import pandas as pd
 from propl_monai.errors import unknown
 from propl_monai.lab import layout
 from propl_monai.lab.results import RunResult, read_runs
-from propl_monai.lab.statistics import Difference, difference, score, seed_spread
-from propl_monai.lab.variants import variants
+from propl_monai.lab.statistics import Difference, difference, score, seed_spread, sure_tasks
+from propl_monai.lab.variants import table_folder, variants
+from propl_monai.splits import parse_fraction
 
 RESAMPLES = 2000
 
@@ -40,6 +41,16 @@ class Cell:
     @property
     def title(self) -> str:
         return self.runs[0].title
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that were tested."""
+        return [str(name) for name in self.scores.index[: self.runs[0].cases["task"].nunique()]]
+
+    @property
+    def sure_tasks(self) -> list[str]:
+        """See `statistics.sure_tasks`."""
+        return sure_tasks(self.scores)
 
     @property
     def fraction(self) -> str:
@@ -68,7 +79,7 @@ class Comparison:
     """The runs of one budget, and the row that the others are set against.
 
     Args:
-        runs: from `read_runs`, of one budget.
+        runs: from `read_runs`, of one budget, on the test split or on the same external data.
         against: a variant.
         resamples: of the intervals.
 
@@ -78,7 +89,7 @@ class Comparison:
 
     def __init__(self, runs: Sequence[RunResult], against: str = "supervised", resamples: int = RESAMPLES) -> None:
         self.budget, self.preset, self.against, self.resamples = runs[0].budget, runs[0].preset, against, resamples
-        self.datalist, self.split = runs[0].datalist_sha256, runs[0].split
+        self.datalist, self.split, self.leave_out = runs[0].datalist_sha256, runs[0].split, runs[0].leave_out
         grouped: dict[tuple[str, str], list[RunResult]] = defaultdict(list)
         for run in runs:
             grouped[run.variant, run.fraction].append(run)
@@ -88,6 +99,13 @@ class Comparison:
         if against not in known:
             raise unknown("--against", "method or control", against, sorted(known))
         self._differences: dict[tuple[str, str], Difference | None] = {}
+
+    @property
+    def fractions(self) -> list[str]:
+        """The labelled fractions that were asked for, from few to many; without those that a row fixes itself."""
+        asked = {fraction for name, fraction in self.cells if layout.fixed_fraction(name) is None}
+        found = asked or {fraction for _, fraction in self.cells}
+        return sorted(found, key=parse_fraction)
 
     def cell(self, variant: str, fraction: str) -> Cell | None:
         """The cell in a table of that fraction; None if it has not been run. All labels stand in every table."""
@@ -106,12 +124,12 @@ class Comparison:
 def read_comparisons(
     folder: Path | str, against: str = "supervised", resamples: int = RESAMPLES
 ) -> dict[str, Comparison]:
-    """The runs below a folder, one comparison a budget: trainings of different length never share a table.
+    """The runs below a folder, by `variants.table_folder`: other budgets or external data never share a table.
 
     Raises:
         ProPLError: see `read_runs` and `Comparison`.
     """
-    budgets: dict[str, list[RunResult]] = defaultdict(list)
+    homes: dict[str, list[RunResult]] = defaultdict(list)
     for run in read_runs(folder):
-        budgets[run.budget].append(run)
-    return {budget: Comparison(runs, against, resamples) for budget, runs in budgets.items()}
+        homes[table_folder(run.budget, run.leave_out)].append(run)
+    return {home: Comparison(runs, against, resamples) for home, runs in homes.items()}

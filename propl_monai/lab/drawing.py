@@ -7,13 +7,16 @@ A figure is 720 px wide, the width of a README, with letters that can be read th
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
 from propl_monai.lab.comparison import Cell
+from propl_monai.lab.statistics import SURE
 
 try:
     import matplotlib
@@ -67,8 +70,11 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def percent(cell: Cell) -> tuple[float, tuple[float, float]]:
-    """mDice in percent, and how far its 95 % interval reaches below and above; (0, 0) where there is none."""
-    mean = cell.scores.loc["mean"]
+    """Mean Dice in percent, and how far its 95 % interval reaches below and above; (0, 0) where there is none.
+
+    The mean is over the tasks with an interval, see `statistics.score`; `mdice_label` and `caption` say which they are.
+    """
+    mean = cell.scores.loc[SURE]
     if mean["dice_low"] is None:
         return mean["dice"] * 100, (0.0, 0.0)
     # A skewed percentile interval may leave its mean outside; an arm of negative length cannot be drawn.
@@ -76,27 +82,70 @@ def percent(cell: Cell) -> tuple[float, tuple[float, float]]:
     return mean["dice"] * 100, (max(0.0, arms[0] * 100), max(0.0, arms[1] * 100))
 
 
+def mdice_label(cell: Cell) -> str:
+    """What `percent` shows, for an axis."""
+    return "mDice, %" if cell.sure_tasks == cell.tasks else f"mean Dice of {len(cell.sure_tasks)} tasks, %"
+
+
+def caption(cells: Mapping[tuple[str, str], Cell]) -> str:
+    """What was tested, how often it was trained, and what the arms are; one sentence each."""
+    first = next(iter(cells.values()))
+    mean = first.scores.loc["mean"]
+    seeds = Counter(cell.seeds for cell in cells.values())
+    usual = min(seeds, key=lambda number: (-seeds[number], number))
+    other = [f"{cell.seeds} of {name} at {fraction}" for (name, fraction), cell in cells.items() if cell.seeds != usual]
+    few = [name for name in first.tasks if name not in first.sure_tasks]
+    told = f"Test split: {mean['n'] // first.seeds:,} images of {mean['groups']:,} patients or videos."
+    told += f" Trainings (seeds): {usual}{' each' * (len(cells) > 1)}"
+    told += (f", but {', '.join(other)}" if len(other) <= 3 else f" to {max(seeds)}, see the tables") * bool(
+        other
+    ) + "."
+    told += " Arms: 95 % interval over patients." if mean_has_arms(first) else " No interval: too few patients."
+    return told + (f" Without {', '.join(few)}: too few videos or patients for an interval." if few else "")
+
+
+def mean_has_arms(cell: Cell) -> bool:
+    """Whether what `percent` shows has an interval."""
+    return cell.scores.loc[SURE, "dice_low"] is not None
+
+
+def note(figure: Figure, text: str) -> None:
+    """Write small lines above a figure."""
+    figure.suptitle(fill(text, 112), fontsize=8.5, x=0.01, ha="left", color="#444444")
+
+
+def widen(axes: Axes, least: float = 10.0) -> None:
+    """Make an axis of percents span at least so many points, so that a small difference does not look large."""
+    low, high = axes.get_ylim()
+    missing = max(0.0, least - (high - low)) / 2
+    top = min(100.0, high + missing)
+    axes.set_ylim(max(0.0, min(low - missing, top - least)), top)
+
+
 def bars(axes: Axes, labels: Sequence[str], cells: Sequence[Cell]) -> None:
-    """mDice of each cell as a bar with its interval and its value above; the axis starts at 0, as bars must."""
+    """Mean Dice of each cell as a bar with its interval and its value at its foot; the axis starts at 0, as bars must."""
     for place, cell in enumerate(cells):
         height, (low, high) = percent(cell)
         axes.bar(place, height, 0.6, color=COLOURS[place], hatch=HATCHES[place], edgecolor="white")
         axes.bar(place, height, 0.6, fill=False, edgecolor="#333333", linewidth=0.8)
         if low or high:
             axes.errorbar(place, height, [[low], [high]], color="#222222", capsize=5, linewidth=1.4)
-        axes.text(place, height + high + 1.5, f"{height:.1f}", ha="center", va="bottom")
+        # At the foot neither the arm nor a line to compare with can cross it.
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 2.5}
+        axes.text(place, 4, f"{height:.1f}", ha="center", va="bottom", bbox=box, zorder=4)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.set_ylim(0, 100)
-    axes.set_ylabel("mDice, %")
+    axes.set_ylabel(mdice_label(cells[0]))
     axes.grid(axis="x", visible=False)
 
 
 def dots(axes: Axes, places: Sequence[float], cells: Sequence[Cell], number: int, label: str | None = None) -> None:
-    """mDice of each cell as a marker with its interval, joined by a line."""
+    """Mean Dice of each cell as a marker with its interval, joined by a line."""
     found = [percent(cell) for cell in cells]
-    arms = [[low for _, (low, _) in found], [high for _, (_, high) in found]]
+    arms = [[low for _, (low, _) in found], [high for _, (_, high) in found]] if mean_has_arms(cells[0]) else None
     axes.errorbar(places, [mean for mean, _ in found], arms, label=label, capsize=4, markersize=7, **look(number))
+    axes.set_ylabel(mdice_label(cells[0]))
 
 
 def look(number: int) -> dict[str, Any]:

@@ -8,8 +8,13 @@ from pathlib import Path
 
 from propl_monai.lab import layout, plots
 from propl_monai.lab.comparison import RESAMPLES, Cell, Comparison, read_comparisons
-from propl_monai.lab.drawing import STYLE, Figure, matplotlib, save
+from propl_monai.lab.drawing import STYLE, Figure, caption, matplotlib, note, save
 from propl_monai.lab.plots import Cells, Key
+
+SECONDS = (
+    "Seconds: the fastest epoch of the runs, with its validation, by the clock; other work on their machine may have "
+    "slowed them. For times to rely on use a benchmark."
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class Plan:
         draw: from the cells that there are.
         fewest: cells without which it says nothing.
         usable: whether a cell holds what the figure shows.
+        caption: small lines above it.
+        fractions: labelled fractions without which it says nothing.
     """
 
     name: str
@@ -29,6 +36,8 @@ class Plan:
     draw: Callable[[Cells], Figure]
     fewest: int = 2
     usable: Callable[[Cell], bool] = lambda cell: True
+    caption: Callable[[Cells], str] = caption
+    fractions: int = 1
 
 
 def make_figures(
@@ -51,12 +60,14 @@ def make_figures(
     written: list[Path] = []
     lines: list[str] = []
     for budget, comparison in read_comparisons(runs_folder, against, resamples).items():
+        if comparison.leave_out:  # the figures are of the test split
+            continue
         for plan in plans(comparison):
             cells = {key: cell for key in plan.needs if (cell := comparison.cell(*key)) and plan.usable(cell)}
             absent = ", ".join(
                 f"{name} at {fraction}" for name, fraction in plan.needs if (name, fraction) not in cells
             )
-            if len(cells) < plan.fewest:
+            if len(cells) < plan.fewest or len({fraction for _, fraction in cells}) < plan.fractions:
                 lines.append(f"{budget}: figure {plan.name} left out, not run or without its numbers: {absent}")
                 continue
             if absent:
@@ -65,6 +76,7 @@ def make_figures(
                 )
             with matplotlib.rc_context(STYLE):
                 figure = plan.draw(cells)
+                note(figure, plan.caption(cells))
             written += save(figure, Path(out) / budget / f"figure-{plan.name}")
     return written, lines
 
@@ -75,22 +87,37 @@ def plans(comparison: Comparison) -> list[Plan]:
     labels = [(name, fraction) for name in layout.LABELS for fraction in layout.FRACTIONS]
     return [
         Plan("prompting", _controls(layout.PROMPTING), lambda cells: plots.named(cells, layout.PROMPTING, line)),
-        Plan("passes", _controls(layout.PASSES), plots.passes),
+        Plan("passes", _controls(layout.PASSES), plots.passes, caption=_with_seconds),
         Plan("memory", _controls(layout.MEMORY), plots.memory, usable=_has_memory),
         Plan(
             "perturbation",
             _controls(layout.PERTURBATIONS),
             lambda cells: plots.named(cells, layout.PERTURBATIONS, line),
         ),
-        Plan("curves", _controls(layout.CURVES), plots.curves, 1, _has_curve),
-        Plan("labels", (*labels, (layout.UPPER_BOUND, "1")), plots.labels),
-        Plan("text-onehot", _controls(layout.TEXT_AGAINST_ONEHOT), plots.text_against_onehot),
+        Plan("curves", _controls(layout.CURVES), plots.curves, 1, _has_curve, _of_curves),
+        Plan("labels", (*labels, (layout.UPPER_BOUND, "1")), plots.labels, fractions=2),
+        Plan(
+            "text-onehot",
+            _controls(layout.TEXT_AGAINST_ONEHOT),
+            plots.text_against_onehot,
+            caption=_with_seconds,
+        ),
     ]
 
 
 def _controls(names: Iterable[str]) -> tuple[Key, ...]:
     """The cells of variants at the fraction of the controls."""
     return tuple((name, layout.CONTROLS_AT) for name in names)
+
+
+def _with_seconds(cells: Cells) -> str:
+    return caption(cells) + f" {SECONDS}"
+
+
+def _of_curves(cells: Cells) -> str:
+    seeds = sorted({cell.seeds for cell in cells.values()})
+    several = f" to {seeds[-1]}; line: their mean, band: from lowest to highest" if seeds[-1] > 1 else ""
+    return f"Validation split, all tasks, after each epoch. Trainings (seeds) a line: {seeds[0]}{several}."
 
 
 def _has_curve(cell: Cell) -> bool:

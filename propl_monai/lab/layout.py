@@ -39,8 +39,13 @@ LABELS = ("propl", "supervised", "mean-teacher")
 
 def fraction_of(variant: str, fraction: str) -> str:
     """The labelled fraction of a variant in a table of that fraction: its own where it fixes one, as all labels does."""
+    return fixed_fraction(variant) or fraction
+
+
+def fixed_fraction(variant: str) -> str | None:
+    """The labelled fraction that a variant fixes itself."""
     known = variants().get(variant)
-    return fraction if known is None else str(known.train.get("labelled_fraction", fraction))
+    return known.train.get("labelled_fraction") if known else None
 
 
 def in_order(names: Iterable[str]) -> list[str]:

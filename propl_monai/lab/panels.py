@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from propl_monai import tasks
 from propl_monai.errors import ProPLError
-from propl_monai.lab.drawing import COLOURS, DASHES, DPI, STYLE, WIDTH, Axes, Figure, matplotlib
+from propl_monai.lab.drawing import COLOURS, DASHES, DPI, STYLE, WIDTH, Axes, Figure, matplotlib, note
 
 Mask = NDArray[Any]
 REFERENCE = "#FFFFFF"
@@ -20,19 +21,21 @@ REFERENCE = "#FFFFFF"
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of pictures.
+    """One column of pictures: a case, and what each row of a comparison made of it.
 
     Attributes:
-        name: written at its left, such as "best, 0.97".
+        name: written above it, such as "best".
         picture: (H, W), any range.
         reference: (H, W) mask, non-zero on the target.
         predictions: (H, W) masks by the name of the row that predicted them.
+        dice: in [0, 1], by the same names.
     """
 
     name: str
     picture: NDArray[Any]
     reference: Mask
     predictions: Mapping[str, Mask]
+    dice: Mapping[str, float]
 
 
 def best_median_worst(cases: pd.DataFrame, task: str) -> dict[str, str]:
@@ -55,31 +58,43 @@ def best_median_worst(cases: pd.DataFrame, task: str) -> dict[str, str]:
     return {rank: str(ranked["case"].iloc[place]) for rank, place in places.items()}
 
 
-def draw_panels(panels: Sequence[Panel]) -> Figure:
-    """One line of pictures a panel: the picture, and one picture a prediction with the reference outlined in white.
+def draw_panels(panels: Sequence[Panel], text: str = "") -> Figure:
+    """A column a panel: the picture as it is, and below it once a row with reference, prediction and Dice.
+
+    Args:
+        panels: with predictions of the same rows.
+        text: small lines above all; the last of them says what the lines in the pictures are.
 
     Raises:
         ProPLError: no panels; panels of different rows; a mask of another shape than its picture.
     """
     names = _checked(panels)
-    column = WIDTH / (len(names) + 1)
-    ratios = [panel.picture.shape[0] / panel.picture.shape[1] for panel in panels]
+    column = WIDTH / len(panels)
+    height = column * max(panel.picture.shape[0] / panel.picture.shape[1] for panel in panels)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, column * sum(ratios) + 0.8), layout="constrained", dpi=DPI)
-        grid = figure.subplots(len(panels), len(names) + 1, squeeze=False, height_ratios=ratios)
-        for line, panel in zip(grid, panels, strict=True):
-            _show(line[0], panel.picture)
-            line[0].set_ylabel(panel.name)
-            for number, (axes, name) in enumerate(zip(line[1:], names, strict=True)):
-                _show(axes, panel.picture)
-                _outline(axes, panel.reference, REFERENCE, "-")
-                _outline(axes, panel.predictions[name], COLOURS[(number + 1) % len(COLOURS)], DASHES[1])
-                if not np.any(panel.predictions[name]):
-                    axes.text(0.5, 0.02, "nothing predicted", transform=axes.transAxes, ha="center", color="white")
-        for axes, title in zip(grid[0], ["image", *names], strict=True):
-            axes.set_title(title)
-        figure.supxlabel("solid white: reference, dashed: prediction", fontsize=10)
+        figure = Figure(
+            figsize=(WIDTH, min(height, 1.2 * column) * (len(names) + 1) + 0.9), layout="constrained", dpi=DPI
+        )
+        grid = figure.subplots(len(names) + 1, len(panels), squeeze=False)
+        for place, panel in enumerate(panels):
+            _show(grid[0][place], panel.picture)
+            grid[0][place].set_title(panel.name)
+            for number, name in enumerate(names):
+                _compare(grid[number + 1][place], panel, name, COLOURS[1 + number % (len(COLOURS) - 2)])
+        for axes, name in zip(grid[:, 0], ["image", *names], strict=True):
+            axes.set_ylabel(fill(name, 22))
+        note(figure, " ".join(part for part in (text, "Solid white: reference. Dashed: prediction.") if part))
     return figure
+
+
+def _compare(axes: Axes, panel: Panel, name: str, colour: str) -> None:
+    """One picture with reference, prediction and Dice."""
+    _show(axes, panel.picture)
+    _outline(axes, panel.reference, REFERENCE, "-")
+    _outline(axes, panel.predictions[name], colour, DASHES[1])
+    told = f"{panel.dice[name]:.2f}" + ("" if np.any(panel.predictions[name]) else ", nothing predicted")
+    box = {"facecolor": "black", "edgecolor": "none", "pad": 2.0}
+    axes.text(0.025, 0.04, told, transform=axes.transAxes, color="white", fontsize=10, bbox=box)
 
 
 def _checked(panels: Sequence[Panel]) -> list[str]:
@@ -88,9 +103,11 @@ def _checked(panels: Sequence[Panel]) -> list[str]:
         raise ProPLError("panels", "none to draw", "give at least one case")
     names = list(panels[0].predictions)
     for panel in panels:
-        if list(panel.predictions) != names:
+        if list(panel.predictions) != names or set(panel.dice) != set(names):
             raise ProPLError(
-                f"panel {panel.name}", f"predictions of {list(panel.predictions)}", f"give those of {names}"
+                f"panel {panel.name}",
+                f"predictions of {list(panel.predictions)}",
+                f"give those of {names}, with their Dice",
             )
         for mask in (panel.reference, *panel.predictions.values()):
             if mask.shape != panel.picture.shape or mask.ndim != 2:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from propl_monai.lab import layout
 from propl_monai.lab.comparison import Cell
-from propl_monai.lab.drawing import COLOURS, Axes, Figure, bars, canvas, dots, look, percent
+from propl_monai.lab.drawing import COLOURS, Axes, Figure, bars, canvas, dots, look, mdice_label, percent, widen
 from propl_monai.lab.results import RunResult
 from propl_monai.splits import parse_fraction
 
@@ -19,7 +19,7 @@ Cells = dict[Key, Cell]
 
 
 def named(cells: Cells, names: Mapping[str, str], line: Cell | None) -> Figure:
-    """mDice as bars with intervals (Fig. 2, and kinds of perturbation), and a row to compare with as a line."""
+    """Mean Dice as bars with intervals (Fig. 2, and kinds of perturbation), and a row to compare with as a line."""
     figure, (axes,) = canvas()
     bars(axes, [names[variant] for variant, _ in cells], list(cells.values()))
     if line is not None:
@@ -31,13 +31,13 @@ def named(cells: Cells, names: Mapping[str, str], line: Cell | None) -> Figure:
 
 
 def passes(cells: Cells) -> Figure:
-    """N of UPLC against mDice, seconds a training step and peak memory (Fig. 3)."""
+    """N of UPLC against mean Dice, seconds an epoch and peak memory (Fig. 3)."""
     places = [layout.PASSES[variant] for variant, _ in cells]
     found = list(cells.values())
     figure, (scores, seconds, memory) = canvas(3, 2.9)
     dots(scores, places, found, 0)
-    scores.set_ylabel("mDice, %")
-    _line(seconds, places, [_seconds_a_step(cell) for cell in found], 1, "seconds a step")
+    widen(scores)
+    _line(seconds, places, [seconds_an_epoch(cell) for cell in found], 1, "seconds an epoch")
     _line(memory, places, [gigabytes(cell) for cell in found], 2, "peak memory, GB")
     for axes in (scores, seconds, memory):
         axes.set_xticks(places)
@@ -46,16 +46,18 @@ def passes(cells: Cells) -> Figure:
 
 
 def memory(cells: Cells) -> Figure:
-    """mDice against the peak memory of training (Fig. 4)."""
+    """Mean Dice against the peak memory of training (Fig. 4)."""
     figure, (axes,) = canvas(height=4.4)
     for number, cell in enumerate(cells.values()):
         place = gigabytes(cell) or 0.0
         height, (low, high) = percent(cell)
         axes.errorbar(place, height, [[low], [high]], color="#BBBBBB", capsize=3, linewidth=1, zorder=1)
-        axes.plot(place, height, markersize=9, markeredgecolor="#222222", label=fill(cell.title, 46), **look(number))
+        shown = look(number) | {"linestyle": "none", "markersize": 9, "markeredgecolor": "#222222"}
+        axes.plot(place, height, label=fill(cell.title, 46), **shown)
+        axes.set_ylabel(mdice_label(cell))
     axes.set_xlabel("peak memory of the training process, GB")
-    axes.set_ylabel("mDice, %")
-    axes.margins(x=0.1)
+    axes.set_xlim(0, 1.08 * max(gigabytes(cell) or 0.0 for cell in cells.values()))
+    widen(axes)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
@@ -72,13 +74,14 @@ def curves(cells: Cells) -> Figure:
             axes.fill_between(images, heights.min(0), heights.max(0), color=COLOURS[number], alpha=0.2, linewidth=0)
     axes.set_xlabel("training images seen, labelled and unlabelled")
     axes.set_ylabel("validation mDice, %")
+    widen(axes)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 def labels(cells: Cells) -> Figure:
-    """mDice against the share of labelled images, on a logarithmic axis."""
+    """Mean Dice against the share of labelled images, on a logarithmic axis."""
     figure, (axes,) = canvas(height=3.8)
     ticks = sorted({parse_fraction(fraction) for _, fraction in cells})
     for number, name in enumerate(dict.fromkeys(variant for variant, _ in cells)):
@@ -90,17 +93,17 @@ def labels(cells: Cells) -> Figure:
     axes.set_xticks([float(tick) for tick in ticks], [str(tick) if tick != 1 else "all" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("share of the training images with labels")
-    axes.set_ylabel("mDice, %")
+    widen(axes)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 def text_against_onehot(cells: Cells) -> Figure:
-    """Prompts in words against one-hot tasks: mDice, and seconds an epoch."""
+    """Prompts in words against one-hot tasks: mean Dice, and seconds an epoch."""
     figure, (scores, seconds) = canvas(2, 3.2)
     names = [layout.TEXT_AGAINST_ONEHOT[variant] for variant, _ in cells]
     bars(scores, names, list(cells.values()))
-    heights = [_seconds_an_epoch(cell) for cell in cells.values()]
+    heights = [seconds_an_epoch(cell) for cell in cells.values()]
     for place, height in enumerate(heights):
         if height is not None:
             seconds.bar(place, height, 0.6, color=COLOURS[place], edgecolor="#333333", linewidth=0.8)
@@ -133,15 +136,9 @@ def curve(run: RunResult) -> NDArray[np.float64]:
     return np.array(points).reshape(-1, 2)
 
 
-def _seconds_a_step(cell: Cell) -> float | None:
-    seconds, steps = cell.mean("seconds_training"), cell.mean("steps")
-    return seconds / steps if seconds is not None and steps else None
-
-
-def _seconds_an_epoch(cell: Cell) -> float | None:
-    """Training and validation of an epoch, mean over all."""
-    epochs, seconds = sum(len(run.curve) for run in cell.runs), cell.mean("seconds_training")
-    return seconds * cell.seeds / epochs if seconds is not None and epochs else None
+def seconds_an_epoch(cell: Cell) -> float | None:
+    """Of the fastest epoch with its validation: other work of the machine can only make an epoch slower."""
+    return min((point["seconds"] for run in cell.runs for point in run.curve), default=None)
 
 
 def gigabytes(cell: Cell) -> float | None:

@@ -77,31 +77,37 @@ def grids(table: Table) -> list[Grid]:
     ours = [row for row in table.rows if row["origin"] != "paper"]
     paper = [row for row in table.rows if row["origin"] == "paper"]
     run = [row for row in ours if row["origin"] == "run"]
-    made = [_result(ours), _of_tasks(ours, "dice"), _of_tasks(ours, "iou")]
-    return made + ([_counts(run), _costs(run)] if run else []) + ([_paper(paper)] if paper else [])
+    details = [_of_tasks(run, "dice"), _of_tasks(run, "iou"), _counts(run), _costs(run)] if run else []
+    return [_result(ours), *details, *([_paper(paper)] if paper else [])]
 
 
 def _result(rows: Sequence[Row]) -> Grid:
-    against = next((row["against"] for row in rows if "against" in row), "")
-    head = ["row", "mDice % [95 %]", "mIoU % [95 %]", "HD95 hits / all", "seeds"]
-    head += [f"mDice against {against} [95 %]" if against else "difference", "p (Holm)"]
+    run = [row for row in rows if row["origin"] == "run"]
+    against = run[0]["against"] if run else "another row"
+    # Some tasks have no interval: the mean over the others is shown too.
+    fewer = next((row["sure_tasks"] for row in run if row["sure_tasks"] < row["tasks"]), None)
+    head = ["row", "mDice % [95 %]", *([f"mean of {fewer} tasks % [95 %]"] if fewer else []), "mIoU % [95 %]"]
+    head += ["HD95 hits / all", "seeds", f"mDice against {against} [95 %]"]
+    head += [*([f"{fewer} tasks against {against} [95 %]"] if fewer else []), "p (Holm)"]
 
     def cells(row: Row) -> list[str]:
         seeds = str(row["seeds"]) + (f" (± {row['seed_spread'] * 100:.1f})" if row["seed_spread"] is not None else "")
         distances = " / ".join(_number(row[f"hd95_grid_{kind}"]) for kind in ("hits", "all"))
-        change = NONE if row["difference"] is None else _interval(row, "difference", "+")
-        return [_interval(row, "mdice"), _interval(row, "miou"), distances, seeds, change, _p(row["p_holm"])]
+        shared = row["difference_seeds"]
+        paired = f" ({shared} seed{'s' * (shared > 1)})" if shared and shared != row["seeds"] else ""
+        scores = [_interval(row, key) for key in ("mdice", *(["sure_mdice"] if fewer else []), "miou")]
+        changes = [_interval(row, key, "+") for key in ("difference", *(["sure_difference"] if fewer else []))]
+        return [*scores, distances, seeds, changes[0] + paired, *changes[1:], _p(row["p_holm"])]
 
     return Grid("Result", head, [_line(row, cells, len(head)) for row in rows])
 
 
 def _of_tasks(rows: Sequence[Row], score: str) -> Grid:
-    head = ["row", *(task.name for task in tasks.TASKS)]
+    tested = [task for task in tasks.TASKS if any(f"{task.code}_{score}" in row for row in rows)]
+    head = ["row", *(task.name for task in tested)]
 
     def cells(row: Row) -> list[str]:
-        return [
-            _interval(row, f"{task.code}_{score}") if f"{task.code}_{score}" in row else NONE for task in tasks.TASKS
-        ]
+        return [_interval(row, f"{task.code}_{score}") for task in tested]
 
     name = {"dice": "Dice", "iou": "IoU"}[score]
     return Grid(f"{name} % [95 %] of each task", head, [_line(row, cells, len(head)) for row in rows])
@@ -118,7 +124,8 @@ def _counts(rows: Sequence[Row]) -> Grid:
 
 
 def _costs(rows: Sequence[Row]) -> Grid:
-    head = ["row", "images seen: labelled", "unlabelled", "training s", "test s", "peak memory MB", "parameters M"]
+    head = ["row", "images seen: labelled", "unlabelled", "training s by the clock", "test s"]
+    head += ["peak memory MB", "parameters M"]
 
     def cells(row: Row) -> list[str]:
         whole = [f"{row[key]:,}" for key in ("images_labelled", "images_unlabelled")]

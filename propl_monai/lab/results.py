@@ -16,6 +16,7 @@ from propl_monai.splits import parse_fraction
 from propl_monai.summary import STATUSES
 
 VERB = "compare"
+EXTERNAL = "external"  # in place of the name of a split, where external data were evaluated
 OPTIONS = ("variant", "title", "base", "overrides", "labelled_fraction", "seed", "budget", "preset")
 RESULTS = (
     *("images_seen", "steps", "seconds_training", "seconds_evaluation", "peak_memory_mb", "parameters", "decoder"),
@@ -38,7 +39,8 @@ class RunResult:
         steps, seconds_training, peak_memory_mb, parameters, best_epoch, best_validation_mdice: of the training; None
             where a variant has no training of its own.
         decoder: that predicted: "sd", "pd" or "mean".
-        curve: one mapping an epoch, see the contract in `lab.compare`.
+        curve: one mapping an epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
+        leave_out: the external data that were evaluated and that training did not see; empty for the test split.
         cases: one line a test case with the columns `CASE_COLUMNS`, None as NaN.
     """
 
@@ -64,6 +66,7 @@ class RunResult:
     split: str
     curve: Sequence[Mapping[str, Any]]
     cases: pd.DataFrame
+    leave_out: tuple[str, ...] = ()
 
 
 def read_runs(folder: Path | str) -> list[RunResult]:
@@ -73,7 +76,8 @@ def read_runs(folder: Path | str) -> list[RunResult]:
 
     Raises:
         ProPLError: no such folder; no finished run; a run.json is broken, named in the message; two runs are the same
-            cell, or are on different datalists, splits or cases, or one budget holds two presets.
+            cell, or are on different datalists, or on other splits or cases where they left out the same external data, or
+        one budget holds two presets.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -81,7 +85,7 @@ def read_runs(folder: Path | str) -> list[RunResult]:
     runs = [run for path in sorted(folder.rglob("run.json")) if (run := read_run(path)) is not None]
     if not runs:
         raise ProPLError(folder, "holds no finished run", "run `propl compare` first")
-    runs.sort(key=lambda run: (run.budget, run.variant, parse_fraction(run.fraction), run.seed))
+    runs.sort(key=lambda run: (run.budget, run.leave_out, run.variant, parse_fraction(run.fraction), run.seed))
     _check_alike(runs)
     return runs
 
@@ -100,7 +104,12 @@ def read_run(path: Path) -> RunResult | None:
     values |= {key: results[key] for key in RESULTS if key != "cases"}
     _check_numbers(path, values)
     fraction = str(parse_fraction(options["labelled_fraction"]))
-    return RunResult(path=path, fraction=fraction, cases=_cases(path, results["cases"]), **values)
+    external = options.get("leave_out") or []
+    if not isinstance(external, list) or (results["split"] == EXTERNAL) != bool(external):
+        fact = f"leave_out {external!r} in its options, but evaluated on '{results['split']}'"
+        raise ProPLError(path, fact, RUN_AGAIN)
+    values |= {"fraction": fraction, "leave_out": tuple(external)}
+    return RunResult(path=path, cases=_cases(path, results["cases"]), **values)
 
 
 def cases_frame(runs: Iterable[RunResult]) -> pd.DataFrame:
@@ -176,24 +185,25 @@ def _cases(path: Path, columns: Any) -> pd.DataFrame:
 
 def _check_alike(runs: Sequence[RunResult]) -> None:
     """Refuse what may not stand in one table."""
-    first = runs[0]
-    cases = _case_names(first)
-    cells: dict[tuple[str, ...], RunResult] = {}
+    firsts: dict[tuple[str, ...], RunResult] = {}
+    cells: dict[tuple[Any, ...], RunResult] = {}
     for run in runs:
-        for what, mine, its in (
-            ("datalist", run.datalist_sha256[:12], first.datalist_sha256[:12]),
-            ("split", run.split, first.split),
+        first = firsts.setdefault(run.leave_out, run)
+        for what, mine, its, other in (
+            ("datalist", run.datalist_sha256[:12], runs[0].datalist_sha256[:12], runs[0]),
+            ("split", run.split, first.split, first),
         ):
             if mine != its:
-                fact = f"tested on the {what} {mine}, but {first.path} on {its}"
+                fact = f"tested on the {what} {mine}, but {other.path} on {its}"
                 raise ProPLError(run.path, fact, "give a folder whose runs share datalist and split")
-        if _case_names(run) != cases:
+        if _case_names(run) != _case_names(first):
             raise ProPLError(run.path, f"other test cases than {first.path}", "run again what lacks cases")
-        twin = cells.setdefault((run.budget, run.variant, run.fraction, str(run.seed)), run)
+        home = (run.budget, run.leave_out)
+        twin = cells.setdefault((*home, run.variant, run.fraction, run.seed), run)
         if twin is not run:
             raise ProPLError(run.path, f"the same variant, fraction, seed and budget as {twin.path}", "delete one")
-        _check_same_recipe(run, cells.setdefault((run.budget, run.variant, run.fraction), run))
-        _check_same_preset(run, cells.setdefault((run.budget,), run))
+        _check_same_recipe(run, cells.setdefault((*home, run.variant, run.fraction), run))
+        _check_same_preset(run, cells.setdefault(home, run))
 
 
 def _case_names(run: RunResult) -> set[tuple[str, str, str]]:

@@ -21,6 +21,7 @@ from propl_monai.lab.results import RunResult
 from propl_monai.summary import summarise
 
 PERMUTATIONS = 9999
+SURE = "mean of the tasks with an interval"
 KEY = ["task", "source", "case"]
 
 
@@ -29,8 +30,8 @@ class Difference:
     """A row minus the row it is set against, on the same cases and seeds.
 
     Attributes:
-        table: from `summarise`, indexed by task and "mean": its dice and iou (with _low, _high) are differences.
-        p: of the difference in mDice, not corrected; None where the interval is None.
+        table: as from `score`: its dice and iou (with _low, _high) are differences.
+        p: of the difference in the mean Dice over the tasks with an interval, not corrected; None where there is none.
         task_p: like `p` for the Dice of each task, by name.
         seeds: that both rows have.
     """
@@ -42,17 +43,24 @@ class Difference:
 
 
 def score(runs: Sequence[RunResult], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """The table of `summarise`, indexed by task and "mean", over all seeds of one row.
+    """The table of `summarise` over all seeds of one row, indexed by task, "mean" and `SURE`.
 
-    Its n and its status counts are over all seeds: three seeds on 100 cases make 300.
+    A task of few groups has no interval, and then nor has the mean over all tasks. The line `SURE` is the mean over those
+    that have one, with its own; it equals "mean" where all tasks have an interval, or none.
+    Counts are over all seeds: three seeds on 100 cases make 300.
 
     Args:
         runs: the seeds of one variant and fraction.
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    rows = [row for run in runs for row in _rows(run.cases, run.seed)]
-    return summarise(rows, resamples, seed).set_index("task")
+    return _summary([row for run in runs for row in _rows(run.cases, run.seed)], resamples, seed)
+
+
+def sure_tasks(table: pd.DataFrame) -> list[str]:
+    """The tasks that the line `SURE` of a table from `score` is the mean of: those with an interval, or all."""
+    names = [str(name) for name in table.index if name not in ("mean", SURE)]
+    return [name for name in names if table.loc[name, "dice_low"] is not None] or names
 
 
 def seed_spread(runs: Sequence[RunResult]) -> float | None:
@@ -77,14 +85,14 @@ def difference(
     if not pairs:
         return None
     rows = [row for mine, other in pairs for row in _rows(_minus(mine, other), mine.seed)]
-    table = summarise(rows, resamples, seed).set_index("task")
+    table = _summary(rows, resamples, seed)
     frame = pd.DataFrame(rows)
     p: dict[str, float | None] = {}
-    for task in table.index:
-        known = table.loc[task, "dice_low"] is not None  # as for intervals: none from few groups
-        part = frame if task == "mean" else frame[frame["task"] == task]
-        p[task] = sign_flip_p(group_contributions(part), seed) if known else None
-    return Difference(table, p.pop("mean"), p, tuple(run.seed for run, _ in pairs))
+    for line in table.index.drop("mean"):
+        known = table.loc[line, "dice_low"] is not None  # as for intervals: none from few groups
+        part = frame[frame["task"].isin(sure_tasks(table) if line == SURE else [line])]
+        p[str(line)] = sign_flip_p(group_contributions(part), seed) if known else None
+    return Difference(table, p.pop(SURE), p, tuple(run.seed for run, _ in pairs))
 
 
 def group_contributions(frame: pd.DataFrame) -> NDArray[Any]:
@@ -133,6 +141,18 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(known) - rank) * p))
         corrected[place] = highest
     return corrected
+
+
+def _summary(rows: Sequence[dict[Any, Any]], resamples: int, seed: int) -> pd.DataFrame:
+    """The lines of `summarise`, and the line `SURE`."""
+    table = summarise(rows, resamples, seed).set_index("task")
+    sure = sure_tasks(table)
+    if len(sure) < len(table) - 1:
+        part = summarise([row for row in rows if row["task"] in sure], resamples, seed).set_index("task")
+    else:
+        part = table
+    table.loc[SURE] = part.loc["mean"]
+    return table
 
 
 def _rows(cases: pd.DataFrame, seed: int) -> list[dict[Any, Any]]:

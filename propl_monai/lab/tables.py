@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from propl_monai.files import write_atomically
 from propl_monai.lab import layout, paper, render
 from propl_monai.lab.comparison import RESAMPLES, Cell, Comparison, read_comparisons
 from propl_monai.lab.render import Table
-from propl_monai.lab.statistics import holm
+from propl_monai.lab.statistics import SURE, holm
 from propl_monai.lab.variants import variants
 from propl_monai.summary import MIN_GROUPS
 
 STATUSES = ("ok", "missed", "false_alarm", "both_empty")
+ENDS = ("", "_low", "_high")  # of a score: itself and its interval
 
 
 def make_tables(
@@ -27,7 +29,8 @@ def make_tables(
     """Write every table of the runs below a folder; rows that have not been run say so.
 
     For each budget `<out>/<budget>/tables.md`, `tables.html`, and one CSV a table: `table-1.csv` to `table-6.csv`,
-    `controls.csv`, and `differences.csv` with the paired differences task by task.
+    `controls.csv`, and `differences.csv` with the paired differences task by task. Runs on external data have a folder of
+    their own, `<out>/<budget>-without-…`, with `external-1-8.csv` in place of the tables.
 
     Args:
         runs_folder: that `propl compare` wrote to, or a folder with its run.json files alone.
@@ -42,22 +45,25 @@ def make_tables(
         ProPLError: see `comparison.read_comparisons`; jinja2 is not installed; a file cannot be written.
     """
     written = []
-    for budget, comparison in read_comparisons(runs_folder, against, resamples).items():
+    for home, comparison in read_comparisons(runs_folder, against, resamples).items():
         tables = all_tables(comparison)
-        heading, notes = f"Comparison, budget {budget}", common_notes(comparison)
+        heading, notes = f"Comparison, budget {comparison.budget}", common_notes(comparison)
+        heading += f", external data {', '.join(comparison.leave_out)}" if comparison.leave_out else ""
         texts = {f"{table.name}.csv": pd.DataFrame(table.rows).to_csv(index=False) for table in tables}
         texts["differences.csv"] = task_differences(comparison).to_csv(index=False)
         texts["tables.md"] = render.markdown(heading, tables, notes)
         texts["tables.html"] = render.html(heading, tables, notes)
         for name, text in texts.items():
-            path = Path(out) / budget / name
+            path = Path(out) / home / name
             write_atomically(path, text.encode())
             written.append(path)
     return written
 
 
 def all_tables(comparison: Comparison) -> list[Table]:
-    """Tables 1-6 and the controls of one budget."""
+    """Tables 1-6 and the controls of one budget; of external data one table a fraction, with the rows that were run."""
+    if comparison.leave_out:
+        return [_external_table(comparison, fraction) for fraction in comparison.fractions]
     tables = []
     for number, fraction in enumerate(layout.FRACTIONS, start=1):
         title = f"Table {number}. Methods with {fraction} of the labels"
@@ -71,10 +77,16 @@ def all_tables(comparison: Comparison) -> list[Table]:
     return tables
 
 
+def _external_table(comparison: Comparison, fraction: str) -> Table:
+    title = f"External data {', '.join(comparison.leave_out)}, {fraction} of the labels"
+    table = _table(comparison, None, title, fraction, comparison.names)
+    return replace(table, name=f"external-{fraction.replace('/', '-')}")
+
+
 def task_differences(comparison: Comparison) -> pd.DataFrame:
     """Paired differences of the Dice, one line a row, fraction and task; p corrected over all lines of a fraction."""
     lines: list[dict[str, Any]] = []
-    for fraction in layout.FRACTIONS:
+    for fraction in comparison.fractions:
         part = []
         for name in comparison.names:
             if (found := comparison.difference(name, fraction)) is None:
@@ -97,25 +109,33 @@ def task_differences(comparison: Comparison) -> pd.DataFrame:
 
 def common_notes(comparison: Comparison) -> list[str]:
     """What a reader of any of the tables must know."""
-    return [
-        f"Datalist {comparison.datalist[:12]}, split {comparison.split}, preset {comparison.preset}, budget "
+    apart = [fraction for fraction in comparison.fractions if fraction not in layout.FRACTIONS]
+    external = f"external data {', '.join(comparison.leave_out)}, of which neither training nor validation saw anything"
+    tested = external if comparison.leave_out else f"split {comparison.split}"
+    notes = [
+        f"Datalist {comparison.datalist[:12]}, {tested}, preset {comparison.preset}, budget "
         f"{comparison.budget}. The epoch of each run was chosen on the validation split.",
         "Dice and IoU: mean over the images of a task, in percent; mDice and mIoU: mean over tasks, each weighing the "
         "same. One mask empty: 0; both empty: 1. With several seeds, each image counts with its mean over them.",
         f"[ ]: 95 % interval of a bootstrap over groups ({comparison.resamples} resamples), which are patients or "
-        f"videos; tasks that share patients are drawn together; none below {MIN_GROUPS} groups. It tells what other "
+        f"videos; tasks that share patients are drawn together; none below {MIN_GROUPS} groups, and then none of mDice: "
+        "the mean over the other tasks, which have one, stands beside it. An interval tells what other "
         "patients of these sources would change, not what another training would: that is the ± over seeds, a "
         "standard deviation. With one seed, a small difference may be the luck of one training.",
-        "Difference: against the row that is named, in points of mDice, paired by image and seed over the seeds that "
-        "both have. p: sign-flip permutation test over groups of that mean (smallest 0.0001), corrected for the rows in the "
-        "table (Holm: it bounds the chance of even one false claim and allows rows that share what they are set "
-        "against).",
+        "Difference: against the row that is named, in points, paired by image and seed over the seeds that both have; "
+        "their number stands behind it where the row has more. p: sign-flip permutation test over groups of the "
+        "difference that has an interval (smallest 0.0001), corrected for the rows in the table (Holm: it bounds the "
+        "chance of even one false claim and allows rows that share what they are set against).",
         "HD95: on masks resized to 224 × 224, in pixels of that grid, mean over tasks. Hits: images where both masks "
         "are non-empty. All: a missed target or a false alarm counts as the image diagonal, both empty as 0.",
         "Missed, false alarm and both empty count images over all seeds. Seconds, memory (peak of the training process) "
-        "and images seen are means over seeds; a control at test time shows those of the training it stands on.",
-        f"Figures of the paper: {paper.source()}. Not comparable with ours: {paper.reason()}.",
+        "and images seen are means over seeds; a control at test time shows those of the training it stands on. Seconds are "
+        "of the clock, whatever else the machine did meanwhile.",
     ]
+    if comparison.leave_out:
+        return notes
+    notes += [f"In no table, but in differences.csv: runs at {', '.join(apart)} of the labels."] if apart else []
+    return [*notes, f"Figures of the paper: {paper.source()}. Not comparable with ours: {paper.reason()}."]
 
 
 def _table(comparison: Comparison, number: int | None, title: str, fraction: str, names: Sequence[str]) -> Table:
@@ -144,6 +164,8 @@ def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
     row |= {"n": int(mean["n"]) // cell.seeds, "groups": mean["groups"], "seeds": cell.seeds}
     row |= {"seed_spread": cell.spread} | {status: mean[status] for status in STATUSES}
     row |= _scores(cell) | {f"hd95_grid_{kind}": mean[f"hd95_grid_{kind}"] for kind in ("hits", "all")}
+    row |= {"tasks": len(cell.tasks), "sure_tasks": len(cell.sure_tasks)}
+    row |= {f"sure_mdice{end}": cell.scores.loc[SURE, "dice" + end] for end in ENDS}
     row |= _difference(comparison, name, fraction)
     row |= {f"images_{kind}": cell.images(kind) for kind in ("labelled", "unlabelled")}
     costs = ("seconds_training", "seconds_evaluation", "peak_memory_mb", "parameters")
@@ -156,18 +178,19 @@ def _scores(cell: Cell) -> dict[str, Any]:
     for score in ("dice", "iou"):
         for task in tasks.TASKS:
             if task.name in cell.scores.index:
-                ends = {end: cell.scores.loc[task.name, score + end] for end in ("", "_low", "_high")}
+                ends = {end: cell.scores.loc[task.name, score + end] for end in ENDS}
                 found |= {f"{task.code}_{score}{end}": value for end, value in ends.items()}
-        found |= {f"m{score}{end}": cell.scores.loc["mean", score + end] for end in ("", "_low", "_high")}
+        found |= {f"m{score}{end}": cell.scores.loc["mean", score + end] for end in ENDS}
     return found
 
 
 def _difference(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
     found = comparison.difference(name, fraction)
-    empty: dict[str, Any] = dict.fromkeys(("difference", "difference_low", "difference_high", "p", "difference_seeds"))
+    keys = [f"{kind}{end}" for kind in ("difference", "sure_difference") for end in ENDS]
     if found is None:
-        return {"against": comparison.against} | empty
-    ends = {f"difference{end}": found.table.loc["mean", "dice" + end] for end in ("", "_low", "_high")}
+        return {"against": comparison.against} | dict.fromkeys([*keys, "p", "difference_seeds"])
+    values = [found.table.loc[line, "dice" + end] for line in ("mean", SURE) for end in ENDS]
+    ends = dict(zip(keys, values, strict=True))
     return {"against": comparison.against} | ends | {"p": found.p, "difference_seeds": len(found.seeds)}
 
 
@@ -193,6 +216,11 @@ def _notes(comparison: Comparison, rows: Sequence[dict[str, Any]], fraction: str
     if len(seen) > 1:
         few, many = min(seen), max(seen)
         notes.append(f"The rows did not see equally many images: {few} to {many} in training.")
+    if len(seeds := {row["seeds"] for row in run}) > 1:
+        notes.append(f"Rows of {min(seeds)} to {max(seeds)} seeds stand side by side: compare them by the difference.")
+    cells = [cell for row in run if (cell := comparison.cell(row["variant"], fraction))]
+    if cells and (few := [name for name in cells[0].tasks if name not in cells[0].sure_tasks]):
+        notes.append(f"Without an interval, as they have fewer than {MIN_GROUPS} groups: {', '.join(few)}.")
     if other := [row["variant"] for row in run if row["labelled_fraction"] != fraction]:
         notes.append(f"Trained with all labels, not {fraction}: {', '.join(other)}.")
     return notes

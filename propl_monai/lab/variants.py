@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from importlib import resources
@@ -43,22 +45,35 @@ class Run:
 
     Attributes:
         labelled: fraction of the train pictures whose masks are used.
+        leave_out: external data, which training does not see and which alone are evaluated; see `cohort.external_cases`.
     """
 
     variant: Variant
     labelled: Fraction
     seed: int
     budget: str
+    leave_out: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         """Where it goes, relative to the folder of all runs."""
-        return f"{self.budget}/{self.variant.name}/{str(self.labelled).replace('/', '-')}/seed-{self.seed}"
+        home = table_folder(self.budget, self.leave_out)
+        return f"{home}/{self.variant.name}/{str(self.labelled).replace('/', '-')}/seed-{self.seed}"
 
     @property
     def base(self) -> Run:
         """The run whose weights this one evaluates; itself where it trains."""
-        return self if self.variant.of is None else Run(variant(self.variant.of), self.labelled, self.seed, self.budget)
+        return self if self.variant.of is None else replace(self, variant=variant(self.variant.of))
+
+
+def table_folder(budget_name: str, leave_out: Sequence[str]) -> str:
+    """The folder of all that may stand in one table: one budget, and either the test split or the same external data."""
+    if not leave_out:
+        return budget_name
+    words = [re.sub(r"\W+", "-", pattern, flags=re.ASCII).strip("-") for pattern in leave_out]
+    if not all(re.fullmatch(r"\w+", pattern, re.ASCII) for pattern in leave_out):  # others may make the same words
+        words.append(hashlib.sha256("\n".join(leave_out).encode()).hexdigest()[:6])
+    return f"{budget_name}-without-{'-'.join(words)}"
 
 
 @cache
@@ -95,7 +110,9 @@ def budget(name: str) -> dict[str, Any]:
     return dict(budgets[name])
 
 
-def grid(names: list[str], labelled: list[str], seeds: list[int], budget_name: str) -> list[Run]:
+def grid(
+    names: list[str], labelled: list[str], seeds: list[int], budget_name: str, leave_out: Sequence[str] = ()
+) -> list[Run]:
     """All runs of a comparison, without doubles; the first seed of every row comes before the second of any.
 
     A variant that fixes its own labelled fraction (all labels) has one run a seed.
@@ -109,5 +126,5 @@ def grid(names: list[str], labelled: list[str], seeds: list[int], budget_name: s
         for name in names:
             row = variant(name)
             for text in [row.train["labelled_fraction"]] if "labelled_fraction" in row.train else labelled:
-                runs.append(Run(row, parse_fraction(text), seed, budget_name))
+                runs.append(Run(row, parse_fraction(text), seed, budget_name, tuple(leave_out)))
     return list({run.folder: run for run in runs}.values())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,17 +25,36 @@ def compare(
     preset: Annotated[str, typer.Option(help="Preset of the bundle.")] = "compact",
     datalist: Annotated[Path | None, typer.Option(help="A verified datalist; else one is made and verified.")] = None,
     record: Annotated[Path | None, typer.Option(help="Copy each finished run.json here too.")] = None,
+    leave_out: Annotated[
+        str, typer.Option(help="External data: SOURCE or SOURCE/GROUP, comma-separated; not trained on, tested alone.")
+    ] = "",
 ) -> None:
     """Train and evaluate a grid of methods, labels and seeds; call it again to go on where it stopped."""
     from propl_monai.lab.compare import Lab, compare_all
 
+    # Clusters end a job by SIGTERM: as an exit it ends the training below it too, and gives up the claim.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     lab = Lab(bundle, data, runs, datalist, preset, record=record)
-    outcome = compare_all(lab, words(methods), words(labelled), words(seeds), budget)
+    outcome = compare_all(lab, words(methods), words(labelled), words(seeds), budget, words(leave_out))
     typer.echo(
         f"finished {len(outcome.done)}, with other workers {len(outcome.elsewhere)}, failed {len(outcome.failed)}"
     )
     raise typer.Exit(EXIT_PARTIAL if outcome.failed else EXIT_OK)
+
+
+def panels(
+    runs: Annotated[list[Path], typer.Argument(help="Runs to show, such as RUNS/short/propl/1-8/seed-0; a row each.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the pictures go.")],
+    data: Annotated[Path, typer.Option(help="Folder of the images.")],
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or code of a task; else all.")] = None,
+    datalist: Annotated[Path | None, typer.Option(help="Of the runs; else the one beside them.")] = None,
+) -> None:
+    """Draw the best, median and worst test case of each task with the outlines of runs of a comparison (extra `lab`)."""
+    from propl_monai.lab.panel_cases import make_panels
+
+    for path in make_panels(runs, output, data, task, datalist):
+        typer.echo(str(path))
 
 
 def tables(

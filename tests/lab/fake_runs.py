@@ -93,10 +93,11 @@ def write_run(
 ) -> Path:
     """One run.json; `changes` go into its results, "options" into its options, and "status" is that of the file."""
     row = variant(name)
-    run = Run(row, parse_fraction(fraction), seed, budget)
+    external = changes.get("options", {}).get("leave_out", [])
+    run = Run(row, parse_fraction(fraction), seed, budget, tuple(external))
     options = {
         **{"variant": name, "title": row.title, "base": row.method, "overrides": {**row.train, **row.evaluate}},
-        **{"labelled_fraction": fraction, "seed": seed, "budget": budget, "preset": "compact"},
+        **{"labelled_fraction": fraction, "seed": seed, "budget": budget, "leave_out": [], "preset": "compact"},
     } | changes.pop("options", {})
     path = folder / run.folder / "run.json"
     status = changes.pop("status", "finished")

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from propl_monai.cohort import external_cases
+from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.lab import compare as module
 from propl_monai.lab.claims import Claim
 from propl_monai.lab.compare import Lab, compare
+from propl_monai.lab.comparison import read_comparisons
+from propl_monai.lab.summing_up import read_json, results_of, unite
 from propl_monai.lab.variants import grid
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -67,10 +73,52 @@ def test_a_row_without_training_uses_the_weights_of_its_base(made: Any) -> None:
     assert right["cases"]["dice"] != wrong["cases"]["dice"]
 
 
+def test_a_training_that_outlived_its_worker_has_no_memory(made: Any, tmp_path: Path) -> None:
+    lab, _ = made
+    folder = lab.runs / "short" / "supervised" / "1-2" / "seed-0"
+    shutil.copytree(folder / "train", tmp_path / "train")
+    again = results_of(tmp_path / "train", folder / "test")
+    assert again == read_json(folder / "run.json")["results"] | {"peak_memory_mb": None}
+
+
 def test_a_second_call_repeats_nothing(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lab, (runs, outcome) = made
-    monkeypatch.setattr(module, "_bundle", lambda *_: pytest.fail("a finished run was repeated"))
+    monkeypatch.setattr(module, "run_bundle_apart", lambda *_: pytest.fail("a finished run was repeated"))
     assert compare(lab, runs) == outcome
+
+
+def test_a_finished_run_is_not_taken_for_one_of_another_recipe(made: Any) -> None:
+    lab, (runs, _) = made
+    other = replace(lab, overrides={**SMALL, "epochs": 3})
+    with pytest.raises(ProPLError, match="was finished with epochs 2, now 3"):
+        compare(other, runs)
+
+
+def test_external_data_are_not_trained_on_and_alone_evaluated(phantoms: Path, tmp_path: Path) -> None:
+    lab = Lab(BUNDLE, phantoms, tmp_path, overrides={**SMALL, "epochs": 1, "steps_per_epoch": 1})
+    (run,) = runs = grid(["supervised"], ["1/2"], [0], "short", ["PHANTOM/heart0000"])
+    assert compare(lab, runs).done == (run.folder,)
+    content = read_json(lab.folder(run) / "run.json")
+    assert content["options"]["leave_out"] == ["PHANTOM/heart0000"] and content["results"]["split"] == "external"
+    cases = content["results"]["cases"]
+    assert cases["case"] and all(group == "heart0000" for group in cases["group"])
+    assert set(cases["task"]) == {"left atrium", "left ventricle", "myocardium"}
+    datalist = Datalist.read(tmp_path / "datalist.json", phantoms)
+    left = {case.case_id for case in external_cases(datalist, "PHANTOM/heart0000")}
+    assert set(cases["case"]) == left
+    counts = read_json(lab.folder(run) / "train" / "run.json")["results"]["cases"]
+    seen = [case for case in datalist.cases if case.split != "test" and case.case_id not in left]
+    assert counts["validation"] == sum(case.split == "validation" for case in seen)
+    ((comparison),) = read_comparisons(tmp_path, resamples=100).values()
+    assert comparison.leave_out == ("PHANTOM/heart0000",)
+
+
+def test_external_data_that_leave_nothing_to_learn_from_are_refused(phantoms: Path, tmp_path: Path) -> None:
+    lab = Lab(BUNDLE, phantoms, tmp_path, overrides=SMALL)
+    with pytest.raises(ProPLError, match="leaves no labelled picture of left atrium, left ventricle, myocardium to"):
+        compare(lab, grid(["propl"], ["1/2"], [0], "short", ["PHANTOM/heart*"]))
+    with pytest.raises(ProPLError, match="fits no case"):
+        compare(lab, grid(["propl"], ["1/2"], [0], "short", ["PHANTUM"]))
 
 
 def test_a_run_that_another_worker_has_is_left_to_it(phantoms: Path, tmp_path: Path) -> None:
@@ -99,7 +147,7 @@ def test_one_model_a_task_is_one_row_of_all_cases() -> None:
         }
         return {**numbers, **about, **place, "cases": {"case": [task], "task": [task], "dice": [dice]}}
 
-    whole = module._unite([part("left atrium", 0.5), part("fetal head", 1.0)])
+    whole = unite([part("left atrium", 0.5), part("fetal head", 1.0)])
     assert whole["steps"] == 20 and whole["parameters"] == 200 and whole["images_seen"]["labelled"] == 160
     assert whole["cases"] == {
         "case": ["left atrium", "fetal head"],
@@ -107,6 +155,8 @@ def test_one_model_a_task_is_one_row_of_all_cases() -> None:
         "dice": [0.5, 1.0],
     }
     assert math.isclose(whole["best_validation_mdice"], 0.75) and whole["peak_memory_mb"] == 301.0
+    killed = part("left atrium", 0.5) | {"peak_memory_mb": None}  # before the worker could note it
+    assert unite([killed, part("fetal head", 1.0)])["peak_memory_mb"] is None
 
 
 def test_an_unknown_preset_is_refused_before_anything_runs(phantoms: Path, tmp_path: Path) -> None:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_runs import write_run
+from fake_runs import cases, write_run
 from PIL import Image
 
 from propl_monai.errors import ProPLError
 from propl_monai.lab import plots
 from propl_monai.lab.comparison import read_comparisons
-from propl_monai.lab.drawing import COLOURS, DASHES, HATCHES, MARKERS, STYLE, canvas, dots, matplotlib, percent
+from propl_monai.lab.drawing import (
+    COLOURS,
+    DASHES,
+    HATCHES,
+    MARKERS,
+    STYLE,
+    canvas,
+    caption,
+    dots,
+    matplotlib,
+    mdice_label,
+    percent,
+    widen,
+)
 from propl_monai.lab.figures import make_figures
 from propl_monai.lab.panels import Panel, best_median_worst, draw_panels
 
@@ -88,14 +102,56 @@ def test_curve_counts_images_of_both_kinds(runs: Path) -> None:
     assert drawn.get_ydata()[0] == pytest.approx(78 + 1.2 - 35 * 0.45 + 0.2)
 
 
-def test_seconds_of_a_step_and_of_an_epoch(runs: Path) -> None:
-    cell = read_comparisons(runs, resamples=100)["short"].cell("propl", "1/8")
+def test_seconds_are_those_of_the_fastest_epoch(tmp_path: Path) -> None:
+    path = write_run(tmp_path, "propl")
+    content = json.loads(path.read_text())
+    content["results"]["curve"][2]["seconds"] = 80.5  # the others take 510 / 5
+    path.write_text(json.dumps(content))
+    cell = read_comparisons(tmp_path, resamples=100)["short"].cell("propl", "1/8")
     assert cell is not None
     with matplotlib.rc_context(STYLE):
         three = plots.passes({("propl", "1/8"): cell})
         two = plots.text_against_onehot({("propl", "1/8"): cell})
-    assert [list(axes.lines[0].get_ydata()) for axes in three.axes[1:]] == [[510 / 500], [2160 / 1024]]
-    assert two.axes[1].patches[0].get_height() == pytest.approx(510 / 5)
+    assert [list(axes.lines[0].get_ydata()) for axes in three.axes[1:]] == [[80.5], [2160 / 1024]]
+    assert two.axes[1].patches[0].get_height() == 80.5
+
+
+def test_captions_tell_images_seeds_and_what_has_no_interval(tmp_path: Path) -> None:
+    few = cases(0.0)
+    for place, task in enumerate(few["task"]):
+        if task == "thyroid gland":
+            few["source"][place], few["group"][place] = "tg3k", f"video {place % 4}"
+    for name, seeds in (("propl", 3), ("passes-1", 1), ("passes-4", 1)):
+        for seed in range(seeds):
+            write_run(tmp_path, name, seed=seed, cases=few)
+    cells = read_comparisons(tmp_path, resamples=100)["short"].cells
+    assert caption(cells) == (
+        "Test split: 192 images of 64 patients or videos. Trainings (seeds): 1 each, but 3 of propl at 1/8. Arms: 95 % "
+        "interval over patients. Without thyroid gland: too few videos or patients for an interval."
+    )
+    assert mdice_label(cells["propl", "1/8"]) == "mean Dice of 7 tasks, %"
+    line = cells["propl", "1/8"].scores
+    assert percent(cells["propl", "1/8"])[0] == pytest.approx(line.iloc[[0, 1, 2, 3, 4, 5, 7]]["dice"].mean() * 100)
+
+
+def test_a_small_difference_does_not_fill_the_axis() -> None:
+    for low, high, expected in ((70, 71, (65.5, 75.5)), (20, 80, (20, 80)), (97, 99, (90, 100)), (0, 3, (0, 6.5))):
+        _, (axes,) = canvas()
+        axes.set_ylim(low, high)
+        widen(axes)
+        assert axes.get_ylim() == pytest.approx(expected)
+
+
+def test_external_runs_are_in_no_figure_of_the_test_split(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "propl", split="external", options={"leave_out": ["busi"]})
+    assert make_figures(tmp_path / "runs", tmp_path / "out", resamples=100) == ([], [])
+
+
+def test_labels_at_one_fraction_alone_are_no_figure(tmp_path: Path) -> None:
+    for name in ("propl", "supervised"):
+        write_run(tmp_path / "runs", name)
+    written, _ = make_figures(tmp_path / "runs", tmp_path / "out", resamples=100)
+    assert "figure-labels" not in {path.stem for path in written} >= {"figure-memory"}
 
 
 def test_looks_differ_in_more_than_colour(runs: Path) -> None:
@@ -115,15 +171,28 @@ def test_looks_differ_in_more_than_colour(runs: Path) -> None:
 def panel(name: str = "best", **masks: np.ndarray) -> Panel:
     square = np.zeros((20, 30), dtype=bool)
     square[5:15, 0:12] = True  # touches the border
-    return Panel(name, np.linspace(0, 1, 600).reshape(20, 30), square, {"ProPL": square} | masks)
+    predictions = {"ProPL": square} | masks
+    return Panel(
+        name,
+        np.linspace(0, 1, 600).reshape(20, 30),
+        square,
+        predictions,
+        dict.fromkeys(predictions, 0.5) | {"ProPL": 1.0},
+    )
 
 
-def test_panels_show_the_picture_and_one_prediction_each() -> None:
-    figure = draw_panels([panel(other=np.zeros((20, 30))), panel("worst", other=np.ones((20, 30)))])
-    assert len(figure.axes) == 2 * 3
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "ProPL", "other"]
-    assert [text.get_text() for text in figure.axes[2].texts] == ["nothing predicted"]
-    (outline, *_) = [path for path in figure.axes[1].collections[0].get_paths() if len(path.vertices)]
+def test_panels_have_a_column_a_case_and_a_row_a_prediction() -> None:
+    empty = panel(other=np.zeros((20, 30)))
+    figure = draw_panels([empty, panel("worst", other=np.ones((20, 30)))])
+    assert len(figure.axes) == 3 * 2
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["best", "worst"]
+    assert [axes.get_ylabel() for axes in figure.axes[::2]] == ["image", "ProPL", "other"]
+    told = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert told == [[], [], ["1.00"], ["1.00"], ["0.50, nothing predicted"], ["0.50"]]
+    assert not figure.axes[0].collections  # the picture as it is
+    reference, prediction = figure.axes[2].collections
+    assert not np.allclose(reference.get_edgecolor(), prediction.get_edgecolor())
+    (outline, *_) = [path for path in reference.get_paths() if len(path.vertices)]
     low, high = outline.vertices.min(0), outline.vertices.max(0)
     # Pixels 0-11 and 5-14: the edge lies half a pixel outside their centres, also at the border.
     assert list(low) == [-0.5, 4.5] and list(high) == [11.5, 14.5]

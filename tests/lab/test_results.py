@@ -116,7 +116,9 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     ("changes", "fact"),
     [
         ({"datalist_sha256": "b" * 64}, "datalist"),
-        ({"split": "external"}, "split"),
+        ({"split": "validation"}, "split"),
+        ({"split": "external"}, "but evaluated on 'external'"),
+        ({"options": {"leave_out": ["busi"]}}, "but evaluated on 'test'"),
         ({"cases": cases(0.0, groups=11)}, "other test cases"),
         ({"options": {"preset": "default"}}, "preset default"),
     ],

@@ -10,16 +10,31 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from propl_monai import tasks
 from propl_monai.errors import ProPLError
 from propl_monai.lab.results import RunResult
-from propl_monai.lab.statistics import difference, group_contributions, holm, score, seed_spread, sign_flip_p
+from propl_monai.lab.statistics import (
+    SURE,
+    difference,
+    group_contributions,
+    holm,
+    score,
+    seed_spread,
+    sign_flip_p,
+    sure_tasks,
+)
 
 
 def run(dice: dict[str, list[float]], seed: int = 0, groups: list[str | None] | None = None) -> RunResult:
-    """A run with the Dice of cases 0, 1, … of each task; without groups each case is its own."""
+    """A run with the Dice of cases 0, 1, … of each task, by code; without groups each case is its own."""
     rows = [
         {
-            **{"case": str(place), "task": task, "source": "s", "group": groups[place] if groups else None},
+            **{
+                "case": str(place),
+                "task": tasks.find(task).name,
+                "source": "s",
+                "group": groups[place] if groups else None,
+            },
             **{"dice": value, "iou": value / 2, "status": "ok", "hd95_px": 1.0, "hd95_mm": np.nan, "hd95_grid": 2.0},
             **{"diagonal_px": 50.0, "diagonal_grid": 300.0},
         }
@@ -55,6 +70,32 @@ def test_a_patient_seen_by_three_trainings_is_one_patient() -> None:
     assert three.loc["mean", "groups"] == 20
     for end in ("dice_low", "dice_high"):
         assert three.loc["mean", end] == pytest.approx(one.loc["mean", end], abs=1e-9)
+
+
+def test_a_task_of_few_groups_does_not_take_the_interval_from_the_others() -> None:
+    random = np.random.default_rng(3)
+    hard = {"BC": random.uniform(0.5, 0.9, 12), "FH": random.uniform(0.7, 0.9, 20), "TG": random.uniform(0.6, 0.8, 4)}
+    gain = {"BC": 0.05, "FH": 0.01, "TG": -0.5}
+    mine = run({code: list(values + gain[code]) for code, values in hard.items()})
+    other = run({code: list(values) for code, values in hard.items()})
+    table = score([mine], 200)
+    assert sure_tasks(table) == ["breast cancer", "fetal head"] and table.loc["mean", "dice_low"] is None
+    expected = (hard["BC"].mean() + 0.05 + hard["FH"].mean() + 0.01) / 2
+    assert table.loc[SURE, "dice"] == pytest.approx(expected)
+    alone = score([run({code: list(hard[code] + gain[code]) for code in ("BC", "FH")})], 200)
+    for end in ("dice_low", "dice_high"):
+        assert table.loc[SURE, end] == pytest.approx(alone.loc["mean", end])
+    found = difference([mine], [other], 200)
+    assert found is not None and found.table.loc["mean", "dice"] == pytest.approx((0.05 + 0.01 - 0.5) / 3)
+    assert found.table.loc[SURE, "dice"] == pytest.approx(0.03)
+    assert found.p is not None and found.p < 0.001 and found.task_p["thyroid gland"] is None
+    assert set(found.task_p) == {"breast cancer", "fetal head", "thyroid gland"}
+
+
+def test_without_a_task_of_few_groups_both_means_are_one() -> None:
+    for values in ([0.5, 0.7], list(np.linspace(0.4, 0.9, 15))):
+        table = score([run({"BC": values, "FH": values})], 100)
+        assert table.loc[SURE].equals(table.loc["mean"]) and sure_tasks(table) == ["breast cancer", "fetal head"]
 
 
 def test_difference_by_hand() -> None:

@@ -149,10 +149,13 @@ def test_html_is_whole_self_contained_and_escaped(made: Path) -> None:
     page.feed(text)
     assert page.open == []
     tags = {tag for tag, _ in page.seen}
-    assert not tags & {"script", "img", "link", "iframe", "a"} and "&lt;script&gt;" in text and "url(" not in text
+    assert not tags & {"script", "img", "link", "iframe"} and "&lt;script&gt;" in text and "url(" not in text
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.seen if tag == "th")
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.seen
     assert sum(tag == "h2" for tag, _ in page.seen) == 7
+    links = [attributes["href"] for tag, attributes in page.seen if tag == "a"]
+    places = [f"#{attributes['id']}" for tag, attributes in page.seen if tag == "section"]
+    assert links == places and len(places) == 7  # they lead to the tables, and nowhere else
 
 
 def test_tables_come_out_the_same_again(made: Path) -> None:
@@ -160,6 +163,54 @@ def test_tables_come_out_the_same_again(made: Path) -> None:
     make_tables(folder / "runs", folder / "again", resamples=100)
     for name in FILES:
         assert (folder / "again" / "short" / name).read_bytes() == (made / name).read_bytes()
+
+
+def of_the_thyroid_gland() -> dict[str, list[object]]:
+    """The cases of one task alone."""
+    whole = cases(0.0)
+    kept = [place for place, task in enumerate(whole["task"]) if task == "thyroid gland"]
+    return {name: [values[place] for place in kept] for name, values in whole.items()}
+
+
+def test_external_data_never_share_a_table_with_the_test_split(tmp_path: Path) -> None:
+    changes = {"split": "external", "cases": of_the_thyroid_gland()}
+    for name in ("propl", "supervised"):
+        write_run(tmp_path / "runs", name)
+        write_run(tmp_path / "runs", name, options={"leave_out": ["TG3K/sweep0*"]}, **changes)
+    write_run(tmp_path / "runs", "propl", options={"leave_out": ["DDTI"]}, **changes)
+    written = make_tables(tmp_path / "runs", tmp_path / "out", resamples=100)
+    homes = {path.parent.name for path in written}
+    (sweeps,) = homes - {"short", "short-without-DDTI"}
+    assert sweeps.startswith("short-without-TG3K-sweep0-")
+    names = {path.name for path in written if path.parent.name == sweeps}
+    assert names == {"tables.md", "tables.html", "differences.csv", "external-1-8.csv"}
+    table = pd.read_csv(tmp_path / "out" / sweeps / "external-1-8.csv").set_index("variant")
+    assert list(table.index) == ["propl", "supervised"] and set(table["n"]) == {24} and set(table["groups"]) == {12}
+    assert table.loc["propl", "TG_dice"] == pytest.approx(table.loc["propl", "mdice"]) and "LA_dice" not in table
+    text = (tmp_path / "out" / sweeps / "tables.md").read_text()
+    assert text.startswith("# Comparison, budget short, external data TG3K/sweep0*")
+    assert "myocardium" not in text and "the paper" not in text
+    assert pd.read_csv(tmp_path / "out" / "short" / "table-2.csv")["n"].dropna().unique() == [192]
+
+
+def test_a_task_of_few_groups_leaves_the_others_their_interval(tmp_path: Path) -> None:
+    for name in ("propl", "supervised"):
+        few = cases(0.02 if name == "propl" else 0.0)
+        for place, task in enumerate(few["task"]):
+            if task == "thyroid gland":
+                few["source"][place], few["group"][place] = "tg3k", f"video {place % 4}"
+        for seed in range(2 if name == "propl" else 1):
+            write_run(tmp_path / "runs", name, seed=seed, cases=few)
+    make_tables(tmp_path / "runs", tmp_path / "out", resamples=100)
+    row = read(tmp_path / "out" / "short", "table-2").loc["propl"]
+    assert np.isnan(row["mdice_low"]) and np.isnan(row["difference_low"]) and row["sure_tasks"] == 7
+    expected = row[[f"{code}_dice" for code in ("BC", "FH", "LA", "LV", "MD", "OT", "TN")]].mean()
+    assert row["sure_mdice"] == pytest.approx(expected) and row["sure_mdice_low"] < expected < row["sure_mdice_high"]
+    assert row["p"] <= 1 and row["sure_difference_low"] < row["sure_difference"] < row["sure_difference_high"]
+    text = (tmp_path / "out" / "short" / "tables.md").read_text()
+    assert "mean of 7 tasks % [95 %]" in text and "7 tasks against supervised [95 %]" in text and "(1 seed)" in text
+    assert "Without an interval, as they have fewer than 10 groups: thyroid gland." in text
+    assert "Rows of 1 to 2 seeds stand side by side" in text
 
 
 def test_against_must_be_known(tmp_path: Path) -> None:

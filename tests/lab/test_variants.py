@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from propl_monai.errors import ProPLError
-from propl_monai.lab.variants import budget, grid, variant, variants
+from propl_monai.lab.variants import budget, grid, table_folder, variant, variants
 from propl_monai.methods import METHODS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
@@ -57,6 +57,14 @@ def test_the_grid_has_each_run_once_and_whole_seeds_first() -> None:
 def test_a_row_that_trains_nothing_stands_on_one_that_does() -> None:
     (run,) = grid(["decoder-sd"], ["1/8"], [3], "short")
     assert run.base.folder == "short/propl/1-8/seed-3" and run.base.base == run.base
+
+
+def test_external_runs_have_a_folder_of_their_own() -> None:
+    (run,) = grid(["decoder-sd"], ["1/8"], [0], "short", ["DDTI"])
+    assert run.folder == "short-without-DDTI/decoder-sd/1-8/seed-0"
+    assert run.base.folder == "short-without-DDTI/propl/1-8/seed-0"
+    alike = [["A/b*"], ["A/b?"], ["A", "b"], ["A/b"], ["A-b"], []]
+    assert len({table_folder("short", patterns) for patterns in alike}) == len(alike)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""What run.json tells of a run of the comparison: the papers of its training and its evaluation, summed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from propl_monai.lab.results import CASE_COLUMNS, EXTERNAL
+
+RUN, MEMORY = "run.json", "memory.json"
+DIGITS = 5
+
+
+def results_of(train: Path, test: Path) -> dict[str, Any]:
+    """What run.json tells of one part.
+
+    Args:
+        train: output folder of the training; the peak memory is noted beside it.
+        test: output folder of the evaluation.
+    """
+    trained, tested = read_json(train / RUN), read_json(test / RUN)
+    options, steps = trained["options"], trained["results"]["steps"]
+    unlabelled = options["unlabelled_batch_size"] if trained["results"]["cases"]["unlabelled"] else 0
+    words = dict.fromkeys(("case", "task", "source", "group", "status"), str)  # a group named 001 stays that
+    cases = pandas.read_csv(test / "cases.csv", dtype=words, keep_default_na=False, na_values=[""])
+    return {
+        "images_seen": {"labelled": steps * options["labelled_batch_size"], "unlabelled": steps * unlabelled},
+        "steps": steps,
+        "seconds_training": trained["results"]["seconds_of_all_epochs"],
+        "seconds_evaluation": tested["seconds"],
+        "peak_memory_mb": _peak_memory(train.parent / MEMORY),
+        "decoder": tested["results"]["about"]["decoder"],
+        "best_epoch": trained["results"]["best_epoch"],
+        "best_validation_mdice": trained["results"]["best_validation_mdice"],
+        "parameters": trained["results"]["parameters"],
+        "datalist_sha256": trained["results"]["datalist_sha256"],
+        "split": tested["results"]["about"].get("split", EXTERNAL),
+        "curve": [_point(json.loads(line)) for line in (train / "metrics.jsonl").read_text().splitlines()],
+        "cases": _columns(cases[[*CASE_COLUMNS, "diagonal_mm"]]),
+    }
+
+
+def _peak_memory(path: Path) -> float | None:
+    """None where the worker was killed before it could note it and the training ended by itself."""
+    return read_json(path)["peak_memory_mb"] if path.exists() else None
+
+
+def _columns(cases: pandas.DataFrame) -> dict[str, list]:
+    return {name: json.loads(cases[name].to_json(orient="values", double_precision=DIGITS)) for name in cases.columns}
+
+
+def _point(line: dict[str, Any]) -> dict[str, Any]:
+    losses = {key: round(line[key], DIGITS) for key in ("supervised", "pseudo", "uncertainty") if key in line}
+    about = {key: line[key] for key in ("epoch", "iteration", "seconds")}
+    return {**about, "validation": line.get("validation"), "losses": losses}
+
+
+def unite(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several models, one for each task, as one row: sums of work, the largest memory, all cases."""
+    if len(parts) == 1:
+        return parts[0]
+    first, scores = parts[0], [part["best_validation_mdice"] for part in parts]
+    memory = [part["peak_memory_mb"] for part in parts]
+    total = {
+        key: sum(part[key] for part in parts)
+        for key in ("steps", "seconds_training", "seconds_evaluation", "parameters")
+    }
+    return {
+        **total,
+        "images_seen": {key: sum(part["images_seen"][key] for part in parts) for key in first["images_seen"]},
+        "peak_memory_mb": None if None in memory else max(memory),
+        "decoder": ", ".join(sorted({part["decoder"] for part in parts})),
+        "best_epoch": None,
+        "best_validation_mdice": None if None in scores else sum(scores) / len(scores),
+        "datalist_sha256": first["datalist_sha256"],
+        "split": first["split"],
+        "curve": [],
+        "cases": {name: [value for part in parts for value in part["cases"][name]] for name in first["cases"]},
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that this package wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
