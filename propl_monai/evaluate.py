@@ -15,6 +15,7 @@ from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
 from propl_monai.metrics import HD95_DEFINITION, case_row
+from propl_monai.ranks import gather_in_turn, is_writer
 from propl_monai.run_record import RunRecord
 from propl_monai.summary import summarise, to_csv, to_markdown
 
@@ -61,6 +62,9 @@ def describe(
 class CaseTable:
     """Writes `cases.csv` (a row a case), `table.csv` and `table.md` (a row a task), and run.json.
 
+    Under `torch.distributed` each rank predicts the cases of its `ranks.share`, and rank 0 writes all rows, in the order of
+    one process.
+
     Args:
         output_dir: where to write.
         options: settings for run.json.
@@ -89,8 +93,9 @@ class CaseTable:
 
     def _start(self, engine: Engine) -> None:
         self.rows = []
-        self.record = RunRecord(self.folder / "run.json", "evaluate", self.options, self.inputs)
-        self.record.write("running")
+        if is_writer():
+            self.record = RunRecord(self.folder / "run.json", "evaluate", self.options, self.inputs)
+            self.record.write("running")
 
     def _add(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -107,11 +112,16 @@ class CaseTable:
             )
 
     def _finish(self, engine: Engine) -> None:
-        table = summarise(self.rows)
+        rows = gather_in_turn(self.rows)
+        if is_writer():
+            self._write(rows)
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        table = summarise(rows)
         notes = [", ".join(f"{key} {value}" for key, value in self.about.items() if value is not None), HD95_DEFINITION]
         markdown = to_markdown(table, [note for note in notes if note])
         files = {
-            "cases.csv": pandas.DataFrame(self.rows).to_csv(index=False),
+            "cases.csv": pandas.DataFrame(rows).to_csv(index=False),
             "table.csv": to_csv(table),
             "table.md": markdown,
         }

@@ -17,7 +17,7 @@ from propl_monai.checkpoint import unwrap
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.loaders import PairedLoader
 from propl_monai.methods.base import Method
-from propl_monai.ranks import rank_and_count
+from propl_monai.ranks import holds_everywhere, rank_and_count
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_RUN_OF_BAD_STEPS = 20
@@ -119,7 +119,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         # An infinite bound clips nothing: this only measures, on the device, in one go.
         norm = nn.utils.clip_grad_norm_(parameters, float("inf"))
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
-        if finite:
+        # The gradient is that of all ranks, the loss is not: a step that one of them skips, all must skip.
+        if holds_everywhere(finite, loss.device):
             self.grad_scaler.step(self.optimizer)
             cast(Method, unwrap(self.method)).after_step()
             self._bad_in_a_row = 0

@@ -24,7 +24,7 @@ from monai.bundle import download_large_files
 from small_training import TINY_ENCODER
 
 import propl_monai
-from propl_monai.checkpoint import load_network, save_weights
+from propl_monai.checkpoint import load_network, save_safetensors, save_weights
 from propl_monai.errors import ProPLError
 from propl_monai.network import ProPL
 from propl_monai.premerge import premerge
@@ -42,6 +42,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     save_weights(ProPL(TINY_ENCODER), folder, ABOUT)
     return folder / "model.safetensors"
+
+
+def test_weights_with_one_decoder_are_not_released(weights: Path, tmp_path: Path) -> None:
+    slim = tmp_path / "slim.safetensors"
+    network, header = load_network(weights)
+    network.keep_decoder("pd")
+    save_safetensors(network, slim, {key: header[key] for key in ABOUT})
+    with pytest.raises(
+        ProPLError, match=r"slim.safetensors: these weights hold decoder pd alone, not sd; use the full"
+    ):
+        assemble(BUNDLE, slim, tmp_path / NAME, ADDRESS)
+    assert not (tmp_path / NAME).exists()
 
 
 @pytest.fixture(scope="module")
