@@ -1,7 +1,8 @@
-"""One file that segments without this package: TorchScript or ONNX, prompts inside, the task as a number."""
+"""One file to hand on: TorchScript or ONNX, which need no package of ours, or weights with one decoder, which do."""
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import tempfile
@@ -14,54 +15,79 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from propl_monai.checkpoint import load_network
+from propl_monai.bundle_files import find_weights
+from propl_monai.checkpoint import load_network, save_safetensors
 from propl_monai.encoder import STRIDES
 from propl_monai.errors import ProPLError, first_line, unknown
 from propl_monai.exportable import ExportableNetwork
 from propl_monai.files import file_sha256, write_atomically
 from propl_monai.network import ProPL
-from propl_monai.parity import compare, onnx_runner, parity_inputs, require, require_parity, torchscript_runner
-from propl_monai.predictor import find_weights
+from propl_monai.parity import (
+    EXACT,
+    LARGEST_DIFFERENCE,
+    Runner,
+    compare,
+    onnx_runner,
+    parity_inputs,
+    require,
+    require_parity,
+    safetensors_runner,
+    torchscript_runner,
+)
 from propl_monai.run_record import versions
 from propl_monai.transforms import NORMALISATIONS
 
-SUFFIXES = {"onnx": (".onnx",), "torchscript": (".ts", ".pt")}
+SUFFIXES = {"onnx": (".onnx",), "torchscript": (".ts", ".pt"), "safetensors": (".safetensors",)}
 OPSET = 20  # of ONNX; the first that has GELU as one operator
 HEADER = "propl"  # key of what the file says about itself
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+RENEWED = ("architecture", "decoder", "prompt_bank_sha256")  # entries of a header that follow from the network
 
 
-def export(source: Path | str, output: Path | str, format: str = "onnx", decoder: str | None = None) -> dict[str, Any]:
+def export(
+    source: Path | str, output: Path | str, format: str | None = None, decoder: str | None = None
+) -> dict[str, Any]:
     """Export weights, check the file against the network, and write the result beside it, `NAME.parity.json`.
 
-    The file takes `image` (B, 1, H, W), float32, normalised as it says itself, and `task` (B,), int64: places in its
-    list of task names. It gives `logits` (B, 1, H, W). Batch, height and width are free, the channel is one.
+    An ONNX or TorchScript file takes `image` (B, 1, H, W), float32, normalised as it says itself, and `task` (B,), int64:
+    places in its list of task names. It gives `logits` (B, 1, H, W). Batch, height and width are free, the channel is
+    one. A safetensors file holds the encoder, the prompts and the decoder that predicts: `Predictor.from_bundle` takes it
+    and answers with the same bits; it cannot be trained, and without decoder sd it tells no uncertainty.
 
     Args:
         source: a model.safetensors, a folder that holds one, or a bundle, whose `models` folder does.
-        output: the file to write, with the suffix of its format: .onnx, or .ts or .pt.
-        format: "onnx" or "torchscript".
-        decoder: "sd", "pd", "mean", or None for the choice that the weights carry.
+        output: the file to write, with the suffix of its format: .onnx, .ts or .pt, or .safetensors.
+        format: "onnx", "torchscript" or "safetensors"; None for that of the suffix.
+        decoder: "sd", "pd", "mean" (which is both), or None for the choice that the weights carry.
 
     Returns:
         What was written to the parity file.
 
     Raises:
         ProPLError: no fitting weights, unknown format or decoder, a network that cannot be exported, packages missing
-            (extra `export`), or a file that differs from the network by more than 1e-4; nothing is kept then.
+            (extra `export`), or a file that differs from the network by more than 1e-4, a safetensors file by anything;
+            nothing is kept then.
     """
     output = Path(output)
+    format = _format_of(output) if format is None else format
     _check_format(output, format)
     weights = find_weights(Path(source))
+    if output.resolve() == weights.resolve():
+        raise ProPLError(output, "is the file that is exported", "choose another name")
     network, header = load_network(weights)
-    exportable = ExportableNetwork(network, decoder)
+    sha256 = file_sha256(weights)
+    network.require_decoder(decoder or network.chosen_decoder)
     about = describe(network, header, decoder)
     size = about["spatial_size"]
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         candidate = Path(folder) / output.name
-        {"onnx": _write_onnx, "torchscript": _write_torchscript}[format](exportable, candidate, size, about)
-        run = {"onnx": onnx_runner, "torchscript": torchscript_runner}[format](candidate)
-        parity = compare(network, run, parity_inputs(len(about["tasks"]), size, about["normalisation"]), decoder)
+        if format == "safetensors":
+            run = _write_safetensors(network, candidate, about["decoder"], {"full_weights_sha256": sha256, **header})
+        else:
+            run = _write_program(format, network, candidate, about)
+        inputs = parity_inputs(len(about["tasks"]), size, about["normalisation"])
+        allowed = EXACT if format == "safetensors" else LARGEST_DIFFERENCE
+        parity = compare(network, run, inputs, decoder, allowed)
         require_parity(output, parity)
         write_atomically(output, candidate.read_bytes())
     record = {
@@ -69,7 +95,7 @@ def export(source: Path | str, output: Path | str, format: str = "onnx", decoder
         "sha256": file_sha256(output),
         "format": format,
         "opset": OPSET if format == "onnx" else None,
-        "weights_sha256": file_sha256(weights),
+        "weights_sha256": sha256,
         "free_axes": ["batch", "height", "width"],
         **about,
         "parity": parity,
@@ -109,11 +135,35 @@ def describe(network: ProPL, header: Mapping[str, Any], decoder: str | None = No
     }
 
 
+def _format_of(output: Path) -> str:
+    for format, suffixes in SUFFIXES.items():
+        if output.suffix in suffixes:
+            return format
+    every = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+    raise ProPLError(output, "has no suffix of an export", f"end it in one of {every}, or give --format")
+
+
 def _check_format(output: Path, format: str) -> None:
     if format not in SUFFIXES:
         raise unknown("--format", "format", format, SUFFIXES)
     if output.suffix not in SUFFIXES[format]:
         raise ProPLError(output, f"is no name for {format}", f"end it in {' or '.join(SUFFIXES[format])}")
+
+
+def _write_safetensors(network: ProPL, path: Path, decoder: str, header: Mapping[str, Any]) -> Runner:
+    slim = copy.deepcopy(network)
+    slim.keep_decoder(decoder)
+    save_safetensors(slim, path, {key: value for key, value in header.items() if key not in RENEWED})
+    return safetensors_runner(path)
+
+
+def _write_program(format: str, network: ProPL, path: Path, about: Mapping[str, Any]) -> Runner:
+    exportable = ExportableNetwork(network, about["decoder"])
+    if format == "onnx":
+        _write_onnx(exportable, path, about["spatial_size"], about)
+        return onnx_runner(path)
+    _write_torchscript(exportable, path, about["spatial_size"], about)
+    return torchscript_runner(path)
 
 
 def _example(size: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from propl_monai.encoder import STRIDES, Features
-from propl_monai.errors import ProPLError, unknown
-from propl_monai.network import DECODERS, ProPL, mean_logits
+from propl_monai.errors import ProPLError
+from propl_monai.network import ProPL, mean_logits
 
 
 class ExportableNetwork(nn.Module):
@@ -21,7 +21,7 @@ class ExportableNetwork(nn.Module):
         decoder: "sd", "pd", "mean", or None for the network's choice.
 
     Raises:
-        ProPLError: no prompt bank, or an unknown decoder.
+        ProPLError: no prompt bank, or a decoder that is unknown or not there.
     """
 
     texts: Tensor
@@ -29,8 +29,7 @@ class ExportableNetwork(nn.Module):
     def __init__(self, network: ProPL, decoder: str | None = None) -> None:
         super().__init__()
         decoder = decoder or network.chosen_decoder
-        if decoder not in DECODERS:
-            raise unknown("decoder", "decoder", decoder, DECODERS)
+        network.require_decoder(decoder)
         if network.prompts is None:
             raise ProPLError("export", "this network has no prompt bank", "call attach_prompts(bank) first")
         self.register_buffer("texts", network.prompts.table().detach().clone().cpu())
@@ -38,8 +37,8 @@ class ExportableNetwork(nn.Module):
         self.backbone, self.picked = copied.encoder.backbone, copied.encoder.picked
         fix_padding(self.backbone)
         self.grey = take_grey(self.backbone)
-        both = {"sd": copied.decoder_sd, "pd": copied.decoder_pd}
-        self.decoders = nn.ModuleList([both[decoder]] if decoder in both else both.values())
+        copied.keep_decoder(decoder)
+        self.decoders = nn.ModuleList(copied.get_submodule(f"decoder_{name}") for name in copied.decoders)
         self.eval()
 
     def forward(self, image: Tensor, task: Tensor) -> Tensor:

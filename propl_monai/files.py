@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
 _STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
 TEMPORARY_PREFIX = ".tmp-"
+_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what disks without locks answer
+logger = logging.getLogger(__name__)
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
@@ -59,7 +63,8 @@ def file_sha256(path: Path) -> str:
         ProPLError: the file is missing, empty or may not be read.
     """
     require_file(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as stream:  # in pieces: weights have hundreds of megabytes
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_file(path: Path) -> None:
@@ -134,10 +139,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
     """Make a folder, and keep every other process out that asks for the same lock.
 
-    The lock ends with the process, however that ends. Windows locks no folders; there it is only made.
+    The lock ends with the process, however that ends. Windows locks no folders, nor do some network disks (which is told):
+    there the folder is only made.
+
+    Args:
+        folder: to lock.
+        shared: let in those that ask for a shared lock too, and keep out all others.
 
     Raises:
         ProPLError: another process holds the lock, or the folder cannot be made.
@@ -150,20 +160,24 @@ def lock_folder(folder: Path) -> Iterator[None]:
         raise ProPLError(folder, f"cannot be written to ({error.strerror})", cure) from error
     try:
         if handle is not None:
-            _lock(handle, folder)
+            _lock(handle, folder, shared)
         yield
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path, shared: bool) -> None:
     import fcntl  # Windows has none
 
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ProPLError(folder, "is being written to by another process", "wait until it has ended") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning("%s: its disk locks no folders; see that no other process writes the same results", folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from propl_monai.checkpoint import load_network
 from propl_monai.errors import ProPLError
 from propl_monai.network import ProPL
 from propl_monai.transforms import Normalised
 
 LARGEST_DIFFERENCE = 1e-4  # of a logit, float32
+EXACT = 0.0  # for a file that runs through the same code
 LARGEST_DISAGREEMENT = 1e-4  # share of all pixels that lie on another side of logit 0
 BATCHES = (1, 2, 3, 4)  # images at each of five sizes: 50 in all
 Runner = Callable[[Tensor, Tensor], Tensor]
@@ -59,6 +61,12 @@ def torchscript_runner(path: Path | str) -> Runner:
         return torch.jit.load(str(path), map_location="cpu")
 
 
+def safetensors_runner(path: Path | str) -> Runner:
+    """A safetensors file as a function of image and task, by this package, with the decoder that it has chosen."""
+    network, _ = load_network(path)
+    return lambda image, task: network(image, task=task)
+
+
 def parity_inputs(tasks: int, size: Sequence[int], normalisation: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Fifty images of noise over smooth shades, and their tasks, each in turn: (B, 1, H, W) and (B,).
 
@@ -90,7 +98,11 @@ def _normalised(grey: Tensor, kind: str) -> Tensor:
 
 @torch.no_grad()
 def compare(
-    network: ProPL, run: Runner, inputs: Iterable[tuple[Tensor, Tensor]], decoder: str | None = None
+    network: ProPL,
+    run: Runner,
+    inputs: Iterable[tuple[Tensor, Tensor]],
+    decoder: str | None = None,
+    allowed: float = LARGEST_DIFFERENCE,
 ) -> dict[str, Any]:
     """The largest difference of a logit, and the share of pixels on another side of 0, with their limits.
 
@@ -99,6 +111,7 @@ def compare(
         run: the exported file.
         inputs: images and task numbers, see `parity_inputs`.
         decoder: of the network, None for its choice.
+        allowed: difference of a logit, for the record and `require_parity`.
     """
     images, differing, pixels, largest = 0, 0, 0, 0.0
     sizes: list[list[int]] = []
@@ -114,7 +127,7 @@ def compare(
         "inputs": images,
         "sizes": sizes,
         "largest_logit_difference": largest,
-        "limit_of_difference": LARGEST_DIFFERENCE,
+        "limit_of_difference": allowed,
         "mask_disagreement": differing / pixels,
         "limit_of_disagreement": LARGEST_DISAGREEMENT,
     }
@@ -127,10 +140,11 @@ def require_parity(output: Path, parity: dict[str, Any]) -> None:
         ProPLError: the file differs too much; `output` is the name that it was meant to get.
     """
     difference, share = parity["largest_logit_difference"], parity["mask_disagreement"]
-    if difference <= LARGEST_DIFFERENCE and share <= LARGEST_DISAGREEMENT:
+    allowed = parity["limit_of_difference"]
+    if difference <= allowed and share <= parity["limit_of_disagreement"]:
         return
     fact = (
         f"would differ from the network by {difference:.1e} in a logit and in {share:.1e} of the pixels over "
-        f"{parity['inputs']} images, where {LARGEST_DIFFERENCE:.0e} is allowed, so it was not kept"
+        f"{parity['inputs']} images, where {allowed:.0e} is allowed, so it was not kept"
     )
     raise ProPLError(output, fact, "take the other format, or report this with the versions that `propl info` lists")

@@ -25,11 +25,15 @@ from propl_monai.prediction import THRESHOLD, from_maps, write_predictions
 from propl_monai.run_record import RunRecord, conclude
 
 __all__ = ["THRESHOLD", "InputImages", "PromptInferer", "SavePredictions"]
+ROWS = 8  # pairs of image and task that are decoded together: fewer waste time on small batches, more only memory
 logger = logging.getLogger(__name__)
 
 
 class PromptInferer(Inferer):
-    """Encodes a batch once and decodes it for every task that is asked for.
+    """Encodes a batch once and decodes it for every task that is asked for, several tasks together where images are few.
+
+    A network rounds differently in batches of another size: a logit may change by up to about 1e-4 with the batch and
+    the number of tasks.
 
     Args:
         tasks: one name or several; None when the batch brings its own, see `__call__`.
@@ -70,20 +74,32 @@ class PromptInferer(Inferer):
         Returns:
             Logits (B, K, H, W) for K tasks (1 when `task` is used), followed by K variances in [0, 0.25] when
             uncertainty is wanted.
+
+        Raises:
+            ProPLError: an unknown task, or a decoder that the network was built without.
         """
+        if self.passes:
+            network.require_decoder("sd", "uncertainty")
         asked: Sequence[str | Sequence[str] | None] = [task] if self.tasks is None else self.tasks
         texts = [network.text(names, len(inputs)) for names in asked]
         features = network.encode(inputs)
-        maps = self._logits(network, features, texts)
+        maps = self.logits(network, features, texts)
         if self.tta:
-            mirrored = self._logits(network, network.encode(inputs.flip(-1)), texts)
+            mirrored = self.logits(network, network.encode(inputs.flip(-1)), texts)
             maps = mean_logits(maps, mirrored.flip(-1))
         variances = [self._variance(network, features, text) for text in texts] if self.passes else []
         return torch.cat([maps, *variances], dim=1)
 
-    def _logits(self, network: ProPL, features: Features, texts: Sequence[Tensor]) -> Tensor:
+    def logits(self, network: ProPL, features: Features, texts: Sequence[Tensor]) -> Tensor:
+        """Decode features of a batch for K texts, each (B, L, E), to logits (B, K, H, W), float32."""
         decoder = self.decoder or network.chosen_decoder
-        return torch.cat([network.decode(features, text, decoder).float() for text in texts], dim=1)
+        together = max(1, ROWS // len(features.v4))
+        each: list[Tensor] = []
+        for start in range(0, len(texts), together):
+            some = texts[start : start + together]
+            rows = network.decode(_repeated(features, len(some)), torch.cat(list(some)), decoder)
+            each += rows.float().chunk(len(some))
+        return torch.cat(each, dim=1)
 
     def _variance(self, network: ProPL, features: Features, text: Tensor) -> Tensor:
         if self.seed is None:
@@ -109,6 +125,14 @@ def _only(features: Features, index: int) -> Features:
     """The features of one image of a batch."""
     one = slice(index, index + 1)
     return features._replace(v1=features.v1[one], v2=features.v2[one], v3=features.v3[one], v4=features.v4[one])
+
+
+def _repeated(features: Features, times: int) -> Features:
+    """The features of a batch, so many times one after the other."""
+    if times == 1:
+        return features
+    v1, v2, v3, v4 = (torch.cat([one] * times) for one in features[:4])
+    return features._replace(v1=v1, v2=v2, v3=v3, v4=v4)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from small_training import TINY_ENCODER
 from torch import Tensor
 
 from propl_monai import export as exporter
-from propl_monai.checkpoint import save_weights
+from propl_monai.checkpoint import load_network, save_weights
 from propl_monai.errors import ProPLError
 from propl_monai.export import export
 from propl_monai.exportable import ExportableNetwork, fix_padding, take_grey
@@ -118,6 +118,49 @@ def test_the_file_says_what_it_is(made: Made) -> None:
     assert (told["normalisation"], told["mean"], told["deviation"]) == ("half", 0.5, 0.5)
 
 
+@pytest.mark.parametrize("decoder", [None, "sd", "mean"])
+def test_weights_with_one_decoder(bundle: Path, small: ProPL, tmp_path: Path, decoder: str | None) -> None:
+    path, source = tmp_path / "small.safetensors", bundle / "models" / "model.safetensors"
+    record = export(bundle, path, decoder=decoder)
+    network, header = load_network(path)
+    kept = decoder or "pd"
+    assert network.decoders == (("sd", "pd") if kept == "mean" else (kept,)) and network.chosen_decoder == kept
+    assert {key: header[key] for key in ABOUT} == ABOUT and header["full_weights_sha256"] == file_sha256(source)
+    assert (record["format"], record["decoder"], record["opset"]) == ("safetensors", kept, None)
+    assert record["parity"]["largest_logit_difference"] == record["parity"]["limit_of_difference"] == 0
+    assert record["parity"]["inputs"] == 50 and record["sha256"] == file_sha256(path)
+    whole, without = source.stat().st_size, sum(p.numel() * 4 for p in small.decoder_sd.parameters())
+    assert path.stat().st_size < (whole if kept == "mean" else whole - without) + 300
+    if kept == "pd":
+        again = export(path, tmp_path / "again.safetensors")
+        assert load_network(tmp_path / "again.safetensors")[1] == header and again["sha256"] == record["sha256"]
+        with pytest.raises(ProPLError, match="decoder 'sd': these weights hold decoder pd alone"):
+            export(path, tmp_path / "x.ts", decoder="sd")
+
+
+def test_weights_with_one_decoder_must_give_the_same_bits(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = exporter.safetensors_runner
+
+    def wrong(path: Path) -> Runner:
+        run = right(path)
+        return lambda image, task: run(image, task) + 1e-6
+
+    monkeypatch.setattr(exporter, "safetensors_runner", wrong)
+    with pytest.raises(ProPLError, match="where 0e\\+00 is allowed, so it was not kept"):
+        export(bundle, tmp_path / "small.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_are_not_overwritten_by_their_export(bundle: Path) -> None:
+    source = bundle / "models" / "model.safetensors"
+    before = file_sha256(source)
+    with pytest.raises(ProPLError, match="is the file that is exported; choose another name"):
+        export(bundle, source)
+    assert file_sha256(source) == before
+
+
 def test_a_file_that_differs_is_not_kept(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(path: Path) -> Runner:
         return lambda image, task: torch.zeros_like(image)
@@ -198,12 +241,13 @@ def test_the_network_itself_is_left_as_it_is(small: ProPL) -> None:
     ("name", "format", "decoder", "said"),
     [
         ("a.onnx", "onxn", None, "unknown format 'onxn'; did you mean 'onnx'"),
+        ("a.safetensor", None, None, "has no suffix of an export; end it in one of .onnx, .ts, .pt, .safetensors"),
         ("a.ts", "onnx", None, "is no name for onnx; end it in .onnx"),
         ("a.ts", "torchscript", "dp", "unknown decoder 'dp'"),
     ],
 )
 def test_wrong_options_are_named(
-    bundle: Path, tmp_path: Path, name: str, format: str, decoder: str | None, said: str
+    bundle: Path, tmp_path: Path, name: str, format: str | None, decoder: str | None, said: str
 ) -> None:
     with pytest.raises(ProPLError, match=said):
         export(bundle, tmp_path / name, format, decoder)

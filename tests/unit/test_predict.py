@@ -20,6 +20,7 @@ from propl_monai.checkpoint import save_weights
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 from propl_monai.network import ProPL
 from propl_monai.predict import InputImages, PromptInferer, SavePredictions
+from propl_monai.tasks import NAMES
 
 Check = Callable[[Path], dict[str, Any]]
 TWO = ["left atrium", "thyroid nodule"]
@@ -77,9 +78,24 @@ def test_many_tasks_need_one_encoding_and_equal_single_calls(network: ProPL, sti
     maps = PromptInferer(["LA", "thyroid_nodule", "myocardium"])(image, counted)  # type: ignore[arg-type]
     assert counted.encoded == 1 and maps.shape == (2, 3, 40, 33)
     for index, task in enumerate([*TWO, "myocardium"]):
-        assert torch.equal(maps[:, index], PromptInferer(task)(image, network)[:, 0])
+        torch.testing.assert_close(maps[:, index], PromptInferer(task)(image, network)[:, 0], atol=1e-5, rtol=0)
         assert torch.allclose(maps[:, index], network(image, task=task)[:, 0], atol=1e-6)
     assert not torch.allclose(maps[:, 0], maps[:, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, [7]), (2, [8, 6]), (3, [6, 6, 6, 3]), (5, [5] * 7), (9, [9] * 7)])
+def test_as_many_tasks_are_decoded_together_as_make_eight_rows(
+    network: ProPL, still: None, monkeypatch: pytest.MonkeyPatch, batch: int, rows: list[int]
+) -> None:
+    """Seven tasks; every image keeps its own features, every map its place."""
+    image, names, found = torch.rand(batch, 1, 32, 32), list(NAMES[:7]), []
+    expected = torch.cat([network(image, task=name) for name in names], dim=1)
+    decode = network.decode
+    monkeypatch.setattr(
+        network, "decode", lambda features, *rest: (found.append(len(rest[0])), decode(features, *rest))[1]
+    )
+    torch.testing.assert_close(PromptInferer(names)(image, network), expected, atol=1e-5, rtol=0)
+    assert found == rows
 
 
 def test_the_decoder_that_is_asked_for_predicts(network: ProPL, still: None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 from small_predictor import small_predictor, speckle
 
 from propl_monai import predict_paths as module
+from propl_monai import predicted_files
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 from propl_monai.files import TEMPORARY_PREFIX, lock_folder
 from propl_monai.images import Cine
@@ -52,6 +54,18 @@ def content(folder: Path) -> dict[str, bytes]:
         path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "predictions.jsonl")
     )
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def same_results(folder: Path, whole: Path) -> bool:
+    """Whether all that is in a folder is in the other one too: variances up to rounding, all else to the byte."""
+    for name in content(folder):
+        if name.endswith("_uncertainty.png"):
+            left, right = (pixels(place / name) / 131070 for place in (folder, whole))
+            if np.abs(left**2 - right**2).max() > 1e-5:
+                return False
+        elif (folder / name).read_bytes() != (whole / name).read_bytes():
+            return False
+    return True
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -203,12 +217,12 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("moment", [1, 3, 5])
-def test_a_killed_run_leaves_whole_masks_and_is_completed_to_the_same_bytes(
+def test_a_killed_run_leaves_whole_masks_and_is_completed_to_the_same_results(
     predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
     options: dict[str, Any] = {"uncertainty": True, "measurements": True}
     predict_paths(predictor, [images], tmp_path / "whole", ["LA", "TN"], **options)
-    out, write, calls = tmp_path / "out", module.write_predictions, []
+    out, write, calls = tmp_path / "out", predicted_files.write_predictions, []
 
     def stop(*given: Any) -> list[Path]:
         calls.append(1)
@@ -217,17 +231,18 @@ def test_a_killed_run_leaves_whole_masks_and_is_completed_to_the_same_bytes(
         return write(*given)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(module, "write_predictions", stop)
+        patched.setattr(predicted_files, "write_predictions", stop)
         predict_paths(predictor, [images], out, ["LA", "TN"], **options)
     whole = content(tmp_path / "whole")
-    assert all(whole[name] == data for name, data in content(out).items())
+    assert content(out).keys() < whole.keys()
+    assert same_results(out, tmp_path / "whole")
     # What only a process that is gone can leave: half a file, half a line.
     (out / f"{TEMPORARY_PREFIX}123-a_left_atrium.png").write_bytes(b"half")
     with (out / "predictions.jsonl").open("a") as stream:
         stream.write('{"name": "a", "sha2')
     found = predict_paths(predictor, [images], out, ["LA", "TN"], **options)
     assert found.done + found.skipped == 3
-    assert content(out) == whole
+    assert content(out).keys() == whole.keys() and same_results(out, tmp_path / "whole")
     assert all(json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines())
 
 
@@ -237,7 +252,7 @@ def test_a_disk_that_is_full_ends_the_run_with_papers(
     def fail(*_: Any) -> None:
         raise ProPLError("a.png", "cannot be written (No space left on device)", "make room")
 
-    monkeypatch.setattr(module, "write_predictions", fail)
+    monkeypatch.setattr(predicted_files, "write_predictions", fail)
     with pytest.raises(ProPLError, match="No space left"):
         predict_paths(predictor, [images], tmp_path / "out", "LA")
     record = check_run_json(tmp_path / "out" / "run.json")
@@ -272,6 +287,119 @@ def test_a_cine_that_breaks_in_the_middle(
         found = predict_paths(predictor, [images / "cine.nii.gz"], tmp_path / "out", "LA")
         assert (found.done, found.skipped, found.refused, found.code) == (0, 0, 1, EXIT_BAD_INPUT)
     assert set(content(tmp_path / "out")) == {f"cine_frame_000{number}_left_atrium.png" for number in (1, 2)}
+
+
+# --- batches over files, and three threads
+
+
+def journalled(out: Path) -> list[str]:
+    return [json.loads(line)["name"] for line in (out / "predictions.jsonl").read_text().splitlines()[1:]]
+
+
+def test_frames_of_several_files_share_a_batch(
+    predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five frames, two by two, in the order of the files; the masks are those of single calls."""
+    given: list[int] = []
+    maps = predictor.maps
+    monkeypatch.setattr(predictor, "maps", lambda frames, *rest: (given.append(len(frames)), maps(frames, *rest))[1])
+    out = tmp_path / "out"
+    predict_paths(predictor, [images], out, "LA", probability=True)
+    assert given == [2, 2, 1] and journalled(out) == ["a", "cine", "deep er/b (1)"]
+    alone = small_predictor(batch=1)
+    for name, picture in (("a", images / "a.png"), ("cine_frame_0001", speckle(16, 22, 2))):
+        expected = alone(picture, "LA")
+        assert np.array_equal(pixels(out / f"{name}_left_atrium.png") > 0, expected.mask)
+        found = pixels(out / f"{name}_left_atrium_probability.png") / 65535
+        assert np.abs(found - expected.probability).max() < 1e-5 + 0.5 / 65535
+
+
+def test_reading_and_writing_go_on_while_the_network_works(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network waits for the next file to be opened, and the writer for the network's next batch: neither in vain."""
+    opened, second = threading.Event(), threading.Event()
+    read, write, met = module.read_frames, predicted_files.write_predictions, []
+    predictor = small_predictor(batch=4)
+    maps = predictor.maps
+
+    def reading(path: Path) -> Cine:
+        if "b (1)" in path.name:
+            opened.set()
+        return read(path)
+
+    def network(*given: Any) -> Any:
+        met.append(opened.wait(10))
+        if len(met) == 2:
+            second.set()
+        return maps(*given)
+
+    def writing(*given: Any) -> list[Path]:
+        met.append(second.wait(10))
+        return write(*given)
+
+    monkeypatch.setattr(module, "read_frames", reading)
+    monkeypatch.setattr(predicted_files, "write_predictions", writing)
+    monkeypatch.setattr(predictor, "maps", network)
+    assert predict_paths(predictor, [images], tmp_path / "out", "LA").done == 3
+    assert met == [True] * 7
+
+
+def test_ctrl_c_leaves_what_was_computed_and_papers(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_run_json: Check
+) -> None:
+    predictor, out, calls = small_predictor(batch=2), tmp_path / "out", []
+    maps = predictor.maps
+
+    def stopped(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return maps(*given)
+
+    monkeypatch.setattr(predictor, "maps", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict_paths(predictor, [images], out, "LA")
+    assert set(content(out)) == {"a_left_atrium.png", "cine_frame_0001_left_atrium.png"} and journalled(out) == ["a"]
+    record = check_run_json(out / "run.json")
+    assert (record["status"], record["outputs"]) == ("failed", [str(out / "a_left_atrium.png")])
+    assert record["findings"][0]["message"].startswith("KeyboardInterrupt")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "behind"))]
+
+
+def test_a_fault_of_the_reader_ends_the_run_with_papers(
+    predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_run_json: Check
+) -> None:
+    def fail(path: Path) -> Cine:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(module, "read_frames", fail)
+    with pytest.raises(MemoryError):
+        predict_paths(predictor, [images], tmp_path / "out", "LA")
+    record = check_run_json(tmp_path / "out" / "run.json")
+    assert record["status"] == "failed" and record["findings"][0]["message"] == "MemoryError: no room"
+
+
+def test_large_pictures_for_overlays_are_not_held_in_numbers(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames of 16 × 22 pixels, of which no more than two may be held in a group."""
+    monkeypatch.setattr(module, "MAX_PIXELS", 16 * 22)
+    predictor, given = small_predictor(batch=8), []
+    maps = predictor.maps
+    monkeypatch.setattr(predictor, "maps", lambda frames, *rest: (given.append(len(frames)), maps(frames, *rest))[1])
+    predict_paths(predictor, [images / "cine.nii.gz"], tmp_path / "out", "LA", overlay=True)
+    assert given == [2, 1]
+    predict_paths(predictor, [images / "cine.nii.gz"], tmp_path / "plain", "LA")
+    assert given == [2, 1, 3]
+
+
+def test_uncertainty_without_decoder_sd_is_refused_before_anything_is_written(images: Path, tmp_path: Path) -> None:
+    predictor = small_predictor()
+    predictor.network.keep_decoder("pd")
+    with pytest.raises(ProPLError, match="uncertainty: these weights hold decoder pd alone, not sd"):
+        predict_paths(predictor, [images], tmp_path / "out", "LA", uncertainty=True)
+    assert not (tmp_path / "out").exists()
 
 
 # --- measurements
