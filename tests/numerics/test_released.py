@@ -9,96 +9,33 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.networks.blocks import SubpixelUpsample, UnetOutBlock, UnetrUpBlock
 from torch import Tensor, nn
-from transformers import ConvNextConfig, ConvNextModel
 
 from propl_monai import PromptBank, ProPL, ProPLError
+from propl_monai.bench.reference import SIZES, PlainProPL
 from propl_monai.checkpoint import load_network, save_weights
 from propl_monai.encoder import Features
 
 TOLERANCE = 1e-4
 VARIES = 0.05  # least standard deviation of a reference map; a flat one would equal any other flat one
-DECODERS = {"sd": "", "pd": "uns_"}
+DECODERS = ("sd", "pd")
 
 
-class Constant(nn.Module):
-    """A sinusoidal table as a buffer `pe`, (1, length, width): sine on even columns, cosine on odd ones."""
-
-    def __init__(self, width: int, length: int) -> None:
-        super().__init__()
-        angle = torch.arange(length).double()[:, None] / 10000.0 ** (torch.arange(0, width, 2).double() / width)
-        table = torch.zeros(1, length, width)
-        table[0, :, 0::2], table[0, :, 1::2] = angle.sin().float(), angle.cos().float()
-        self.register_buffer("pe", table)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return tokens + self.get_buffer("pe")[:, : tokens.shape[1]]
-
-
-class Guide(nn.Module):
-    """`guide_layer` of the issue, in the order that it gives."""
-
-    def __init__(self, width: int, tokens: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.self_attn = nn.MultiheadAttention(width, 1, batch_first=True)
-        self.cross_attn = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.self_attn_norm, self.cross_attn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.text_project = nn.Sequential(nn.Conv1d(24, tokens, 1), nn.GELU(), nn.Linear(768, width), nn.LeakyReLU())
-        self.vis_pos, self.txt_pos = Constant(width, 1024), Constant(width, tokens)
-        self.scale = nn.Parameter(torch.tensor(1.7))
-
-    def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        text = self.text_project(text)
-        v = self.norm1(x)
-        q = k = self.vis_pos(v)
-        x = x + self.self_attn_norm(self.self_attn(q, k, v)[0])
-        q, k = self.vis_pos(self.norm2(x)), self.txt_pos(text)
-        return x + self.scale * self.cross_attn_norm(self.cross_attn(q, k, text)[0])
-
-
-class Stage(nn.Module):
-    def __init__(self, width: int, out: int, tokens: int) -> None:
-        super().__init__()
-        self.guide_layer = Guide(width, tokens)
-        self.decoder = UnetrUpBlock(2, width, out, 3, 2, norm_name="BATCH")
-
-    def forward(self, x: Tensor, skip: Tensor, text: Tensor) -> Tensor:
-        batch, width, height, breadth = x.shape
-        tokens = self.guide_layer(x.reshape(batch, width, -1).permute(0, 2, 1), text)
-        return self.decoder(tokens.permute(0, 2, 1).reshape(batch, width, height, breadth), skip)
-
-
-class Reference(nn.Module):
-    """The network of the issue under the authors' names, with the parts that must be ignored."""
+class Reference(PlainProPL):
+    """The plain network, with the parts of the authors' that must be ignored."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Module()
-        self.encoder.model = ConvNextModel(ConvNextConfig())
+        super().__init__(SIZES["paper"])
         self.encoder.project_head = nn.Linear(768, 512)
         self.text_encoder = nn.Module()
         self.text_encoder.model = nn.Embedding(30, 768)
         self.text_encoder.project_head = nn.Sequential(nn.Linear(768, 512), nn.LayerNorm(512))
-        for prefix in DECODERS.values():
-            for name, module in (
-                ("decoder16", Stage(768, 384, 24)),
-                ("decoder8", Stage(384, 192, 12)),
-                ("decoder4", Stage(192, 96, 9)),
-                ("decoder1", SubpixelUpsample(2, 96, 24, 4)),
-                ("out", UnetOutBlock(2, 24, 1)),
-            ):
-                self.add_module(prefix + name, module)
 
     def maps(self, image: Tensor) -> tuple[Tensor, ...]:
-        return self.encoder.model(image, output_hidden_states=True).hidden_states[1:]  # type: ignore[operator]
+        return tuple(self.encoder(image))
 
     def probability(self, maps: tuple[Tensor, ...], text: Tensor, decoder: str) -> Tensor:
-        prefix, z = DECODERS[decoder], maps[3]
-        for name, skip in (("decoder16", maps[2]), ("decoder8", maps[1]), ("decoder4", maps[0])):
-            z = self.get_submodule(prefix + name)(z, skip, text)
-        return self.get_submodule(prefix + "out")(self.get_submodule(prefix + "decoder1")(z)).sigmoid()
+        return self.decode(maps, text, decoder).sigmoid()
 
 
 def randomise(module: nn.Module) -> None:
@@ -366,6 +303,7 @@ def test_weights_survive_a_file(net: ProPL, tmp_path: Path) -> None:
         "encoder": "convnext_tiny",
         "prompt_mode": None,
         "prompt_padding": None,
+        "decoder_block": "unetr",
         "text_shape": [24, 768],
         "tasks": [],
     }

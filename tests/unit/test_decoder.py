@@ -8,11 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.networks.blocks import SubpixelUpsample, UnetOutBlock
 from scipy.special import erf
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from propl_monai.decoder import SCALE_AT_START, PromptedAttention, PromptedDecoder, positions
+from propl_monai.decoder import (
+    BLOCKS,
+    SCALE_AT_START,
+    DecoderStage,
+    PromptedAttention,
+    PromptedDecoder,
+    enlarge,
+    positions,
+)
 from propl_monai.encoder import Features
+from propl_monai.errors import ProPLError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 CHANNELS = (4, 8, 16, 32)
@@ -184,3 +195,49 @@ def test_images_of_a_batch_do_not_see_each_other_in_eval_mode(decoder: PromptedD
     with torch.no_grad():
         together, alone = decoder(seen, text)[:1], decoder(first, text[:1])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("side", [8, 5])
+def test_the_head_in_one_convolution_equals_the_head(side: int) -> None:
+    torch.manual_seed(0)
+    upsample, out = SubpixelUpsample(2, 12, 6, scale_factor=4), UnetOutBlock(2, 6, 1)
+    parameters = [*upsample.parameters(), *out.parameters()]
+    z = torch.randn(2, 12, side, side, requires_grad=True)
+    found, wanted = enlarge(z, upsample, out), out(upsample(z))
+    assert found.shape == (2, 1, 4 * side, 4 * side)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    weight = torch.randn_like(found)
+    ours, theirs = (torch.autograd.grad((one * weight).sum(), [z, *parameters]) for one in (found, wanted))
+    for one, other in zip(ours, theirs, strict=True):
+        assert float(other.abs().max()) > 0
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [96, 384])
+def test_the_light_block_multiplies_a_twelfth_as_often(width: int) -> None:
+    counts = []
+    for block in BLOCKS:
+        stage = DecoderStage(2 * width, width, 24, 6, 9, block)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            stage.up(torch.zeros(1, 2 * width, 4, 4), torch.zeros(1, width, 8, 8))
+        # The enlargement is the same in both: a product of 2 × C by C at each of four places of 16 pixels.
+        counts.append(counter.get_total_flops() - 2 * 16 * 4 * 2 * width * width)
+    assert 12 < counts[0] / counts[1] < 13.5
+
+
+def test_the_light_decoder_uses_prompt_and_every_map() -> None:
+    torch.manual_seed(0)
+    decoder = PromptedDecoder(CHANNELS, text_length=24, text_width=6, block="light").eval()
+    given = features()
+    text = torch.randn(2, 24, 6)
+    logits = decoder(given, text)
+    assert logits.shape == (2, 1, 64, 32)
+    assert float((logits - decoder(given, text.flip(0))).detach().abs().max()) > 1e-6
+    for name in ("v1", "v2", "v3", "v4"):
+        changed = decoder(given._replace(**{name: torch.zeros_like(getattr(given, name))}), text)
+        assert float((logits - changed).detach().abs().max()) > 1e-6, name
+
+
+def test_an_unknown_block_is_refused() -> None:
+    with pytest.raises(ProPLError, match="did you mean 'light'"):
+        PromptedDecoder(CHANNELS, text_length=24, text_width=6, block="lite")

@@ -1,0 +1,71 @@
+"""The plain reference against this package: pairs of processes in turn, their ratio, and what it is a ratio of."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from propl_monai.bench.measure import Measured, measure_apart
+from propl_monai.bench.workloads import Work
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How carefully to measure.
+
+    Attributes:
+        repeats: pairs of processes, reference and this package in turn, so that a change of the machine meets both.
+        calls: that count in each process.
+    """
+
+    repeats: int = 3
+    calls: int = 3
+
+
+def compare(work: Work, plan: Plan, tell: Tell, reference: Work | None = None) -> dict[str, Any]:
+    """One row: a piece of work of this package beside the reference's.
+
+    Args:
+        work: of any side.
+        plan: repeats and calls.
+        tell: gets a line as each process ends.
+        reference: what it is compared with; None for the same work, in fp32, of the reference.
+
+    Returns:
+        The work without its side; "reference" and "propl", each with seconds, computing and memory_mb (medians over
+        the repeats); "ratio", reference / propl, of seconds, computing and memory, each with median, min and max over
+        the pairs.
+    """
+    plain = reference or replace(work, side="reference", precision="fp32")
+    own = replace(work, side="propl")
+    pairs: list[tuple[Measured, Measured]] = []
+    for number in range(plan.repeats):
+        pair = measure_apart(plain, plan.calls), measure_apart(own, plan.calls)
+        pairs.append(pair)
+        tell(f"{title(work)}, pair {number + 1}: {pair[0].seconds:.2f} s against {pair[1].seconds:.2f} s")
+    row = {key: value for key, value in asdict(own).items() if key != "side"}
+    names = ("seconds", "computing", "memory_mb")
+    for side, values in zip(("reference", "propl"), zip(*pairs, strict=True), strict=True):
+        row[side] = {name: round(statistics.median(getattr(one, name) for one in values), 4) for name in names}
+    row["ratio"] = {name: _spread([getattr(a, name) / max(getattr(b, name), 1e-9) for a, b in pairs]) for name in names}
+    return row
+
+
+def title(work: Work) -> str:
+    """A piece of work in words."""
+    size = f"{work.preset}, {work.pixels} px, {work.precision}"
+    if work.kind == "training":
+        return f"training step, {size}, {work.batch}+{work.batch} pictures, N = {work.passes}"
+    return f"prediction, {size}, {work.batch} pictures, {work.tasks} tasks"
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+    }
