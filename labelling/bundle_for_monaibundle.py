@@ -37,7 +37,9 @@ def write_bundle(bundle: Path, models: Path, target: Path, preset: str | None = 
     if target.exists():
         raise ProPLError(target, "exists", "delete it, or name another folder")
     header = read_header(models / WEIGHTS)
-    network = {key: header["architecture"][key] for key in ("encoder", "prompt_mode", "prompt_padding")}
+    network = {
+        key: header["architecture"][key] for key in ("encoder", "prompt_mode", "prompt_padding", "decoder_block")
+    }
     network |= {key: header[key] for key in ("spatial_size", "normalisation")}
     configs = bundle / "configs"
     settings = _read(configs / f"{preset}.json") if preset else {}

@@ -8,12 +8,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Predictor": "propl_monai.predictor",
+    "Prediction": "propl_monai.prediction",
     "ProPL": "propl_monai.network",
     "PromptBank": "propl_monai.text",
     "ProPLError": "propl_monai.errors",
     "TASKS": "propl_monai.tasks",
     "Case": "propl_monai.datalist",
     "Datalist": "propl_monai.datalist",
+    "read_image": "propl_monai.images",
+    "read_frames": "propl_monai.images",
+    "measure": "propl_monai.measurements",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 import propl_monai
+from propl_monai.decoder import BLOCKS
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.files import TEMPORARY_PREFIX, write_atomically
-from propl_monai.network import ProPL
+from propl_monai.network import BOTH, ProPL
 from propl_monai.text import PromptBank
 
 WEIGHTS = "model.safetensors"
@@ -28,10 +30,11 @@ LARGEST_TEXT = 4096  # tokens of a prompt, and their width
 
 
 def architecture(network: ProPL) -> dict[str, Any]:
-    """What a state dict must fit: encoder, prompt mode and padding, (L, E), and the tasks of the prompt bank."""
+    """What a state dict must fit: encoder, decoder block, prompt mode and padding, (L, E), and the tasks of the bank."""
     prompts = network.prompts
     return {
         "encoder": network.encoder.name,
+        "decoder_block": network.decoder_block,
         "prompt_mode": prompts.mode if prompts else None,
         "prompt_padding": prompts.padding if prompts else None,
         "text_shape": list(network.text_shape),
@@ -48,16 +51,41 @@ def save_weights(network: ProPL, folder: Path | str, about: Mapping[str, Any]) -
         about: further header entries, such as preset, normalisation, spatial_size and the validation score.
     """
     folder = Path(folder)
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_safetensors(network, folder / WEIGHTS, about)
+    write_atomically(folder / FLAT_WEIGHTS, _torch_bytes(_plain_state(network)))
+
+
+def save_safetensors(network: ProPL, path: Path | str, about: Mapping[str, Any]) -> None:
+    """Write one safetensors file; of a network with one decoder, its header says which: it can predict, not be trained.
+
+    Args:
+        network: on any device.
+        path: of the file; its folder is made if missing.
+        about: further header entries, see `save_weights`.
+    """
+    held = {"decoders": list(network.decoders)} if network.decoders != BOTH else {}
     header = {
         "version": propl_monai.__version__,
-        "architecture": architecture(network),
+        "architecture": {**architecture(network), **held},
         "prompt_bank_sha256": network.prompts.bank.sha256 if network.prompts else None,
         "decoder": network.chosen_decoder,
         **about,
     }
-    write_atomically(folder / WEIGHTS, save(state, {HEADER: json.dumps(header, sort_keys=True)}))
-    write_atomically(folder / FLAT_WEIGHTS, _torch_bytes(state))
+    write_atomically(Path(path), save(_plain_state(network), {HEADER: json.dumps(header, sort_keys=True)}))
+
+
+def _plain_state(network: ProPL) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+
+
+def copy_aside(folder: Path) -> list[Path]:
+    """Copy the weights of a folder into the next free number below its `previous`; the copies, none without weights."""
+    previous = folder / "previous"
+    aside = previous / str(1 + sum(1 for _ in previous.glob("*")))
+    found = [folder / name for name in (WEIGHTS, FLAT_WEIGHTS) if (folder / name).exists()]
+    if found:
+        aside.mkdir(parents=True)
+    return [Path(shutil.copy2(path, aside / path.name)) for path in found]
 
 
 def read_header(path: Path | str) -> dict[str, Any]:
@@ -77,6 +105,7 @@ def read_header(path: Path | str) -> dict[str, Any]:
         raise ProPLError(path, "was not written by propl_monai", "give the model.safetensors of a training") from error
     if not isinstance(header, dict) or not _is_architecture(header.get("architecture")):
         raise ProPLError(path, "has a header that does not say what network it holds", "train or download it again")
+    header["architecture"].setdefault("decoder_block", BLOCKS[0])  # files from before there was a choice
     return header
 
 
@@ -87,7 +116,14 @@ def _is_architecture(found: Any) -> bool:
     shape, tasks = found["text_shape"], found["tasks"]
     sizes = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n <= LARGEST_TEXT for n in shape)
     names = isinstance(tasks, list) and all(isinstance(name, str) for name in tasks)
-    return sizes and names and isinstance(found["encoder"], str)
+    decoders = _held(found) in ([*BOTH], *([name] for name in BOTH))
+    block = found.get("decoder_block", BLOCKS[0]) in BLOCKS
+    return sizes and names and decoders and block and isinstance(found["encoder"], str)
+
+
+def _held(found: Mapping[str, Any]) -> list[str]:
+    """The decoders that an architecture names; where it names none, the file holds both."""
+    return found.get("decoders", [*BOTH])
 
 
 def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -108,6 +144,7 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
     header: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         header = read_header(path)
+        _require_decoders(path, _held(header["architecture"]), network)
         _compare(path, {**header["architecture"], **header}, {**architecture(network), **(expected or {})})
         state = load_file(str(path))
     else:
@@ -124,10 +161,18 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
 
 
 def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
-    """The network that a safetensors file describes, with its weights, in eval mode, and the header. Runs no config."""
+    """The network that a safetensors file describes, with its weights, in eval mode, and the header. Runs no config.
+
+    It has the decoders that the file holds: both, or the one that it was exported with (`save_safetensors`).
+
+    Raises:
+        ProPLError: see `read_header` and `load_weights`.
+    """
     header = read_header(path)
     wanted = header["architecture"]
-    network = ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]))
+    shape = tuple(wanted["text_shape"])
+    parts = {"decoder_block": wanted["decoder_block"], "decoders": _held(wanted)}
+    network = ProPL(wanted["encoder"], prompts=False, text_shape=shape, **parts, unfilled=True)
     if wanted["tasks"]:
         # Not the packaged bank: the weights bring their own, which may hold other tasks.
         network.attach_prompts(_bank_of(path), wanted["prompt_mode"], wanted["prompt_padding"])
@@ -150,6 +195,13 @@ def _bank_of(path: Path | str) -> PromptBank:
         raise ProPLError(
             path, f"holds no sound prompt bank ({first_line(error)})", "train or download it again"
         ) from error
+
+
+def _require_decoders(path: Path, held: Sequence[str], network: ProPL) -> None:
+    if list(held) != list(network.decoders):
+        fact = f"holds decoder {' and '.join(held)}, where {' and '.join(network.decoders)} is wanted"
+        cure = "give the full weights, the model.safetensors of the training; a file with one decoder only predicts"
+        raise ProPLError(path, fact, cure)
 
 
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

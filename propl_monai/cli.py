@@ -10,7 +10,7 @@ import typer
 
 from propl_monai import __version__, tasks
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, ProPLError
-from propl_monai.verbs import data, lab, runs, share
+from propl_monai.verbs import bench, data, lab, runs, share
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,8 +49,9 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for sc
 for verb in (
     *(data.phantoms, data.prepare, data.split, data.verify, data.frames),
     *(runs.train, runs.evaluate, runs.predict, runs.report),
-    *(lab.compare, lab.tables),
+    *(lab.compare, lab.tables, lab.panels),
     *(share.prompts, share.export, share.release),
+    bench.bench,
 ):
     app.command()(verb)
 

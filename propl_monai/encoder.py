@@ -49,13 +49,14 @@ class VisionEncoder(nn.Module):
 
     Args:
         name: a timm model name, such as "convnext_tiny" (the paper's) or "tf_efficientnet_lite0" (compact).
+        trial: run a small image through it, to see its feature maps; needless for a name that was tried before.
 
     Raises:
         ProPLError: timm has no such model, its feature maps lack one of the strides 4, 8, 16, 32, or it takes images of
             one size only.
     """
 
-    def __init__(self, name: str = "convnext_tiny") -> None:
+    def __init__(self, name: str = "convnext_tiny", trial: bool = True) -> None:
         super().__init__()
         if not timm.is_model(name):
             raise unknown("encoder", "timm model", name, timm.list_models())
@@ -71,7 +72,8 @@ class VisionEncoder(nn.Module):
         self.picked = [reductions.index(stride) for stride in STRIDES]
         widths = about.channels()
         self.channels: tuple[int, ...] = tuple(widths[index] for index in self.picked)
-        self._try_shapes()
+        if trial:
+            self._try_shapes()
 
     @torch.no_grad()
     def _try_shapes(self) -> None:

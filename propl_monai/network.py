@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from propl_monai.decoder import PromptedDecoder
 from propl_monai.encoder import Features, VisionEncoder
@@ -14,6 +16,7 @@ from propl_monai.errors import ProPLError, unknown
 from propl_monai.text import PromptBank, Prompts
 
 DECODERS = ("sd", "pd", "mean")
+BOTH = ("sd", "pd")  # the decoders that have weights
 
 
 class ProPL(nn.Module):
@@ -27,8 +30,15 @@ class ProPL(nn.Module):
         prompts: the prompt bank: a file, None for the packaged one of the eight tasks, or False for no bank at all.
         prompt_mode: "text", or the controls "learned", "onehot", "none".
         prompt_padding: "zero" or "released".
+        decoder_block: of the decoders' stages: "unetr", the paper's, or "light", a cheap one (`decoder.LightUpBlock`).
         default_task: the task when neither `task` nor `text` is given; None makes that an error.
         text_shape: (L, E) when there is no bank.
+        decoders: those to build, in the order "sd", "pd"; one alone predicts, but cannot be trained by ProPL.
+        unfilled: leave the values of all weights undefined and the encoder untried, as a file that such a network wrote
+            is about to fill it (`checkpoint.load_network`); random values cost seconds.
+
+    Raises:
+        ProPLError: what `VisionEncoder`, `PromptBank` and `Prompts` refuse.
 
     Example:
         >>> net = ProPL("tf_efficientnet_lite0")
@@ -38,6 +48,8 @@ class ProPL(nn.Module):
     """
 
     released_report: dict[str, Any] | None = None  # set by `from_released`
+    decoder_sd: PromptedDecoder  # each there only where it was built
+    decoder_pd: PromptedDecoder
 
     def __init__(
         self,
@@ -45,21 +57,34 @@ class ProPL(nn.Module):
         prompts: str | bool | None = None,
         prompt_mode: str = "text",
         prompt_padding: str = "zero",
+        decoder_block: str = "unetr",
         default_task: str | None = None,
         text_shape: tuple[int, int] = (24, 384),
+        decoders: Sequence[str] = BOTH,
+        unfilled: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = VisionEncoder(encoder)
-        self.prompts: Prompts | None = None
-        if prompts is not False:
-            bank = PromptBank.load(None if prompts in (None, True) else str(prompts))
-            text_shape = (bank.embeddings.shape[1], bank.embeddings.shape[2])
-            self.prompts = Prompts(bank, prompt_mode, prompt_padding)
-        self.decoder_sd = PromptedDecoder(self.encoder.channels, *text_shape)
-        self.decoder_pd = PromptedDecoder(self.encoder.channels, *text_shape)
+        self.decoders = tuple(name for name in BOTH if name in decoders)
+        if not self.decoders or len(self.decoders) != len(decoders):
+            raise ProPLError("decoders", f"{list(decoders)} were asked for", "name sd, pd, or both, each once")
+        with _Unfilled() if unfilled else nullcontext():
+            self.encoder = VisionEncoder(encoder, trial=not unfilled)
+            text_shape = self._read_prompts(prompts, prompt_mode, prompt_padding) or text_shape
+            for name in self.decoders:
+                decoder = PromptedDecoder(self.encoder.channels, *text_shape, decoder_block)
+                self.add_module(f"decoder_{name}", decoder)
+        self.text_shape, self.decoder_block = tuple(text_shape), decoder_block
         self.default_task = default_task
-        self.text_shape = tuple(text_shape)
-        self.register_buffer("predictor", torch.tensor(0))
+        self.register_buffer("predictor", torch.tensor(DECODERS.index(self.decoders[0])))
+
+    def _read_prompts(self, prompts: str | bool | None, mode: str, padding: str) -> tuple[int, int] | None:
+        """Attach the bank that was asked for; its (L, E), or None where there is none."""
+        self.prompts: Prompts | None = None
+        if prompts is False:
+            return None
+        bank = PromptBank.load(None if prompts in (None, True) else str(prompts))
+        self.prompts = Prompts(bank, mode, padding)
+        return bank.embeddings.shape[1], bank.embeddings.shape[2]
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor]) -> ProPL:
@@ -89,14 +114,47 @@ class ProPL(nn.Module):
         self.prompts = Prompts(bank, mode, padding).to(next(self.encoder.parameters()).device)
 
     def choose_decoder(self, decoder: str) -> None:
-        """Which decoder `forward` uses from now on: "sd", "pd" or "mean"."""
-        if decoder not in DECODERS:
-            raise unknown("decoder", "decoder", decoder, DECODERS)
+        """Which decoder `forward` uses from now on: "sd", "pd" or "mean".
+
+        Raises:
+            ProPLError: see `require_decoder`.
+        """
+        self.require_decoder(decoder)
         self.get_buffer("predictor").fill_(DECODERS.index(decoder))
 
     @property
     def chosen_decoder(self) -> str:
         return DECODERS[int(self.get_buffer("predictor"))]
+
+    def require_decoder(self, decoder: str, asking: str | None = None) -> None:
+        """Check that a decoder is there, for "mean" both.
+
+        Args:
+            decoder: "sd", "pd" or "mean".
+            asking: what needs it, for the error; None for the decoder itself.
+
+        Raises:
+            ProPLError: unknown decoder, or one that this network was built without.
+        """
+        if decoder not in DECODERS:
+            raise unknown("decoder", "decoder", decoder, DECODERS)
+        for name in BOTH:
+            if name not in self.decoders and decoder in (name, "mean"):
+                fact = f"these weights hold decoder {self.decoders[0]} alone, not {name}"
+                cure = "use the full weights, the model.safetensors of the training"
+                raise ProPLError(asking or f"decoder '{decoder}'", fact, cure)
+
+    def keep_decoder(self, decoder: str) -> None:
+        """Choose a decoder, and drop the other one for good; "mean" keeps both.
+
+        Raises:
+            ProPLError: see `require_decoder`.
+        """
+        self.choose_decoder(decoder)
+        for name in self.decoders:
+            if decoder not in (name, "mean"):
+                delattr(self, f"decoder_{name}")
+                self.decoders = (decoder,)
 
     def encode(self, image: Tensor) -> Features:
         """Image (B, 1 or 3, H, W), normalised as the encoder's weights want it, to its features."""
@@ -111,14 +169,13 @@ class ProPL(nn.Module):
             decoder: "sd", "pd", or "mean" (the logit of the mean of their probabilities).
 
         Raises:
-            ProPLError: unknown decoder.
+            ProPLError: unknown decoder, or one that this network was built without.
         """
+        self.require_decoder(decoder)
         if decoder == "sd":
             return self.decoder_sd(features, text)
         if decoder == "pd":
             return self.decoder_pd(features, text)
-        if decoder != "mean":
-            raise unknown("decoder", "decoder", decoder, DECODERS)
         return mean_logits(self.decoder_sd(features, text), self.decoder_pd(features, text))
 
     def text(self, task: str | Sequence[str] | Tensor | None, batch: int) -> Tensor:
@@ -162,3 +219,17 @@ class ProPL(nn.Module):
 def mean_logits(sd: Tensor, pd: Tensor) -> Tensor:
     """Logits of the mean of two decoders' probabilities, in float32 and within ±13.8; the shape of `sd`."""
     return torch.logit((sd.float().sigmoid() + pd.float().sigmoid()) / 2, eps=1e-6)
+
+
+class _Unfilled(TorchFunctionMode):
+    """While it is on, tensors stay as they were allocated where random values are asked for."""
+
+    RANDOM = frozenset({"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "erfinv_"})
+
+    def __torch_function__(
+        self, call: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(call, "__name__", "") in self.RANDOM:
+            return given["tensor"] if "tensor" in given else args[0]
+        return call(*args, **given)

@@ -90,6 +90,7 @@ def release(
 def assemble(bundle: Path, weights: Path, folder: Path, address: str, results: Path | None = None) -> None:
     """Lay out the folder that is packed; see `release`."""
     network, header = load_network(weights)
+    network.require_decoder("mean", str(weights))  # a bundle can be trained on
     for path in [bundle / "LICENSE", *(bundle / "configs").glob("*"), *(bundle / "docs").glob("*")]:
         if path.is_file():
             _copy(path, folder / path.relative_to(bundle))
@@ -117,7 +118,7 @@ def fit_configs(configs: Path, header: Mapping[str, Any]) -> None:
     preset = configs / f"{header.get('preset')}.json"
     values = _read(preset) if preset.is_file() else {}
     made_of = header["architecture"]
-    values |= {key: made_of[key] for key in ("encoder", "prompt_mode", "prompt_padding")}
+    values |= {key: made_of[key] for key in ("encoder", "prompt_mode", "prompt_padding", "decoder_block")}
     values |= {key: header[key] for key in ("spatial_size", "normalisation", "preset") if key in header}
     for name in ("train.json", "inference.json"):
         config = _read(configs / name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +39,8 @@ NORMALISATIONS = {
     "z-score": None,  # of each image, the released code's
 }
 AUGMENTATIONS = ("paper", "released", "none")
+# `LoadImaged` makes all readers of MONAI, one of which complains that a decoder of NVIDIA, of no use here, is not installed.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 KEPT = ("image", "image_strong", "label", "task", "case_id")
 
 
@@ -149,7 +153,11 @@ def load(keys: Sequence[str] = ("image", "label")) -> list:
     for key in keys:
         kind = "mask" if key.startswith("label") else "image"
         reader = "propl_monai.reader.UltrasoundReader"
-        steps.append(LoadImaged(key, reader, allow_missing_keys=kind == "mask", ensure_channel_first=True, kind=kind))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            steps.append(
+                LoadImaged(key, reader, allow_missing_keys=kind == "mask", ensure_channel_first=True, kind=kind)
+            )
     # MONAI's readers put x first; the network, like every other part of this package, works on upright rows × columns.
     steps.append(Transposed(keys, (0, 2, 1), allow_missing_keys=True))
     return steps

@@ -14,9 +14,7 @@ from propl_monai.errors import unknown
 from propl_monai.methods.base import Batch, Method
 from propl_monai.mixing import CutMix, cutmix, draw_for, taught_view
 from propl_monai.network import ProPL
-
-PSEUDO_LABELS = ("soft", "hard", "weighted")
-THRESHOLD = 0.5
+from propl_monai.uplc import PSEUDO_LABELS, THRESHOLD
 
 
 class MeanTeacherMethod(Method):

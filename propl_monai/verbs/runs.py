@@ -58,15 +58,18 @@ def predict(
     threshold: Annotated[float, typer.Option(help="Probability above which a pixel is the target.")] = 0.5,
     decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; else the one chosen on validation.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; CUDA where there is one.")] = None,
-    batch: Annotated[int, typer.Option(help="Frames of a cine that go through the network together.")] = 8,
+    batch: Annotated[int, typer.Option(help="Frames that go through the network together.")] = 8,
     sha256: Annotated[str | None, typer.Option(help="What the weights file must have.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what has other settings.")] = False,
+    shard: Annotated[str | None, typer.Option(help="I/N: one of N parts of the files; see docs/scale.md.")] = None,
 ) -> None:
     """Segment files, folders and cines by name of the target."""
     from propl_monai.predict_paths import predict_paths
     from propl_monai.predictor import Predictor
     from propl_monai.progress import progress
+    from propl_monai.shards import Shard
 
+    part = None if shard is None else Shard.parse(shard)
     chosen = {"device": device, "decoder": decoder, "tta": tta, "threshold": threshold, "batch": batch}
     predictor = Predictor.from_bundle(bundle, sha256=sha256, **chosen)
     with progress("segmenting") as shown:
@@ -81,6 +84,7 @@ def predict(
             measurements=measure,
             spacing_mm=spacing,
             overwrite=overwrite,
+            shard=part,
             progress=shown,
         )
     typer.echo(f"{outcome.done} files done, {outcome.skipped} done before, {outcome.refused} refused; see {output}")

@@ -28,11 +28,11 @@ def prompts(
 
 def export(
     source: Annotated[Path, typer.Argument(help="A model.safetensors, the folder of a training, or a bundle.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx, or .ts or .pt.")],
-    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx, .ts, .pt or .safetensors.")],
+    format: Annotated[str | None, typer.Option(help="onnx, torchscript or safetensors; else by the suffix.")] = None,
     decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; else the one chosen on validation.")] = None,
 ) -> None:
-    """Write one file that segments without this package, and its parity beside it (extra `export`)."""
+    """Write ONNX or TorchScript (extra `export`), or weights of one decoder for `propl predict`, and the parity beside."""
     from propl_monai.export import export as run
 
     record = run(source, output, format, decoder)

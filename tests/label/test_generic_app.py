@@ -166,6 +166,21 @@ def test_weights_that_cannot_be_served_are_refused(served_folder: Path, tmp_path
         Served(tmp_path)
 
 
+def test_weights_with_one_decoder_are_served_but_not_taught(served_folder: Path, tmp_path: Path) -> None:
+    from propl_monai.checkpoint import save_safetensors
+
+    network, header = load_network(served_folder / "models" / WEIGHTS)
+    network.keep_decoder("pd")
+    about = {key: header[key] for key in ("spatial_size", "normalisation")}
+    save_safetensors(network, tmp_path / "models" / WEIGHTS, about)
+    served = Served(tmp_path)
+    assert served.loaded().predictor.decoder == "pd"
+    train = pytest.importorskip("propl_monai.monailabel_app.lib.train")
+    with pytest.raises(train.MONAILabelException) as caught:
+        train.TaskTrain(served, served.tasks[0])({}, None)
+    assert "model.safetensors: these weights hold decoder pd alone, not sd; use the full" in caught.value.msg
+
+
 def test_uncertainty_is_repeatable_and_between_its_bounds(served_folder: Path, phantoms: Path) -> None:
     served = Served(served_folder)
     image = phantom_items(phantoms, "TN", 1)[0]["image"]

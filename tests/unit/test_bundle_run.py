@@ -24,6 +24,7 @@ BASES = {
     "quickstart.json": ["train.json", "compact.json"],
     "multi_gpu_train.json": ["train.json"],
     "evaluate.json": ["train.json"],
+    "multi_gpu_evaluate.json": ["train.json", "evaluate.json"],
 }
 NOT_RUN = {"metadata.json"}
 
@@ -60,6 +61,7 @@ def test_no_key_of_ours_is_idle(name: str) -> None:
         ("train.json", "compact.json", "evaluate.json"),
         ("train.json", "compact.json", "quickstart.json", "evaluate.json"),
         ("train.json", "released.json", "evaluate.json"),
+        ("train.json", "compact.json", "evaluate.json", "multi_gpu_evaluate.json"),
     ],
     ids="+".join,
 )
@@ -68,20 +70,23 @@ def test_combinations(names: tuple[str, ...]) -> None:
 
 
 def commands_of_the_manuals() -> list[str]:
-    """Every `python -m monai.bundle run …` of the two READMEs, on one line."""
-    texts = [(CONFIGS.parents[1] / name).read_text() for name in ("README.md", "bundle/docs/README.md")]
+    """Every `monai.bundle run …` of the manuals, on one line, from its `run`."""
+    names = ("README.md", "bundle/docs/README.md", "docs/scale.md")
+    texts = [(CONFIGS.parents[1] / name).read_text() for name in names]
     lines = [line.strip() for text in texts for line in text.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith("python -m monai.bundle run ")]
+    commands = [line for line in lines if line.startswith(("python -m monai.bundle run ", "torchrun "))]
+    return [command[command.index("run ", command.index("monai.bundle")) :] for command in commands]
 
 
 def test_commands_of_the_manuals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)  # the model card is read there; the README sets B to the folder of the configs
     found = commands_of_the_manuals()
-    assert {"training", "evaluating", "inference"} <= {line.split()[4] for line in found}
+    assert {"training", "evaluating", "inference"} <= {line.split()[1] for line in found}
+    assert sum("multi_gpu" in line for line in found) == 2
     for line in found:
-        check_keys([PROGRAM, *shlex.split(line.replace("$B/", "configs/"))[3:]])
+        check_keys([PROGRAM, *shlex.split(line.replace("$B/", "configs/"))])
         with pytest.raises(ProPLError, match="unknown config key 'no_such_option'"):
-            check_keys([PROGRAM, *shlex.split(line.replace("$B/", "configs/"))[3:], "--no_such_option", "1"])
+            check_keys([PROGRAM, *shlex.split(line.replace("$B/", "configs/")), "--no_such_option", "1"])
 
 
 def test_every_hyper_parameter_of_train_json_may_be_given() -> None:

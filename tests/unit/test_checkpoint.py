@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -11,11 +12,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_training import ENCODER, TINY_ENCODER
 
 import propl_monai
 from propl_monai import checkpoint
-from propl_monai.checkpoint import load_network, load_state, load_weights, read_header, save_state, save_weights
+from propl_monai.checkpoint import (
+    load_network,
+    load_state,
+    load_weights,
+    read_header,
+    save_safetensors,
+    save_state,
+    save_weights,
+)
 from propl_monai.errors import ProPLError
 from propl_monai.files import TEMPORARY_PREFIX
 from propl_monai.network import ProPL
@@ -70,6 +80,7 @@ def test_header_says_what_the_weights_are(network: ProPL, folder: Path) -> None:
             "encoder": ENCODER,
             "prompt_mode": "text",
             "prompt_padding": "zero",
+            "decoder_block": "unetr",
             "text_shape": [24, 384],
             "tasks": list(NAMES),
         },
@@ -110,6 +121,24 @@ def test_every_prompt_mode_comes_back(mode: str, tmp_path: Path) -> None:
     assert same_state(made, given)
 
 
+def test_the_light_decoder_comes_back_and_is_not_taken_for_the_other(tmp_path: Path) -> None:
+    given = ProPL(TINY_ENCODER, decoder_block="light").eval()
+    save_weights(given, tmp_path, {})
+    made, header = load_network(tmp_path / "model.safetensors")
+    assert header["architecture"]["decoder_block"] == made.decoder_block == "light"
+    assert same_state(made, given)
+    with pytest.raises(ProPLError, match="decoder_block 'light' there, 'unetr' here"):
+        load_weights(ProPL(TINY_ENCODER), tmp_path / "model.safetensors")
+
+
+def test_weights_from_before_there_was_a_choice_hold_unetr_blocks(folder: Path, tmp_path: Path) -> None:
+    state, header = load_file(folder / "model.safetensors"), read_header(folder / "model.safetensors")
+    del header["architecture"]["decoder_block"]
+    save_file(state, str(tmp_path / "old.safetensors"), {"propl": json.dumps(header)})
+    made, _ = load_network(tmp_path / "old.safetensors")
+    assert made.decoder_block == "unetr"
+
+
 @pytest.mark.parametrize("width", [32, 384])
 @pytest.mark.parametrize("mode", ["text", "learned"])
 def test_another_prompt_bank_travels_with_the_weights(width: int, mode: str, tmp_path: Path) -> None:
@@ -130,6 +159,34 @@ def test_a_network_without_prompts_comes_back(tmp_path: Path) -> None:
     save_weights(given, tmp_path, {})
     made, header = load_network(tmp_path / "model.safetensors")
     assert made.prompts is None and header["prompt_bank_sha256"] is None and same_state(made, given)
+
+
+def test_weights_with_one_decoder_come_back_and_are_not_taken_for_full_ones(tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    full = ProPL(TINY_ENCODER).eval()
+    slim = copy.deepcopy(full)
+    slim.keep_decoder("pd")
+    save_safetensors(slim, tmp_path / "slim.safetensors", {"preset": "test"})
+    save_weights(full, tmp_path, {})
+    made, header = load_network(tmp_path / "slim.safetensors")
+    assert same_state(made, slim) and made.decoders == ("pd",) and made.chosen_decoder == "pd"
+    assert header["architecture"]["decoders"] == ["pd"] and header["decoder"] == "pd" and header["preset"] == "test"
+    assert "decoders" not in read_header(tmp_path / "model.safetensors")["architecture"]
+    before = {key: value.clone() for key, value in full.state_dict().items()}
+    with pytest.raises(
+        ProPLError, match=r"slim.safetensors: holds decoder pd, where sd and pd is wanted; give the full"
+    ):
+        load_weights(full, tmp_path / "slim.safetensors")
+    with pytest.raises(ProPLError, match="holds decoder sd and pd, where pd is wanted"):
+        load_weights(made, tmp_path / "model.safetensors")
+    assert all(torch.equal(before[key], value) for key, value in full.state_dict().items())
+
+
+def test_a_header_that_hides_a_missing_decoder_is_found_out(tmp_path: Path) -> None:
+    slim = ProPL(TINY_ENCODER, decoders=("pd",)).eval()
+    save_safetensors(slim, tmp_path / "slim.safetensors", {"architecture": checkpoint.architecture(slim)})
+    with pytest.raises(ProPLError, match=r"does not fit the network in 1 .*decoder_sd"):
+        load_network(tmp_path / "slim.safetensors")
 
 
 def test_another_architecture_is_refused_with_the_differences(folder: Path, onehot: ProPL) -> None:

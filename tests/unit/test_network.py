@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import subprocess
 import sys
@@ -195,6 +196,46 @@ def test_decoders_have_the_same_form_and_no_weight_in_common(net: ProPL) -> None
     assert {name: value.shape for name, value in sd.items()} == {name: value.shape for name, value in pd.items()}
     assert not {p.data_ptr() for p in net.decoder_sd.parameters()} & {p.data_ptr() for p in net.decoder_pd.parameters()}
     assert network.DECODERS == ("sd", "pd", "mean")
+
+
+@pytest.mark.parametrize(("kept", "dropped"), [("sd", "pd"), ("pd", "sd")])
+def test_one_decoder_alone(net: ProPL, image: torch.Tensor, kept: str, dropped: str) -> None:
+    slim = ProPL(COMPACT, decoders=(kept,)).eval()
+    full = net.state_dict()
+    assert full.keys() - slim.state_dict().keys() == {name for name in full if name.startswith(f"decoder_{dropped}.")}
+    assert slim.chosen_decoder == kept
+    copied = copy.deepcopy(net)
+    copied.keep_decoder(kept)
+    slim.load_state_dict(copied.state_dict())
+    assert torch.equal(slim(image, task="LA"), net(image, task="LA", decoder=kept))
+    for asked in (dropped, "mean"):
+        for call in (slim.choose_decoder, slim.keep_decoder, lambda name: slim(image, task="LA", decoder=name)):
+            with pytest.raises(ProPLError, match=f"decoder '{asked}': these weights hold decoder {kept} alone"):
+                call(asked)
+
+
+def test_mean_keeps_both_decoders(net: ProPL) -> None:
+    copied = copy.deepcopy(net)
+    copied.keep_decoder("mean")
+    assert copied.decoders == ("sd", "pd") and copied.chosen_decoder == "mean"
+    assert copied.state_dict().keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize("decoders", [(), ("mean",), ("sd", "dp"), ("sd", "sd")])
+def test_senseless_decoders(decoders: tuple[str, ...]) -> None:
+    with pytest.raises(ProPLError, match=r"decoders: .* were asked for; name sd, pd, or both"):
+        ProPL(COMPACT, decoders=decoders)
+
+
+def test_an_unfilled_network_draws_no_random_numbers_and_is_filled_by_a_state_dict(
+    net: ProPL, image: torch.Tensor
+) -> None:
+    before = torch.get_rng_state()
+    made = ProPL(COMPACT, unfilled=True).eval()
+    assert torch.equal(torch.get_rng_state(), before)
+    made.load_state_dict(net.state_dict())
+    assert torch.equal(made(image, task="LA"), net(image, task="LA"))
+    assert torch.rand(3).unique().numel() == 3  # random numbers are back
 
 
 @pytest.mark.parametrize("mode", ["text", "learned"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,32 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
         assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_shared_locks_keep_out_the_others(tmp_path: Path) -> None:
+    with lock_folder(tmp_path, shared=True), lock_folder(tmp_path, shared=True):
+        with pytest.raises(ProPLError, match="is being written to by another process"), lock_folder(tmp_path):
+            pass
+    with lock_folder(tmp_path), pytest.raises(ProPLError, match="another process"), lock_folder(tmp_path, shared=True):
+        pass
+
+
+def test_a_disk_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(number: int) -> None:
+        def flock(handle: int, operation: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("fcntl.flock", flock)
+
+    refuse(errno.EBADF)  # NFS, of a folder: it wants the file open for writing
+    with lock_folder(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert "locks no folders; see that no other process writes" in caplog.text
+    refuse(errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), lock_folder(tmp_path):
+        pass
+
+
 def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ProPLError, match="cannot be written"):
@@ -77,8 +105,6 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ProPLError, match="is a device or a pipe"):
         require_file(tmp_path / "pipe.png")

@@ -13,10 +13,10 @@ from monailabel.transform.writer import Writer
 
 import propl_monai
 from propl_monai.errors import ProPLError
+from propl_monai.monailabel_app.lib.labels import LOSSY
 from propl_monai.monailabel_app.lib.served import Served
 from propl_monai.tasks import Task
 
-LOSSY = (".jpg", ".jpeg")
 logger = logging.getLogger(__name__)
 
 

@@ -26,6 +26,7 @@ from propl_monai.images import image_size, read_values, write_mask
 from propl_monai.tasks import Task
 
 FINAL = "final"
+LOSSY = (".jpg", ".jpeg")
 logger = logging.getLogger(__name__)
 
 
@@ -111,7 +112,7 @@ def _mask(label: Submitted) -> np.ndarray:
     values = read_values(label.label)
     if values.ndim == 3:
         values = values.max(axis=2)
-    if label.label.suffix.lower() in (".jpg", ".jpeg"):
+    if label.label.suffix.lower() in LOSSY:
         raise ProPLError(label.label, "is a JPEG, whose edges are grey instead of black and white", "send a PNG")
     size = image_size(label.image)
     if values.shape != size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -14,7 +13,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.train import TrainTask
 
-from propl_monai.checkpoint import FLAT_WEIGHTS, WEIGHTS, save_weights
+from propl_monai.checkpoint import FLAT_WEIGHTS, WEIGHTS, copy_aside, save_weights
 from propl_monai.errors import ProPLError
 from propl_monai.monailabel_app.lib.labels import as_items, submitted
 from propl_monai.monailabel_app.lib.learning import BestEpoch, Settings, learn
@@ -72,6 +71,7 @@ class TaskTrain(TrainTask):
         settings = _settings(request)
         loaded = self.served.loaded()
         network = loaded.predictor.network
+        network.require_decoder("mean", str(self.served.weights))  # both are taught
         labels = submitted(datastore, self.task)
         own, refused = as_items(labels, self.task, folder / self.task.slug)
         if not own:
@@ -108,12 +108,7 @@ class TaskTrain(TrainTask):
     def _publish(self, loaded: Loaded, labels: int) -> list[Path]:
         """Write the new weights beside a copy of those before; the server takes them with its next request."""
         models = self.served.models
-        previous = models / "previous"
-        aside = previous / str(1 + sum(1 for _ in previous.glob("*")))
-        aside.mkdir(parents=True)
-        for name in (WEIGHTS, FLAT_WEIGHTS):
-            if (models / name).exists():
-                shutil.copy2(models / name, aside / name)
+        copy_aside(models)
         about = {key: value for key, value in loaded.header.items() if key not in OUTDATED}
         about["monai_label"] = [*about.get("monai_label", []), {"task": self.task.name, "labels": labels}]
         save_weights(loaded.predictor.network, models, about)
