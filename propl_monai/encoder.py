@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from propl_monai.errors import ProPLError, first_line, unknown
+from propl_monai.gelu_linear import remember_less
 
 STRIDES = (4, 8, 16, 32)
 TRIAL_SIZE = (64, 96)  # rows, columns: small, not square, and not what a model with a fixed size was made for
@@ -65,6 +66,7 @@ class VisionEncoder(nn.Module):
             self.backbone: nn.Module = timm.create_model(name, pretrained=False, features_only=True)
         except RuntimeError as error:
             raise _refused(name, first_line(error)) from error
+        remember_less(self.backbone)
         about: Any = self.backbone.feature_info
         reductions = about.reduction()
         if not set(STRIDES) <= set(reductions):

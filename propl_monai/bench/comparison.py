@@ -57,7 +57,8 @@ def compare(work: Work, plan: Plan, tell: Tell, reference: Work | None = None) -
 
 def title(work: Work) -> str:
     """A piece of work in words."""
-    size = f"{work.preset}, {work.pixels} px, {work.precision}"
+    light = "" if work.decoder_block == "unetr" else f", {work.decoder_block} decoder"
+    size = f"{work.preset}, {work.pixels} px, {work.precision}{light}"
     if work.kind == "training":
         return f"training step, {size}, {work.batch}+{work.batch} pictures, N = {work.passes}"
     return f"prediction, {size}, {work.batch} pictures, {work.tasks} tasks"

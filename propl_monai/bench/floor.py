@@ -1,9 +1,10 @@
-"""How fast a machine could be at best: the arithmetic of a training step over the rate of its largest product of matrices."""
+"""How fast a machine could be at best: the arithmetic of a piece of work over the best rate of its products."""
 
 from __future__ import annotations
 
-import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from propl_monai.bench.workloads import Work, build
 
-SIDE = 1024  # of the square matrices
-PRODUCTS = 20
+SIDES = (512, 1024, 2048)  # of square matrices
+TRIES = 8
 
 
 def floor(work: Work) -> dict[str, Any]:
@@ -22,8 +23,9 @@ def floor(work: Work) -> dict[str, Any]:
         work: on this machine; threads are set for the process.
 
     Returns:
-        "operations" (multiplications and additions, of torch's counter: products and convolutions), "rate" (operations
-        a second of a product of matrices in its precision), and "seconds", their quotient.
+        "operations" (multiplications and additions, of torch's counter: products and convolutions), "rate" (the most
+        operations a second that a product of matrices or a convolution reached in its precision), and "seconds",
+        their quotient.
     """
     torch.set_num_threads(work.threads)
     with FlopCounterMode(display=False) as counter:
@@ -34,12 +36,25 @@ def floor(work: Work) -> dict[str, Any]:
 
 
 def _rate(dtype: torch.dtype, device: str) -> float:
-    matrix = torch.randn(SIDE, SIDE, device=device).to(dtype)
+    """The best try of each, and the best of them: other work on the machine can only lower a rate."""
+    rates = []
+    for side in SIDES:
+        matrix = torch.randn(side, side, device=device).to(dtype)
+        rates.append(2 * side**3 / _fastest(partial(torch.mm, matrix, matrix), device))
+    # As the costliest of the decoders: 192 channels to 96 on 56 × 56 places.
+    layer = torch.nn.Conv2d(192, 96, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    maps = torch.randn(4, 192, 56, 56, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        rates.append(2 * 4 * 56**2 * 192 * 96 * 9 / _fastest(lambda: layer(maps), device))
+    return max(rates)
+
+
+def _fastest(work: Callable[[], object], device: str) -> float:
     times = []
-    for _ in range(PRODUCTS):
+    for _ in range(TRIES):
         begin = time.perf_counter()
-        matrix @ matrix
+        work()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
-    return 2 * SIDE**3 / statistics.median(times)
+    return min(times)

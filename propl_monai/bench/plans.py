@@ -33,20 +33,22 @@ class Asked:
         passes: values of N for part "training".
         batches: pictures of each stream of a training step.
         precisions: "fp32", "bf16".
-        device, threads: see `Work`.
+        decoder_block, device, threads: see `Work`.
     """
 
     presets: Sequence[str] = ("paper", "compact")
     passes: Sequence[int] = (2,)
     batches: Sequence[int] = (4,)
     precisions: Sequence[str] = ("fp32",)
+    decoder_block: str = "unetr"
     device: str = "cpu"
     threads: int = 2
 
     def works(self) -> Iterator[Work]:
         """Training steps of every combination."""
+        same = {"decoder_block": self.decoder_block, "device": self.device, "threads": self.threads}
         for preset in self.presets:
-            base = Work("propl", preset=preset, pixels=PIXELS[preset], device=self.device, threads=self.threads)
+            base = Work("propl", preset=preset, pixels=PIXELS[preset], **same)
             for batch in self.batches:
                 for count in self.passes:
                     for precision in self.precisions:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from propl_monai.bench.reference import SIZES, TOKENS, WORDS, PlainProPL, PlainStep, Size
+from propl_monai.decoder import BLOCKS
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.methods import METHODS
 from propl_monai.network import ProPL
@@ -37,6 +38,7 @@ class Work:
         tasks: asked of each picture, for prediction.
         pixels: of a side of the picture, a multiple of 32.
         precision: "fp32" or "bf16" (autocast).
+        decoder_block: of this package's decoders, see `network.ProPL`.
         device: of torch.
         threads: of a CPU.
     """
@@ -49,6 +51,7 @@ class Work:
     tasks: int = 1
     pixels: int = 224
     precision: str = "fp32"
+    decoder_block: str = "unetr"
     device: str = "cpu"
     threads: int = 2
 
@@ -58,6 +61,7 @@ class Work:
             ("kind", self.kind, KINDS),
             ("preset", self.preset, tuple(SIZES)),
             ("precision", self.precision, PRECISIONS),
+            ("decoder_block", self.decoder_block, BLOCKS),
         ):
             if value not in known:
                 raise unknown(what, what, value, known)
@@ -91,10 +95,10 @@ def build(work: Work) -> Call:
     return autocast
 
 
-def network_of(preset: str) -> ProPL:
+def network_of(preset: str, decoder_block: str = "unetr") -> ProPL:
     """A network of ours as large as the reference of that preset, with a made-up prompt bank of the eight tasks."""
     size: Size = SIZES[preset]
-    network = ProPL(size.encoder, prompts=False, text_shape=(TOKENS, size.text_width))
+    network = ProPL(size.encoder, prompts=False, text_shape=(TOKENS, size.text_width), decoder_block=decoder_block)
     seen = torch.ones(len(NAMES), TOKENS, dtype=torch.bool)
     text = torch.randn(len(NAMES), TOKENS, size.text_width)
     network.attach_prompts(PromptBank(list(NAMES), list(NAMES), text, seen, "made up", "0" * 64), padding="released")
@@ -148,7 +152,7 @@ def _prediction(work: Work, image: Tensor, _label: Tensor, _other: Tensor) -> Ca
 
 
 def _ours(work: Work) -> ProPL:
-    return network_of(work.preset).to(work.device).to(memory_format=torch.channels_last)
+    return network_of(work.preset, work.decoder_block).to(work.device).to(memory_format=torch.channels_last)
 
 
 def _words(batch: int, device: str) -> Tensor:

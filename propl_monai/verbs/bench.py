@@ -20,6 +20,7 @@ def bench(
     passes: Annotated[str, typer.Option(help="Values of N, comma-separated.")] = "2",
     batches: Annotated[str, typer.Option(help="Pictures of each stream, comma-separated.")] = "4",
     precisions: Annotated[str, typer.Option(help="fp32, bf16.")] = "fp32",
+    decoder_block: Annotated[str, typer.Option(help="Of our decoders: unetr or light.")] = "unetr",
     device: Annotated[str, typer.Option(help="cpu, or cuda, cuda:1 …")] = "cpu",
     threads: Annotated[int, typer.Option(help="Of a CPU.")] = 2,
     repeats: Annotated[int, typer.Option(help="Pairs of processes.")] = 3,
@@ -33,9 +34,8 @@ def bench(
     from propl_monai.bench.plans import bench as run
     from propl_monai.files import write_atomically
 
-    asked = Asked(
-        words(presets), numbers("passes", passes), numbers("batches", batches), words(precisions), device, threads
-    )
+    combined = words(presets), numbers("passes", passes), numbers("batches", batches), words(precisions)
+    asked = Asked(*combined, decoder_block, device, threads)
     chosen = PARTS if parts == "all" else words(parts)
     found = run(chosen, asked, Plan(repeats, calls), lambda line: typer.echo(line, err=True))
     text = json.dumps(found, indent=1)

@@ -28,6 +28,7 @@ SMALL = Work("propl", preset="compact", batch=2, pixels=32, threads=1)
         ({"kind": "inference"}, "prediction"),
         ({"preset": "large"}, "compact"),
         ({"precision": "fp16"}, "bf16"),
+        ({"decoder_block": "lite"}, "light"),
         ({"passes": 0}, "passes"),
         ({"pixels": 100}, "no multiple of 32"),
         ({"tasks": 9}, "more than there are"),
