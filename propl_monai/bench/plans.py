@@ -46,7 +46,7 @@ class Asked:
 
     def works(self) -> Iterator[Work]:
         """Training steps of every combination."""
-        same = {"decoder_block": self.decoder_block, "device": self.device, "threads": self.threads}
+        same: dict[str, Any] = {"decoder_block": self.decoder_block, "device": self.device, "threads": self.threads}
         for preset in self.presets:
             base = Work("propl", preset=preset, pixels=PIXELS[preset], **same)
             for batch in self.batches:
