@@ -50,11 +50,9 @@ def remember_less(backbone: nn.Module) -> None:
     for mlp in [module for module in backbone.modules() if isinstance(module, Mlp)]:
         # Not the kin that approximate it, such as QuickGELU.
         plain = type(mlp.act) in (nn.GELU, GELU) and getattr(mlp.act, "approximate", "none") == "none"
-        plain = plain and type(mlp.fc2) is nn.Linear
-        between = (mlp.drop1, mlp.norm)
-        idle = all(isinstance(one, nn.Identity) or getattr(one, "p", None) == 0 for one in between)
-        if plain and idle and mlp.fc2.bias is not None:
-            linear: nn.Linear = mlp.fc2
+        idle = all(isinstance(one, nn.Identity) or getattr(one, "p", None) == 0 for one in (mlp.drop1, mlp.norm))
+        linear: nn.Module = mlp.fc2
+        if plain and idle and type(linear) is nn.Linear and linear.bias is not None:
             merged = GeluLinear(linear.in_features, linear.out_features, device="meta")  # draws no random numbers
             for name, parameter in linear.named_parameters():
                 merged.register_parameter(name, parameter)
