@@ -117,6 +117,14 @@ def test_the_floor_counts_every_operation(monkeypatch: pytest.MonkeyPatch) -> No
     assert found["seconds"] == pytest.approx(found["operations"] / found["rate"], abs=1e-4)
 
 
+@pytest.mark.parametrize("groups", [1, 8])
+def test_a_convolution_and_its_backward_pass_count_thrice(groups: int) -> None:
+    layer = torch.nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)
+    image = torch.ones(2, 8, 5, 5, requires_grad=True)
+    forward = 2 * (2 * 8 * 5 * 5) * (8 // groups) * 9
+    assert floor.count_operations(lambda: layer(image).sum().backward()) == 3 * forward
+
+
 def test_the_cache_holds_a_byte_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("propl_monai.bench.data_path.CASES", 2)
     monkeypatch.setattr("propl_monai.bench.data_path.ORIGINAL", 64)
