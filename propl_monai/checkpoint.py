@@ -79,9 +79,10 @@ def _plain_state(network: ProPL) -> dict[str, Tensor]:
 
 
 def copy_aside(folder: Path) -> list[Path]:
-    """Copy the weights of a folder into the next free number below its `previous`; the copies, none without weights."""
+    """Copy the weights of a folder into the next number below its `previous`; the copies, none without weights."""
     previous = folder / "previous"
-    aside = previous / str(1 + sum(1 for _ in previous.glob("*")))
+    taken = [int(each.name) for each in previous.glob("*") if each.name.isdecimal()]
+    aside = previous / str(1 + max(taken, default=0))
     found = [folder / name for name in (WEIGHTS, FLAT_WEIGHTS) if (folder / name).exists()]
     if found:
         aside.mkdir(parents=True)

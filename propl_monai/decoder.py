@@ -70,7 +70,8 @@ class PromptedAttention(nn.Module):
 class LightUpBlock(nn.Module):
     """A cheap up-block, not in the paper: the encoder's map is added, not appended, and convolutions are separable.
 
-    Behind the enlargement it multiplies a twelfth to a thirteenth as often as the UNETR block of the same widths.
+    Behind the enlargement it multiplies a tenth (24 channels out) to a thirteenth (384) as often as the UNETR block of the
+    same widths.
 
     Args:
         channels, out_channels: of the map from below, and of what comes out.

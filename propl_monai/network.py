@@ -124,7 +124,15 @@ class ProPL(nn.Module):
 
     @property
     def chosen_decoder(self) -> str:
-        return DECODERS[int(self.get_buffer("predictor"))]
+        """The decoder that `forward` uses.
+
+        Raises:
+            ProPLError: the weights that were loaded name none.
+        """
+        number = int(self.get_buffer("predictor"))
+        if not 0 <= number < len(DECODERS):
+            raise ProPLError("predictor", f"is {number}, and no decoder has this number", "download the weights again")
+        return DECODERS[number]
 
     def require_decoder(self, decoder: str, asking: str | None = None) -> None:
         """Check that a decoder is there, for "mean" both.

@@ -19,7 +19,8 @@ FOLDER = "shards"  # of the papers of all shards, inside the folder of results
 class Shard:
     """Part `number` of `count`, from 1. A file belongs to one shard by the SHA-256 of its name alone.
 
-    So no process needs to know the others, and a file that is added to the inputs moves no other one to another shard.
+    So no process needs to know the others, and a file that is added to the inputs moves no other one to another shard, but
+    for one that differs from it in the suffix alone: its results get another name (`input_files.find_inputs`).
     Shards are of equal size on average: of 10,000 files in ten shards, most get 1,000 ± 30.
     """
 

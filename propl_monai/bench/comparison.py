@@ -9,6 +9,7 @@ from typing import Any
 
 from propl_monai.bench.measure import Measured, measure_apart
 from propl_monai.bench.workloads import Work
+from propl_monai.errors import ProPLError
 
 Tell = Callable[[str], None]
 
@@ -20,10 +21,18 @@ class Plan:
     Attributes:
         repeats: pairs of processes, reference and this package in turn, so that a change of the machine meets both.
         calls: that count in each process.
+
+    Raises:
+        ProPLError: fewer than one.
     """
 
     repeats: int = 3
     calls: int = 3
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ProPLError(name, f"is {value}", "give 1 or more")
 
 
 def compare(work: Work, plan: Plan, tell: Tell, reference: Work | None = None) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def bench(parts: Sequence[str], asked: Asked, plan: Plan, tell: Tell) -> dict[st
 
     Args:
         parts: of "training" (a step against the plain reference, and its floor), "prediction" (one picture, one task and
-            all eight, against the reference), "data" (the
-            loader against the step), "serving" (files, loading, frames a second).
+            all eight, against the reference), "data" (the loader against the step), "serving" (files, loading, frames a
+            second).
         asked, plan: what and how carefully.
         tell: gets a line for each thing that is done.
 
@@ -117,7 +117,7 @@ def _data(asked: Asked, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
 def _serving(asked: Asked, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
     rows = []
     for preset in asked.presets:
-        rows.append(serving(preset, PIXELS[preset], asked.threads, plan.repeats))
+        rows.append(serving(preset, PIXELS[preset], asked.threads, plan.repeats, asked.device))
         tell(f"serving {preset}: {rows[-1]['folder_fps']:.1f} frames a second from file to file")
     return rows
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from propl_monai.bench import comparison, floor, measure, plans
+from propl_monai.bench import comparison, floor, measure, plans, serving
 from propl_monai.bench.comparison import Plan, compare
 from propl_monai.bench.data_path import data_path
 from propl_monai.bench.measure import Measured, measure_apart
 from propl_monai.bench.workloads import Work, build
 from propl_monai.cli import app
 from propl_monai.errors import ProPLError
+from propl_monai.predictor import Predictor
 
 SMALL = Work("propl", preset="compact", batch=2, pixels=32, threads=1)
 
@@ -134,6 +137,24 @@ def test_the_cache_holds_a_byte_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None
     assert found["cache_mb_per_1000"] == {"labelled": 2.0, "unlabelled": 1.0}
 
 
+def test_serving_measures_on_the_device_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    opened = serving.Predictor.from_bundle
+
+    def opening(path: Path, **options: Any) -> Predictor:
+        asked.append(options.get("device"))
+        return opened(path, **options)
+
+    monkeypatch.setattr(serving.Predictor, "from_bundle", opening)
+    monkeypatch.setattr(serving, "FRAMES", 3)
+    monkeypatch.setattr(serving, "FRAME", 64)
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)  # ONNX takes long to write
+    row = serving.serving("compact", 32, threads=1, repeats=1, device="cpu")
+    assert asked and set(asked) == {"cpu"}
+    assert 0 < row["file_mb"] < row["full_file_mb"] and "onnx_fps" not in row
+    assert all(row[name] > 0 for name in ("memory_fps", "folder_fps", "network_fps"))
+
+
 def test_the_command_prints_a_table_or_json(told: list[Work], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "floor", lambda work: {"operations": 1, "rate": 1, "seconds": 1.0})
 
@@ -153,6 +174,8 @@ def test_the_command_prints_a_table_or_json(told: list[Work], monkeypatch: pytes
         (["speed"], "training"),
         (["training", "--presets", "big"], "compact"),
         (["--passes", "two"], "no list of numbers"),
+        (["--repeats", "0"], "repeats: is 0"),
+        (["--calls", "0"], "calls: is 0"),
     ],
 )
 def test_the_command_refuses_what_it_does_not_know(arguments: list[str], said: str) -> None:

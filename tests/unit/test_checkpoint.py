@@ -337,3 +337,12 @@ def test_orphans_are_swept_and_nothing_else(tmp_path: Path) -> None:
     assert checkpoint.sweep_orphans(tmp_path) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "tmp-notes.txt"]
     assert checkpoint.sweep_orphans(tmp_path) == 0
+
+
+def test_a_copy_aside_never_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    assert checkpoint.copy_aside(tmp_path) == [] and not (tmp_path / "previous").exists()
+    (tmp_path / "model.pt").write_bytes(b"third")
+    for name in ("2", "notes"):  # the first was deleted by hand
+        (tmp_path / "previous" / name).mkdir(parents=True)
+    assert checkpoint.copy_aside(tmp_path) == [tmp_path / "previous" / "3" / "model.pt"]
+    assert (tmp_path / "previous" / "3" / "model.pt").read_bytes() == b"third"

@@ -214,6 +214,14 @@ def test_one_decoder_alone(net: ProPL, image: torch.Tensor, kept: str, dropped: 
                 call(asked)
 
 
+def test_a_choice_that_is_none_is_refused(net: ProPL) -> None:
+    copied = copy.deepcopy(net)
+    for number in (-1, 3):
+        copied.get_buffer("predictor").fill_(number)
+        with pytest.raises(ProPLError, match=f"predictor: is {number}, and no decoder has this number"):
+            copied.require_decoder(copied.chosen_decoder)
+
+
 def test_mean_keeps_both_decoders(net: ProPL) -> None:
     copied = copy.deepcopy(net)
     copied.keep_decoder("mean")

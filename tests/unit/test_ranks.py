@@ -1,4 +1,4 @@
-"""What each of several processes takes, seen from one; real processes: `tests/bundle/test_ranks.py`."""
+"""What each of several processes takes, seen from one; real processes: `tests/bundle/test_several_ranks.py`."""
 
 from __future__ import annotations
 
