@@ -38,9 +38,9 @@ def run(folder: Path, check: Any = lambda: None) -> float:
 
 def test_memory_is_that_of_the_process(stand_in: Any, tmp_path: Path) -> None:
     stand_in("pass")
-    small = run(tmp_path)
-    stand_in("x = b'1' * 1_500_000_000")
-    assert run(tmp_path) > max(1400, small)
+    small = run(tmp_path)  # Linux counts what this process has, so that the next must have more
+    stand_in(f"x = b'1' * {int((small + 400) * 1e6)}")
+    assert run(tmp_path) > small + 300
     assert (tmp_path / "train.config.json").read_text() == '{\n  "seed": 0\n}'
 
 
