@@ -89,7 +89,7 @@ ORDER = (
         "report.page",
         "report",
     ),
-    *("bench", "bench.reference", "bench.workloads", "bench.measure", "bench.comparison", "bench.floor"),
+    *("bench", "bench.clock", "bench.reference", "bench.workloads", "bench.measure", "bench.comparison", "bench.floor"),
     *("bench.data_path", "bench.serving", "bench.plans"),
     *("verbs", "verbs.data", "verbs.runs", "verbs.lab", "verbs.share", "verbs.bench", "cli"),
 )

@@ -35,21 +35,20 @@ class Plan:
                 raise ProPLError(name, f"is {value}", "give 1 or more")
 
 
-def compare(work: Work, plan: Plan, tell: Tell, reference: Work | None = None) -> dict[str, Any]:
-    """One row: a piece of work of this package beside the reference's.
+def compare(work: Work, plan: Plan, tell: Tell) -> dict[str, Any]:
+    """One row: a piece of work of this package beside the same work, in fp32, of the reference.
 
     Args:
         work: of any side.
         plan: repeats and calls.
         tell: gets a line as each process ends.
-        reference: what it is compared with; None for the same work, in fp32, of the reference.
 
     Returns:
         The work without its side; "reference" and "propl", each with seconds, computing and memory_mb (medians over
         the repeats); "ratio", reference / propl, of seconds, computing and memory, each with median, min and max over
         the pairs.
     """
-    plain = reference or replace(work, side="reference", precision="fp32")
+    plain = replace(work, side="reference", precision="fp32")
     own = replace(work, side="propl")
     pairs: list[tuple[Measured, Measured]] = []
     for number in range(plan.repeats):

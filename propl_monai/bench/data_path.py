@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from propl_monai.bench.clock import seconds
 from propl_monai.bench.workloads import Work, build
 from propl_monai.datalist import as_items
 from propl_monai.loaders import DrawnDataset, PairedLoader
@@ -49,19 +49,11 @@ def data_path(work: Work, calls: int, steps: int = 12) -> dict[str, Any]:
         loader = PairedLoader(labelled, unlabelled, work.batch, work.batch, seed=0, steps=steps + 1)
         batches = iter(loader)
         next(batches)  # the first one starts threads and loads libraries
-        begin = time.perf_counter()
-        for _ in batches:
-            pass
-        loading = (time.perf_counter() - begin) / steps
+        loading = sum(seconds(lambda: next(batches), steps)) / steps
         memory = {name: round(_mb_per_1000(stream), 1) for name, stream in streams.items()}
     call = build(work)
-    float(call())
-    times = []
-    for _ in range(calls):
-        begin = time.perf_counter()
-        float(call())  # a GPU has done the step only when its loss can be read
-        times.append(time.perf_counter() - begin)
-    step = statistics.median(times)
+    # A GPU has done the step only when its loss can be read. The first call does not count.
+    step = statistics.median(seconds(lambda: float(call()), 1 + calls)[1:])
     return {
         "preset": work.preset,
         "pixels": work.pixels,

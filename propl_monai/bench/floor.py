@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from propl_monai.bench.clock import seconds
 from propl_monai.bench.workloads import Call, Work, build
 
 SIDES = (512, 1024, 2048)  # of square matrices
@@ -62,11 +62,9 @@ def _rate(dtype: torch.dtype, device: str) -> float:
 
 
 def _fastest(work: Callable[[], object], device: str) -> float:
-    times = []
-    for _ in range(TRIES):
-        begin = time.perf_counter()
+    def done() -> None:
         work()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return min(times)
+
+    return min(seconds(done, TRIES))

@@ -12,7 +12,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -120,12 +119,10 @@ class _CudaMemory:
         return torch.cuda.max_memory_allocated(self.device) - self.loaded
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+def main(arguments: list[str]) -> None:
     """What the new process does: measure, and print one line of JSON."""
     work, calls, warmup = arguments
-    found = vars(measure(Work(**json.loads(work)), int(calls), int(warmup)))
-    print(json.dumps(found))
-    return found
+    print(json.dumps(vars(measure(Work(**json.loads(work)), int(calls), int(warmup)))))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from propl_monai.bench.clock import seconds
 from propl_monai.bench.workloads import network_of
 from propl_monai.checkpoint import save_weights
 from propl_monai.export import export
@@ -108,9 +108,4 @@ def _rate(work: Callable[[], object], repeats: int, frames: int = FRAMES) -> flo
 
 
 def _median(work: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    return statistics.median(seconds(work, repeats))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -73,9 +74,10 @@ def make_panels(
         tasks.find_all(task_names, "--task") if task_names else [task for task in tasks.TASKS if task.name in tested]
     )
     ranked = _mean_dice(rows)
+    items = {item["case_id"]: item for item in as_items(datalist.cases, datalist.root)}
     written = []
     for task in wanted:
-        panels = _panels(rows, datalist, task, best_median_worst(ranked, task.name))
+        panels = _panels(rows, items, task, best_median_worst(ranked, task.name))
         text = f"{task.name.capitalize()}: cases chosen by rank of their Dice"
         text += ", averaged over the rows." if len(rows) > 1 else "."
         written += save(draw_panels(panels, text + " Number: Dice."), Path(out) / f"panels-{task.slug}")
@@ -129,9 +131,10 @@ def _mean_dice(rows: Sequence[_Row]) -> pd.DataFrame:
     return pd.concat(parts).groupby(["task", "case"], as_index=False)["dice"].mean()
 
 
-def _panels(rows: Sequence[_Row], datalist: Datalist, task: Task, chosen: dict[str, str]) -> list[Panel]:
+def _panels(
+    rows: Sequence[_Row], items: Mapping[str, Mapping[str, Any]], task: Task, chosen: dict[str, str]
+) -> list[Panel]:
     """A column for each rank."""
-    items = {item["case_id"]: item for item in as_items(datalist.cases, datalist.root)}
     pictures = {rank: read_image(items[case]["image"]) for rank, case in chosen.items()}
     references = {rank: read_mask(items[case]["label"]) for rank, case in chosen.items()}
     masks: dict[str, dict[str, Mask]] = {rank: {} for rank in chosen}
