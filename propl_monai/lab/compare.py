@@ -216,7 +216,7 @@ def _train(lab: Lab, run: Run, folder: Path, chosen: tuple[str, ...] | None, cla
         return
     keys = {**budget(run.budget), "labelled_fraction": str(run.labelled), "seed": run.seed, **run.variant.train}
     if chosen:
-        keys |= {"tasks": list(chosen), "steps_per_epoch": -(-keys["steps_per_epoch"] // len(tasks.TASKS))}
+        keys |= {"tasks": list(chosen), "steps_per_epoch": steps_of_one_task(keys["steps_per_epoch"], chosen[0])}
     keys |= {
         **_places(lab, folder),
         "output_dir": str(output),
@@ -227,6 +227,17 @@ def _train(lab: Lab, run: Run, folder: Path, chosen: tuple[str, ...] | None, cla
     presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
     peak = run_bundle_apart(lab.bundle, "training", ["train", *presets], keys, folder / "train.log", claim.check)
     write_atomically(folder / MEMORY, json.dumps({"peak_memory_mb": peak}).encode())
+
+
+def steps_of_one_task(steps: int, name: str) -> int:
+    """Steps an epoch of the model of one task, so that the models of all tasks together see as many images as one for all.
+
+    Args:
+        steps: an epoch of one model for all tasks.
+        name: of the task; the first tasks take what is left over, and each has at least one step.
+    """
+    share, left = divmod(steps, len(tasks.NAMES))
+    return max(1, share + (tasks.NAMES.index(name) < left))
 
 
 def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: tuple[str, ...] | None, claim: Claim) -> None:

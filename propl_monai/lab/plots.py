@@ -31,14 +31,14 @@ def named(cells: Cells, names: Mapping[str, str], line: Cell | None) -> Figure:
 
 
 def passes(cells: Cells) -> Figure:
-    """N of UPLC against mean Dice, seconds an epoch and peak memory (Fig. 3)."""
+    """N of UPLC against mean Dice, seconds an epoch and peak memory, with what one more pass costs (Fig. 3)."""
     places = [layout.PASSES[variant] for variant, _ in cells]
     found = list(cells.values())
     figure, (scores, seconds, memory) = canvas(3, 2.9)
     dots(scores, places, found, 0)
     widen(scores)
-    _line(seconds, places, [seconds_an_epoch(cell) for cell in found], 1, "seconds an epoch")
-    _line(memory, places, [gigabytes(cell) for cell in found], 2, "peak memory, GB")
+    _line(seconds, places, [seconds_an_epoch(cell) for cell in found], 1, "seconds an epoch", "s")
+    _line(memory, places, [gigabytes(cell) for cell in found], 2, "peak memory, GB", "GB")
     for axes in (scores, seconds, memory):
         axes.set_xticks(places)
         axes.set_xlabel("N, passes of UPLC")
@@ -116,11 +116,16 @@ def text_against_onehot(cells: Cells) -> Figure:
     return figure
 
 
-def _line(axes: Axes, places: list[int], values: list[float | None], number: int, label: str) -> None:
+def _line(axes: Axes, places: list[int], values: list[float | None], number: int, label: str, unit: str) -> None:
+    """A cost against N, and the slope of a straight line through it in words."""
     known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
     axes.plot([place for place, _ in known], [value for _, value in known], markersize=7, **look(number))
-    axes.set_ylim(0, 1.15 * max((value for _, value in known), default=1.0))
+    axes.set_ylim(0, 1.25 * max((value for _, value in known), default=1.0))
     axes.set_ylabel(label)
+    if len(known) > 1:
+        points = np.array(known)
+        slope = np.polyfit(points[:, 0], points[:, 1], 1)[0]
+        axes.text(0.5, 0.97, f"{slope:+.2g} {unit} a pass", transform=axes.transAxes, ha="center", va="top")
 
 
 def curve(run: RunResult) -> NDArray[np.float64]:

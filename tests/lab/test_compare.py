@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from propl_monai import tasks
 from propl_monai.cohort import external_cases
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.lab import compare as module
 from propl_monai.lab.claims import Claim
-from propl_monai.lab.compare import Lab, compare
+from propl_monai.lab.compare import Lab, compare, steps_of_one_task
 from propl_monai.lab.comparison import read_comparisons
 from propl_monai.lab.summing_up import read_json, results_of, unite
 from propl_monai.lab.variants import grid
@@ -157,6 +158,12 @@ def test_one_model_a_task_is_one_row_of_all_cases() -> None:
     assert math.isclose(whole["best_validation_mdice"], 0.75) and whole["peak_memory_mb"] == 301.0
     killed = part("left atrium", 0.5) | {"peak_memory_mb": None}  # before the worker could note it
     assert unite([killed, part("fetal head", 1.0)])["peak_memory_mb"] is None
+
+
+def test_models_of_one_task_see_as_many_images_together_as_one_for_all() -> None:
+    assert [steps_of_one_task(100, name) for name in tasks.NAMES] == [13, 13, 13, 13, 12, 12, 12, 12]
+    assert {steps_of_one_task(136, name) for name in tasks.NAMES} == {17}
+    assert {steps_of_one_task(3, name) for name in tasks.NAMES} == {1}  # a model of no step is none
 
 
 def test_an_unknown_preset_is_refused_before_anything_runs(phantoms: Path, tmp_path: Path) -> None:
