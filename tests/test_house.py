@@ -73,6 +73,7 @@ ORDER = (
         "lab.variants",
         "lab.asking",
         "lab.layout",
+        "lab.run_form",
         "lab.results",
         "lab.summing_up",
         "lab.bundle_process",

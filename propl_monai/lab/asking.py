@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from propl_monai import tasks
-from propl_monai.errors import unknown
+from propl_monai.errors import ProPLError, unknown
 from propl_monai.network import ProPL
 from propl_monai.text import PromptBank
 
@@ -25,19 +25,22 @@ def ask(network: ProPL, way: str) -> None:
     """
     if way not in WAYS:
         raise unknown("asked", "way of asking", way, WAYS)
-    if way == "paraphrased":
-        network.attach_prompts(PromptBank.load(str(resources.files("propl_monai").joinpath(PARAPHRASES))))
-        return
-    assert network.prompts is not None, "a network from the bundle has its bank"
-    bank = network.prompts.bank
-    names = bank.task_names
-    facts = bank.describe()
+    prompts = network.prompts
+    if prompts is None:
+        raise ProPLError("asked", "the network has no prompt bank", "attach one, or open weights that hold one")
+    paraphrases = str(resources.files("propl_monai").joinpath(PARAPHRASES))
+    bank = PromptBank.load(paraphrases) if way == "paraphrased" else _of_other_tasks(prompts.bank)
+    network.attach_prompts(bank, prompts.mode, prompts.padding)
+
+
+def _of_other_tasks(bank: PromptBank) -> PromptBank:
+    """The bank with the sentence of each task under the name of another."""
+    names, facts = bank.task_names, bank.describe()
     order = [names.index(other_task(name)) for name in names]
     sentences = [facts["sentences"][number] for number in order]
-    moved = PromptBank(
+    return PromptBank(
         names, sentences, bank.embeddings[order], bank.mask[order], facts["encoder"], facts["encoder_sha256"]
     )
-    network.attach_prompts(moved, network.prompts.mode, network.prompts.padding)
 
 
 def other_task(name: str) -> str:

@@ -2,13 +2,15 @@
 
 A claim is a file `claim-<n>` made with O_EXCL, which exactly one process on exactly one machine can win, on network file
 systems too. Its owner touches it every few seconds. A claim that nobody has touched for long is dead, and whoever makes
-`claim-<n + 1>` owns the run from then on; an owner that was only asleep sees the higher number and stops.
+`claim-<n + 1>` owns the run from then on; an owner that was only asleep sees the higher number, or that its own claim is
+gone because the other has finished, and stops.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -36,6 +38,7 @@ class Claim:
     def __init__(self, folder: Path, dead_after: float = DEAD_AFTER, beat: float = BEAT) -> None:
         self.folder, self.dead_after, self.beat = folder, dead_after, beat
         self.won = False
+        self._owner = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": time.time()})
         self._stop = threading.Event()
 
     def __enter__(self) -> Claim:
@@ -44,7 +47,7 @@ class Claim:
         if number and age < self.dead_after:
             return self
         self.path = self.folder / f"{PREFIX}{number + 1}"
-        self.won = _create(self.path)
+        self.won = _create(self.path, self._owner)
         if self.won:
             self._thread = threading.Thread(target=self._touch, daemon=True)
             self._thread.start()
@@ -55,7 +58,7 @@ class Claim:
             self._stop.set()
             self._thread.join()
             # Its own and the dead ones below it; a higher one is of whoever took this claim for dead.
-            for path in self.folder.glob(f"{PREFIX}*"):
+            for path in _claims(self.folder) if self._stands() else []:
                 if _number(path) <= _number(self.path):
                     path.unlink(missing_ok=True)
 
@@ -63,26 +66,39 @@ class Claim:
         """Call it now and then during long work.
 
         Raises:
-            ProPLError: another worker took this one for dead and owns the run now.
+            ProPLError: another worker took this one for dead and owns the run now, or has finished with it; or somebody
+                deleted the claim.
         """
-        if self.won and _highest(self.folder)[0] > _number(self.path):
+        if self.won and (not self._stands() or _highest(self.folder)[0] > _number(self.path)):
             self.won = False
             self._stop.set()
-            raise ProPLError(
-                self.folder, "was taken over by another worker while this one slept", "leave it to that one"
-            )
+            fact = "was taken over by another worker while this one slept, or its claim was deleted"
+            raise ProPLError(self.folder, fact, "leave it to that one; if it is not finished after all, start again")
+
+    def _stands(self) -> bool:
+        """Whether the claim is there, and not another's of the same number: who took the run and left it freed that."""
+        try:
+            return self.path.read_text() == self._owner
+        except FileNotFoundError:
+            return False
 
     def _touch(self) -> None:
-        while not self._stop.wait(self.beat):
+        while not self._stop.wait(self.beat) and self._stands():
             try:
                 os.utime(self.path)
-            except FileNotFoundError:  # the run folder was deleted under us; the work itself will say so
+            except FileNotFoundError:  # since that look; the next check says so
                 return
+
+
+def _claims(folder: Path) -> list[Path]:
+    """From low to high; another file, such as an editor's copy `claim-1~`, is no claim."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if re.fullmatch(rf"{PREFIX}[0-9]+", path.name)]
+    return sorted(found, key=_number)
 
 
 def _highest(folder: Path) -> tuple[int, float]:
     """The highest claim and the seconds since it was touched; (0, 0.0) without any."""
-    claims = sorted(folder.glob(f"{PREFIX}*"), key=_number)
+    claims = _claims(folder)
     if not claims:
         return 0, 0.0
     try:
@@ -95,11 +111,10 @@ def _number(path: Path) -> int:
     return int(path.name.removeprefix(PREFIX))
 
 
-def _create(path: Path) -> bool:
-    owner = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
+def _create(path: Path, owner: str) -> bool:
     try:
         with path.open("x") as stream:
-            json.dump(owner, stream)
+            stream.write(owner)
     except FileExistsError:
         return False
     return True

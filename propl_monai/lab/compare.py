@@ -10,8 +10,11 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+from monai.bundle import ConfigParser
 
 from propl_monai import tasks
 from propl_monai.bundle_command import config_file
@@ -22,7 +25,8 @@ from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
 from propl_monai.lab.bundle_process import run_bundle_apart
 from propl_monai.lab.claims import Claim
-from propl_monai.lab.summing_up import MEMORY, RUN, read_json, results_of, unite
+from propl_monai.lab.run_form import read_object, read_part
+from propl_monai.lab.summing_up import MEMORY, MODELS, RUN, results_of, unite
 from propl_monai.lab.variants import Run, budget, grid, variants
 from propl_monai.run_record import RunRecord
 from propl_monai.splits import labelled_images
@@ -102,10 +106,12 @@ def compare_all(
     """As `compare`, from words; "all" stands for every method and control, `leave_out` names external data.
 
     Raises:
-        ProPLError: an unknown name, a seed that is no number, or what `compare` raises.
+        ProPLError: an unknown name, "all" beside other names, a seed that is no number, or what `compare` raises.
     """
+    if "all" in methods and len(methods) > 1:
+        raise ProPLError("--methods", "'all' is every method and control, and stands beside a name", "give it alone")
     names = list(variants()) if list(methods) == ["all"] else list(methods)
-    wrong = [seed for seed in seeds if not seed.isdigit()]
+    wrong = [seed for seed in seeds if not (seed.isascii() and seed.isdecimal())]
     if wrong or not (names and labelled and seeds):
         fact = f"'{wrong[0]}' is not a seed" if wrong else "names no method, fraction or seed"
         raise ProPLError(
@@ -118,8 +124,8 @@ def compare(lab: Lab, runs: Sequence[Run]) -> Outcome:
     """Do what is not done of a grid; call it again, or in many places at once, until nothing is left.
 
     Raises:
-        ProPLError: the bundle has no such preset, the data are not sound, a finished run was asked for otherwise, or what
-            is left out leaves nothing to learn its task from.
+        ProPLError: the bundle has no such preset, the data are not sound, the run.json of a finished run is broken or it
+            was asked for otherwise, or what is left out leaves nothing to learn its task from.
     """
     config_file(lab.bundle, lab.preset)
     for run in runs:
@@ -131,12 +137,13 @@ def compare(lab: Lab, runs: Sequence[Run]) -> Outcome:
     for run in runs:
         _check_external(datalist, run)
     elsewhere, failed = [], []
+    broken: dict[str, ProPLError] = {}
     for number, run in enumerate(runs, start=1):
         if lab.is_finished(run):
             continue
         logger.info("run %d of %d: %s", number, len(runs), run.folder)
         try:
-            if not _claim_and_do(lab, run):
+            if not _claim_and_do(lab, run, broken):
                 elsewhere.append(run.folder)
         except ProPLError as problem:
             logger.error("%s", problem)
@@ -150,7 +157,7 @@ def _check_finished(lab: Lab, run: Run) -> None:
     path = lab.folder(run) / RUN
     if not path.exists():
         return
-    then, now = read_json(path)["options"], json.loads(json.dumps(lab.options(run)))
+    then, now = read_part(path, read_object(path), "options", {}), json.loads(json.dumps(lab.options(run)))
     # Titles are words; a key that older runs lack stands for nothing.
     if other := [key for key in now if key != "title" and (then.get(key) or None) != (now[key] or None)]:
         told = ", ".join(f"{key} {then.get(key)!r}, now {now[key]!r}" for key in other)
@@ -169,15 +176,28 @@ def _check_external(datalist: Datalist, run: Run) -> None:
         raise ProPLError("--leave-out " + ",".join(run.leave_out), fact, "leave out some groups of it: SOURCE/GROUP")
 
 
-def _claim_and_do(lab: Lab, run: Run) -> bool:
-    """False when another worker has this run, or the run that it stands on."""
-    if run.base != run and not lab.is_finished(run.base) and not _claim_and_do(lab, run.base):
+def _claim_and_do(lab: Lab, run: Run, broken: dict[str, ProPLError]) -> bool:
+    """False when another worker has this run, or the run that it stands on.
+
+    Args:
+        lab: where.
+        run: to do, after what it stands on.
+        broken: why runs failed in this call, by folder; they are not tried again for the next run that stands on them.
+    """
+    if run.folder in broken:
+        raise broken[run.folder]
+    if run.base != run and not lab.is_finished(run.base) and not _claim_and_do(lab, run.base, broken):
         return False
     with Claim(lab.folder(run)) as claim:
         if not claim.won:
             return False
-        if not lab.is_finished(run):  # it may have been finished between the look and the claim
-            _do(lab, run, claim)
+        try:
+            if not lab.is_finished(run):  # it may have been finished between the look and the claim
+                _do(lab, run, claim)
+        except ProPLError as problem:
+            if claim.won:  # else the run is another worker's now, and may yet be finished
+                broken[run.folder] = problem
+            raise
         return True
 
 
@@ -185,18 +205,18 @@ def _do(lab: Lab, run: Run, claim: Claim) -> None:
     """Train and evaluate, part by part, and write run.json last."""
     folder = lab.folder(run)
     record = RunRecord(folder / RUN, "compare", lab.options(run))
-    results = unite([_do_part(lab, run, part, claim) for part in _parts(run)])
+    results = unite([_do_part(lab, run, part, claim) for part in _parts(lab, run)])
     # The copy first, so that a stop between the two repeats the evaluation and never loses the copy.
     for place in ([lab.record / run.folder] if lab.record else []) + [folder]:
         record.path = place / RUN
         record.write("finished", results=results)
 
 
-def _parts(run: Run) -> list[tuple[str, tuple[str, ...] | None]]:
+def _parts(lab: Lab, run: Run) -> list[tuple[str, tuple[str, ...] | None]]:
     """Names of sub-folders and the tasks that are trained there: one part, or one a task."""
     if not run.variant.one_model_a_task:
         return [("", None)]
-    return [(task.slug, (task.name,)) for task in tasks.TASKS]
+    return [(tasks.find(name).slug, (name,)) for name in _seen(lab, run)]
 
 
 def _do_part(lab: Lab, run: Run, part: tuple[str, tuple[str, ...] | None], claim: Claim) -> dict[str, Any]:
@@ -212,32 +232,52 @@ def _do_part(lab: Lab, run: Run, part: tuple[str, tuple[str, ...] | None], claim
 def _train(lab: Lab, run: Run, folder: Path, chosen: tuple[str, ...] | None, claim: Claim) -> None:
     """Train, or go on where a stopped worker left off, and note the peak memory in MB."""
     output = folder / "train"
-    if (output / RUN).exists() and read_json(output / RUN)["status"] == "finished":
-        return
     keys = {**budget(run.budget), "labelled_fraction": str(run.labelled), "seed": run.seed, **run.variant.train}
     if chosen:
-        keys |= {"tasks": list(chosen), "steps_per_epoch": steps_of_one_task(keys["steps_per_epoch"], chosen[0])}
-    keys |= {
-        **_places(lab, folder),
-        "output_dir": str(output),
-        "resume": (output / STATE).exists(),
-        "leave_out": list(run.leave_out) or None,
-        **dict(lab.overrides or {}),
-    }
+        share = steps_of_tasks(keys["steps_per_epoch"], _seen(lab, run))
+        keys |= {"tasks": list(chosen), "steps_per_epoch": share[chosen[0]]}
+    keys |= {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
     presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
+    if (output / RUN).exists() and (done := read_object(output / RUN)).get("status") == "finished":
+        _check_recipe(lab, presets, keys, output / RUN, read_part(output / RUN, done, "options", {}))
+        return
+    keys |= {**_places(lab, folder), "output_dir": str(output), "resume": (output / STATE).exists()}
     peak = run_bundle_apart(lab.bundle, "training", ["train", *presets], keys, folder / "train.log", claim.check)
     write_atomically(folder / MEMORY, json.dumps({"peak_memory_mb": peak}).encode())
 
 
-def steps_of_one_task(steps: int, name: str) -> int:
-    """Steps an epoch of the model of one task, so that the models of all tasks together see as many images as one for all.
+def _check_recipe(
+    lab: Lab, presets: Sequence[str], keys: Mapping[str, Any], path: Path, then: Mapping[str, Any]
+) -> None:
+    """Refuse a training that ended before its evaluation and was of another recipe than the one that is asked for."""
+    asked: dict[str, Any] = {}
+    for name in presets:
+        asked |= ConfigParser.load_config_file(str(config_file(lab.bundle, name)))
+    now = json.loads(json.dumps({**asked, **keys}))
+    told = [f"{key} {then[key]!r}, now {now[key]!r}" for key in now if key in then and then[key] != now[key]]
+    if told:
+        raise ProPLError(path, f"was trained with {', '.join(told)}", "give another folder of runs, or delete that run")
+
+
+def _seen(lab: Lab, run: Run) -> dict[str, int]:
+    """Train pictures, labelled or not, of each task that has any."""
+    assert lab.datalist_file is not None, "`compare` makes one"
+    datalist = Datalist.read(lab.datalist_file, lab.dataset_dir)
+    gone = {case.case_id for case in external_cases(datalist, run.leave_out)} if run.leave_out else set()
+    seen = [case.task for case in datalist.cases if case.split == "train" and case.case_id not in gone]
+    return {name: seen.count(name) for name in tasks.NAMES if name in seen}
+
+
+def steps_of_tasks(steps: int, pictures: Mapping[str, int]) -> dict[str, int]:
+    """Steps an epoch of one model a task: together what one model for all has, divided as it would see the tasks.
 
     Args:
         steps: an epoch of one model for all tasks.
-        name: of the task; the first tasks take what is left over, and each has at least one step.
+        pictures: by task, which that model draws alike. A task has at least one step.
     """
-    share, left = divmod(steps, len(tasks.NAMES))
-    return max(1, share + (tasks.NAMES.index(name) < left))
+    ends = [round(steps * part / sum(pictures.values())) for part in accumulate(pictures.values())]
+    shares = zip(pictures, ends, [0, *ends], strict=False)
+    return {name: max(1, end - begin) for name, end, begin in shares}
 
 
 def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: tuple[str, ...] | None, claim: Claim) -> None:
@@ -254,5 +294,5 @@ def _places(lab: Lab, folder: Path) -> dict[str, Any]:
     return {
         "dataset_dir": str(lab.dataset_dir),
         "datalist_file": str(lab.datalist_file),
-        "model_dir": str(folder / "models"),
+        "model_dir": str(folder / MODELS),
     }

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from propl_monai import tasks
 from propl_monai.errors import unknown
 from propl_monai.lab import layout
 from propl_monai.lab.results import RunResult, read_runs
 from propl_monai.lab.statistics import Difference, difference, score, seed_spread, sure_tasks
-from propl_monai.lab.variants import table_folder, variants
+from propl_monai.lab.variants import table_folder, trained_as, variants
 from propl_monai.splits import parse_fraction
 
 RESAMPLES = 2000
+# Trainings of one recipe differ by their seed as well. A p over patients knows nothing of that, so it says something of
+# two methods only from several trainings of each, or where both rows are one training, used in two ways.
+SEEDS_FOR_P = 3
 
 
 @dataclass(eq=False)
@@ -45,7 +49,8 @@ class Cell:
     @property
     def tasks(self) -> list[str]:
         """The tasks that were tested."""
-        return [str(name) for name in self.scores.index[: self.runs[0].cases["task"].nunique()]]
+        tested = set(self.runs[0].cases["task"])
+        return [name for name in tasks.NAMES if name in tested]
 
     @property
     def sure_tasks(self) -> list[str]:
@@ -69,6 +74,25 @@ class Cell:
         """Mean over the seeds of a number of the runs, such as "seconds_training"; None if any has none."""
         values = [getattr(run, key) for run in self.runs]
         return None if None in values else float(np.mean(values))
+
+    @property
+    def decoders(self) -> str:
+        """That predicted, in the order of the seeds."""
+        return ", ".join(dict.fromkeys(run.decoder for run in self.runs))
+
+    @property
+    def variance(self) -> float | None:
+        """Of UPLC's passes at the end of training, see `RunResult.variance`; mean over seeds."""
+        return self.mean("variance")
+
+    @property
+    def seed_numbers(self) -> set[int]:
+        """Which seeds it has."""
+        return {run.seed for run in self.runs}
+
+    def of_seeds(self, seeds: Collection[int]) -> Cell:
+        """The same row with these seeds alone."""
+        return Cell([run for run in self.runs if run.seed in seeds], self.resamples)
 
     def images(self, kind: str) -> int:
         """Training images seen, "labelled" or "unlabelled", mean over seeds."""
@@ -117,6 +141,8 @@ class Comparison:
             mine, other = self.cell(variant, fraction), self.cell(self.against, fraction)
             possible = mine is not None and other is not None and mine is not other
             found = difference(mine.runs, other.runs, self.resamples) if possible else None  # type: ignore[union-attr]
+            if found and len(found.seeds) < SEEDS_FOR_P and trained_as(variant) != trained_as(self.against):
+                found = replace(found, p=None, task_p=dict.fromkeys(found.task_p))
             self._differences[variant, fraction] = found
         return self._differences[variant, fraction]
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
@@ -84,7 +84,7 @@ def percent(cell: Cell) -> tuple[float, tuple[float, float]]:
 
 def mdice_label(cell: Cell) -> str:
     """What `percent` shows, for an axis."""
-    return "mDice, %" if cell.sure_tasks == cell.tasks else f"mean Dice of {len(cell.sure_tasks)} tasks, %"
+    return "mDice, %" if cell.sure_tasks == cell.tasks else f"mean Dice, {len(cell.sure_tasks)} tasks, %"
 
 
 def caption(cells: Mapping[tuple[str, str], Cell]) -> str:
@@ -95,13 +95,15 @@ def caption(cells: Mapping[tuple[str, str], Cell]) -> str:
     usual = min(seeds, key=lambda number: (-seeds[number], number))
     other = [f"{cell.seeds} of {name} at {fraction}" for (name, fraction), cell in cells.items() if cell.seeds != usual]
     few = [name for name in first.tasks if name not in first.sure_tasks]
-    told = f"Test split: {mean['n'] // first.seeds:,} images of {mean['groups']:,} patients or videos."
-    told += f" Trainings (seeds): {usual}{' each' * (len(cells) > 1)}"
-    told += (f", but {', '.join(other)}" if len(other) <= 3 else f" to {max(seeds)}, see the tables") * bool(
-        other
-    ) + "."
-    told += " Arms: 95 % interval over patients." if mean_has_arms(first) else " No interval: too few patients."
-    return told + (f" Without {', '.join(few)}: too few videos or patients for an interval." if few else "")
+    told = [f"Test split: {mean['n'] // first.seeds:,} images of {mean['groups']:,} patients or videos."]
+    trainings = f"Trainings (seeds): {usual}" + (" each" if len(cells) > 1 else "")
+    if other:
+        trainings += f", but {', '.join(other)}" if len(other) <= 3 else f" to {max(seeds)}, see the tables"
+    told.append(trainings + ".")
+    told.append("Arms: 95 % interval over patients." if mean_has_arms(first) else "No interval: too few patients.")
+    if few:
+        told.append(f"Without {', '.join(few)}: too few videos or patients for an interval.")
+    return " ".join(told)
 
 
 def mean_has_arms(cell: Cell) -> bool:
@@ -114,12 +116,12 @@ def note(figure: Figure, text: str) -> None:
     figure.suptitle(fill(text, 112), fontsize=8.5, x=0.01, ha="left", color="#444444")
 
 
-def widen(axes: Axes, least: float = 10.0) -> None:
-    """Make an axis of percents span at least so many points, so that a small difference does not look large."""
-    low, high = axes.get_ylim()
+def widen(axes: Axes, least: float = 10.0, axis: Literal["x", "y"] = "y") -> None:
+    """Make an axis, of percents by default, span at least so much, so that a small difference does not look large."""
+    low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
     missing = max(0.0, least - (high - low)) / 2
     top = min(100.0, high + missing)
-    axes.set_ylim(max(0.0, min(low - missing, top - least)), top)
+    axes.set(**{f"{axis}lim": (max(0.0, min(low - missing, top - least)), top)})
 
 
 def bars(axes: Axes, labels: Sequence[str], cells: Sequence[Cell]) -> None:

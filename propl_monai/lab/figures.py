@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from propl_monai.lab import layout, plots
-from propl_monai.lab.comparison import RESAMPLES, Cell, Comparison, read_comparisons
+from propl_monai.lab.comparison import Cell, Comparison
 from propl_monai.lab.drawing import STYLE, Figure, caption, matplotlib, note, save
 from propl_monai.lab.plots import Cells, Key
 
 SECONDS = (
-    "Seconds: the fastest epoch of the runs, with its validation, by the clock; other work on their machine may have "
-    "slowed them. For times to rely on use a benchmark."
+    "Seconds: the fastest epoch of a run, with its validation, by the clock; other work on the machine may have "
+    "slowed it. For times to rely on use a benchmark."
 )
 
 
@@ -29,6 +29,7 @@ class Plan:
         usable: whether a cell holds what the figure shows.
         caption: small lines above it.
         fractions: labelled fractions without which it says nothing.
+        same_seeds: show of each row the seeds alone that all of them have, so that they differ by what they are.
     """
 
     name: str
@@ -38,32 +39,35 @@ class Plan:
     usable: Callable[[Cell], bool] = lambda cell: True
     caption: Callable[[Cells], str] = caption
     fractions: int = 1
+    same_seeds: bool = True
+
+    def cells(self, comparison: Comparison) -> Cells:
+        """What there is to draw, by variant and fraction."""
+        found = {key: cell for key in self.needs if (cell := comparison.cell(*key)) and self.usable(cell)}
+        shared = set.intersection(*(cell.seed_numbers for cell in found.values())) if found else set()
+        return {key: cell.of_seeds(shared) for key, cell in found.items()} if self.same_seeds and shared else found
 
 
-def make_figures(
-    runs_folder: Path | str, out: Path | str, against: str = "supervised", resamples: int = RESAMPLES
-) -> tuple[list[Path], list[str]]:
-    """Draw every figure of the runs below a folder as `<out>/<budget>/figure-<name>.svg` and `.png`.
+def make_figures(comparisons: Mapping[str, Comparison], out: Path | str) -> tuple[list[Path], list[str]]:
+    """Draw every figure of some runs as `<out>/<budget>/figure-<name>.svg` and `.png`.
 
     Args:
-        runs_folder: that `propl compare` wrote to, or a folder with its run.json files alone.
+        comparisons: from `comparison.read_comparisons`; what they are set against is drawn as a line.
         out: folder; made, and files of these names replaced.
-        against: the variant that is drawn as a line to compare with.
-        resamples: of the bootstrap intervals.
 
     Returns:
         The files written, and a line for each figure that was left out or drawn without some of its runs.
 
     Raises:
-        ProPLError: see `comparison.read_comparisons`; matplotlib is not installed; a file cannot be written.
+        ProPLError: matplotlib is not installed; a file cannot be written.
     """
     written: list[Path] = []
     lines: list[str] = []
-    for budget, comparison in read_comparisons(runs_folder, against, resamples).items():
+    for budget, comparison in comparisons.items():
         if comparison.leave_out:  # the figures are of the test split
             continue
         for plan in plans(comparison):
-            cells = {key: cell for key in plan.needs if (cell := comparison.cell(*key)) and plan.usable(cell)}
+            cells = plan.cells(comparison)
             absent = ", ".join(
                 f"{name} at {fraction}" for name, fraction in plan.needs if (name, fraction) not in cells
             )
@@ -86,16 +90,12 @@ def plans(comparison: Comparison) -> list[Plan]:
     line = comparison.cell(comparison.against, layout.CONTROLS_AT)
     labels = [(name, fraction) for name in layout.LABELS for fraction in layout.FRACTIONS]
     return [
-        Plan("prompting", _controls(layout.PROMPTING), lambda cells: plots.named(cells, layout.PROMPTING, line)),
+        Plan("prompting", _controls(layout.PROMPTING), _named(layout.PROMPTING, line)),
         Plan("passes", _controls(layout.PASSES), plots.passes, caption=_with_seconds),
         Plan("memory", _controls(layout.MEMORY), plots.memory, usable=_has_memory),
-        Plan(
-            "perturbation",
-            _controls(layout.PERTURBATIONS),
-            lambda cells: plots.named(cells, layout.PERTURBATIONS, line),
-        ),
-        Plan("curves", _controls(layout.CURVES), plots.curves, 1, _has_curve, _of_curves),
-        Plan("labels", (*labels, (layout.UPPER_BOUND, "1")), plots.labels, fractions=2),
+        Plan("perturbation", _controls(layout.PERTURBATIONS), _named(layout.PERTURBATIONS, line)),
+        Plan("curves", _controls(layout.CURVES), plots.curves, 1, _has_curve, _of_curves, same_seeds=False),
+        Plan("labels", (*labels, (layout.UPPER_BOUND, "1")), plots.labels, fractions=2, same_seeds=False),
         Plan(
             "text-onehot",
             _controls(layout.TEXT_AGAINST_ONEHOT),
@@ -108,6 +108,17 @@ def plans(comparison: Comparison) -> list[Plan]:
 def _controls(names: Iterable[str]) -> tuple[Key, ...]:
     """The cells of variants at the fraction of the controls."""
     return tuple((name, layout.CONTROLS_AT) for name in names)
+
+
+def _named(names: Mapping[str, str], line: Cell | None) -> Callable[[Cells], Figure]:
+    """Bars, and a row to compare with of the same seeds."""
+
+    def draw(cells: Cells) -> Figure:
+        seeds = next(iter(cells.values())).seed_numbers
+        alike = line is not None and seeds <= line.seed_numbers
+        return plots.named(cells, names, line.of_seeds(seeds) if line and alike else line)
+
+    return draw
 
 
 def _with_seconds(cells: Cells) -> str:

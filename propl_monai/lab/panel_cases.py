@@ -116,9 +116,13 @@ def _finished(folder: Path) -> RunResult:
 
 def _find_datalist(folder: Path) -> Path:
     """The datalist of the comparison that a run's folder, RUNS/BUDGET/VARIANT/FRACTION/SEED, is in."""
-    path = folder.resolve().parents[3] / DATALIST
+    cure = "name the datalist of the runs with --datalist"
+    above = folder.resolve().parents
+    if len(above) < 4:
+        raise ProPLError(folder, "lies in no folder such as RUNS/short/propl/1-8", cure)
+    path = above[3] / DATALIST
     if not path.is_file():
-        raise ProPLError(path, "does not exist", "name the datalist of the runs with --datalist")
+        raise ProPLError(path, "does not exist", cure)
     return path
 
 

@@ -38,7 +38,7 @@ def passes(cells: Cells) -> Figure:
     dots(scores, places, found, 0)
     widen(scores)
     _line(seconds, places, [seconds_an_epoch(cell) for cell in found], 1, "seconds an epoch", "s")
-    _line(memory, places, [gigabytes(cell) for cell in found], 2, "peak memory, GB", "GB")
+    _line(memory, places, [gigabytes(cell) for cell in found], 2, "peak memory, GB", "MB", 1024)
     for axes in (scores, seconds, memory):
         axes.set_xticks(places)
         axes.set_xlabel("N, passes of UPLC")
@@ -56,7 +56,8 @@ def memory(cells: Cells) -> Figure:
         axes.plot(place, height, label=fill(cell.title, 46), **shown)
         axes.set_ylabel(mdice_label(cell))
     axes.set_xlabel("peak memory of the training process, GB")
-    axes.set_xlim(0, 1.08 * max(gigabytes(cell) or 0.0 for cell in cells.values()))
+    axes.margins(x=0.15)
+    widen(axes, 0.5, axis="x")
     widen(axes)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
@@ -116,7 +117,9 @@ def text_against_onehot(cells: Cells) -> Figure:
     return figure
 
 
-def _line(axes: Axes, places: list[int], values: list[float | None], number: int, label: str, unit: str) -> None:
+def _line(
+    axes: Axes, places: list[int], values: list[float | None], number: int, label: str, unit: str, scale: float = 1.0
+) -> None:
     """A cost against N, and the slope of a straight line through it in words."""
     known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
     axes.plot([place for place, _ in known], [value for _, value in known], markersize=7, **look(number))
@@ -124,8 +127,8 @@ def _line(axes: Axes, places: list[int], values: list[float | None], number: int
     axes.set_ylabel(label)
     if len(known) > 1:
         points = np.array(known)
-        slope = np.polyfit(points[:, 0], points[:, 1], 1)[0]
-        axes.text(0.5, 0.97, f"{slope:+.2g} {unit} a pass", transform=axes.transAxes, ha="center", va="top")
+        slope = np.polyfit(points[:, 0], points[:, 1], 1)[0] * scale
+        axes.text(0.5, 0.97, f"{slope:+.1f} {unit} a pass", transform=axes.transAxes, ha="center", va="top")
 
 
 def curve(run: RunResult) -> NDArray[np.float64]:
@@ -142,8 +145,9 @@ def curve(run: RunResult) -> NDArray[np.float64]:
 
 
 def seconds_an_epoch(cell: Cell) -> float | None:
-    """Of the fastest epoch with its validation: other work of the machine can only make an epoch slower."""
-    return min((point["seconds"] for run in cell.runs for point in run.curve), default=None)
+    """Of the fastest epoch with its validation, mean over seeds: other work of the machine only makes an epoch slower."""
+    fastest = [min(point["seconds"] for point in run.curve) for run in cell.runs if run.curve]
+    return float(np.mean(fastest)) if fastest else None
 
 
 def gigabytes(cell: Cell) -> float | None:

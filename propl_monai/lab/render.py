@@ -77,7 +77,7 @@ def grids(table: Table) -> list[Grid]:
     ours = [row for row in table.rows if row["origin"] != "paper"]
     paper = [row for row in table.rows if row["origin"] == "paper"]
     run = [row for row in ours if row["origin"] == "run"]
-    details = [_of_tasks(run, "dice"), _of_tasks(run, "iou"), _counts(run), _costs(run)] if run else []
+    details = [_of_tasks(run, "dice"), _of_tasks(run, "iou"), _counts(run), _training(run), _costs(run)] if run else []
     return [_result(ours), *details, *([_paper(paper)] if paper else [])]
 
 
@@ -93,8 +93,9 @@ def _result(rows: Sequence[Row]) -> Grid:
     def cells(row: Row) -> list[str]:
         seeds = str(row["seeds"]) + (f" (± {row['seed_spread'] * 100:.1f})" if row["seed_spread"] is not None else "")
         distances = " / ".join(_number(row[f"hd95_grid_{kind}"]) for kind in ("hits", "all"))
-        shared = row["difference_seeds"]
-        paired = f" ({shared} seed{'s' * (shared > 1)})" if shared and shared != row["seeds"] else ""
+        shared, spread = row["difference_seeds"], row["difference_spread"]
+        paired = "" if spread is None else f" (± {spread * 100:.1f})"
+        paired += f" ({shared} seed{'s' if shared > 1 else ''})" if shared and shared != row["seeds"] else ""
         scores = [_interval(row, key) for key in ("mdice", *(["sure_mdice"] if fewer else []), "miou")]
         changes = [_interval(row, key, "+") for key in ("difference", *(["sure_difference"] if fewer else []))]
         return [*scores, distances, seeds, changes[0] + paired, *changes[1:], _p(row["p_holm"])]
@@ -123,14 +124,23 @@ def _counts(rows: Sequence[Row]) -> Grid:
     return Grid("What was tested", head, [_line(row, cells, len(head)) for row in rows])
 
 
-def _costs(rows: Sequence[Row]) -> Grid:
-    head = ["row", "images seen: labelled", "unlabelled", "training s by the clock", "test s"]
-    head += ["peak memory MB", "parameters M"]
+def _training(rows: Sequence[Row]) -> Grid:
+    head = ["row", "images seen: labelled", "unlabelled", "variance of the passes", "decoder that predicts", "commit"]
 
     def cells(row: Row) -> list[str]:
-        whole = [f"{row[key]:,}" for key in ("images_labelled", "images_unlabelled")]
+        seen = [f"{row[key]:,}" for key in ("images_labelled", "images_unlabelled")]
+        variance = NONE if row["variance"] is None else f"{row['variance']:.1g}"
+        return [*seen, variance, row["decoder"], " ".join(commit[:7] for commit in row["commits"].split())]
+
+    return Grid("How it was trained", head, [_line(row, cells, len(head)) for row in rows])
+
+
+def _costs(rows: Sequence[Row]) -> Grid:
+    head = ["row", "training s by the clock", "test s", "peak memory MB", "parameters M"]
+
+    def cells(row: Row) -> list[str]:
         keys = ("seconds_training", "seconds_evaluation", "peak_memory_mb")
-        whole += [NONE if row[key] is None else f"{row[key]:,.0f}" for key in keys]
+        whole = [NONE if row[key] is None else f"{row[key]:,.0f}" for key in keys]
         return [*whole, _number(row["parameters"], 1e-6)]
 
     return Grid("What it cost", head, [_line(row, cells, len(head)) for row in rows])

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from propl_monai import tasks
-from propl_monai.errors import ProPLError, unknown
+from propl_monai.errors import ProPLError
+from propl_monai.lab.run_form import (
+    CONTENT,
+    LATER,
+    OPTIONS,
+    RESULTS,
+    RUN_AGAIN,
+    check_values,
+    read_cases,
+    read_object,
+    read_part,
+)
 from propl_monai.splits import parse_fraction
-from propl_monai.summary import STATUSES
 
 VERB = "compare"
 EXTERNAL = "external"  # in place of the name of a split, where external data were evaluated
-OPTIONS = ("variant", "title", "base", "overrides", "labelled_fraction", "seed", "budget", "preset")
-RESULTS = (
-    *("images_seen", "steps", "seconds_training", "seconds_evaluation", "peak_memory_mb", "parameters", "decoder"),
-    *("best_epoch", "best_validation_mdice", "datalist_sha256", "split", "curve", "cases"),
-)
-NUMBERS = ("hd95_px", "hd95_mm", "hd95_grid", "diagonal_px", "diagonal_grid")
-CASE_COLUMNS = ("case", "task", "source", "group", "dice", "iou", "status", *NUMBERS)
-RUN_AGAIN = "delete the folder of this run and run it again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,10 @@ class RunResult:
             where a variant has no training of its own.
         decoder: that predicted: "sd", "pd" or "mean".
         curve: one mapping an epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
+        recipe: options of the training, resolved; without those that differ between the models of one row.
+        commit: of the code that trained; None where it is not known.
         leave_out: the external data that were evaluated and that training did not see; empty for the test split.
-        cases: one line a test case with the columns `CASE_COLUMNS`, None as NaN.
+        cases: one line a test case, see `run_form.read_cases`.
     """
 
     path: Path
@@ -67,6 +69,13 @@ class RunResult:
     curve: Sequence[Mapping[str, Any]]
     cases: pd.DataFrame
     leave_out: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    commit: str | None = None
+
+    @property
+    def variance(self) -> float | None:
+        """Of UPLC's passes, mean over pixels and steps of the last epoch; None where it is not known."""
+        return (self.curve[-1].get("losses") or {}).get("uncertainty") if self.curve else None
 
 
 def read_runs(folder: Path | str) -> list[RunResult]:
@@ -76,8 +85,8 @@ def read_runs(folder: Path | str) -> list[RunResult]:
 
     Raises:
         ProPLError: no such folder; no finished run; a run.json is broken, named in the message; two runs are the same
-            cell, or are on different datalists, or on other splits or cases where they left out the same external data, or
-        one budget holds two presets.
+            cell, or are on different datalists, or on other splits or cases where they left out the same external data,
+            or one budget holds two presets.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -96,91 +105,28 @@ def read_run(path: Path) -> RunResult | None:
     Raises:
         ProPLError: the file is not what `propl compare` writes.
     """
-    content = _json(path)
+    content = read_object(path)
     if content.get("verb") != VERB or content.get("status") != "finished":
         return None
-    options, results = _part(path, content, "options", OPTIONS), _part(path, content, "results", RESULTS)
-    values = {key: options[key] for key in OPTIONS if key != "labelled_fraction"}
-    values |= {key: results[key] for key in RESULTS if key != "cases"}
-    _check_numbers(path, values)
-    fraction = str(parse_fraction(options["labelled_fraction"]))
+    check_values(path, content, CONTENT)
+    options, results = read_part(path, content, "options", OPTIONS), read_part(path, content, "results", RESULTS)
+    values = {key: options[key] for key in OPTIONS if key not in ("labelled_fraction", *LATER)}
+    values |= {key: results[key] for key in RESULTS if key not in ("cases", *LATER)}
     external = options.get("leave_out") or []
-    if not isinstance(external, list) or (results["split"] == EXTERNAL) != bool(external):
+    if (results["split"] == EXTERNAL) != bool(external):
         fact = f"leave_out {external!r} in its options, but evaluated on '{results['split']}'"
         raise ProPLError(path, fact, RUN_AGAIN)
-    values |= {"fraction": fraction, "leave_out": tuple(external)}
-    return RunResult(path=path, cases=_cases(path, results["cases"]), **values)
+    values |= {"fraction": _fraction(path, options["labelled_fraction"]), "leave_out": tuple(external)}
+    values |= {"recipe": results.get("recipe") or {}, "commit": results.get("commit", content.get("commit"))}
+    return RunResult(path=path, cases=read_cases(path, results["cases"]), **values)
 
 
-def cases_frame(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """One line a case and run: the columns of `RunResult.cases` after budget, variant, fraction and seed."""
-    parts = []
-    for run in runs:
-        part = run.cases.copy()
-        for place, key in enumerate(("budget", "variant", "fraction", "seed")):
-            part.insert(place, key, getattr(run, key))
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not a JSON number")
-
+def _fraction(path: Path, given: str | float) -> str:
+    """In its one spelling."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except (OSError, ValueError) as error:
-        raise ProPLError(path, f"cannot be read as JSON ({error})", RUN_AGAIN) from error
-    if not isinstance(content, dict):
-        raise ProPLError(path, "holds no JSON object", RUN_AGAIN)
-    return content
-
-
-def _part(path: Path, content: Mapping[str, Any], name: str, keys: Sequence[str]) -> dict[str, Any]:
-    """The options or results, with all their keys."""
-    part = content.get(name)
-    if not isinstance(part, dict):
-        raise ProPLError(path, f"has no {name}", RUN_AGAIN)
-    if absent := [key for key in keys if key not in part]:
-        raise ProPLError(path, f"{name} without {', '.join(absent)}", RUN_AGAIN)
-    return part
-
-
-def _check_numbers(path: Path, values: Mapping[str, Any]) -> None:
-    seen = values["images_seen"]
-    wrong = [] if isinstance(seen, dict) and {"labelled", "unlabelled"} <= set(seen) else ["images_seen"]
-    for key in ("steps", "seconds_training", "seconds_evaluation", "peak_memory_mb", "parameters", "seed"):
-        value = values[key]
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-        if not fits and (value is not None or key == "seed"):
-            wrong.append(key)
-    wrong += [key for key, kind in (("curve", list), ("overrides", dict)) if not isinstance(values[key], kind)]
-    if wrong:
-        raise ProPLError(path, f"{', '.join(wrong)} of another form than `propl compare` writes", RUN_AGAIN)
-
-
-def _cases(path: Path, columns: Any) -> pd.DataFrame:
-    """The table of cases; every fault is told with the name of the file."""
-    if not isinstance(columns, dict) or (absent := [name for name in CASE_COLUMNS if name not in columns]):
-        what = f"columns {', '.join(absent)}" if isinstance(columns, dict) else "columns"
-        raise ProPLError(path, f"cases without {what}", RUN_AGAIN)
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) != 1 or not lengths["case"]:
-        raise ProPLError(
-            path, f"columns of cases of {min(lengths.values())} to {max(lengths.values())} rows", RUN_AGAIN
-        )
-    frame = pd.DataFrame(columns)
-    for status in frame["status"].unique():
-        if status not in STATUSES:
-            raise unknown(path, "status", status, STATUSES)
-    frame["task"] = [tasks.find(name, path).name for name in frame["task"]]
-    try:
-        frame = frame.astype(dict.fromkeys(("dice", "iou", *NUMBERS), float))
-    except (TypeError, ValueError) as error:
-        raise ProPLError(path, f"a score is not a number ({error})", RUN_AGAIN) from error
-    if not frame[["dice", "iou"]].apply(lambda column: column.between(0, 1)).all(axis=None):
-        raise ProPLError(path, "a Dice or IoU that is missing or not from 0 to 1", RUN_AGAIN)
-    return frame
+        return str(parse_fraction(given))
+    except ProPLError as problem:
+        raise ProPLError(path, f"labelled_fraction: {problem.fact}", RUN_AGAIN) from problem
 
 
 def _check_alike(runs: Sequence[RunResult]) -> None:

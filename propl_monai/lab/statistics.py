@@ -34,12 +34,14 @@ class Difference:
         p: of the difference in the mean Dice over the tasks with an interval, not corrected; None where there is none.
         task_p: like `p` for the Dice of each task, by name.
         seeds: that both rows have.
+        spread: standard deviation (n - 1) of the difference in mDice over the seeds; None for a single one.
     """
 
     table: pd.DataFrame
     p: float | None
     task_p: dict[str, float | None]
     seeds: tuple[int, ...]
+    spread: float | None
 
 
 def score(runs: Sequence[RunResult], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -68,8 +70,7 @@ def seed_spread(runs: Sequence[RunResult]) -> float | None:
 
     This is what another training would change; the intervals tell what other patients would change.
     """
-    means = [float(run.cases.groupby("task")["dice"].mean().mean()) for run in runs]
-    return float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return _deviation([_mdice(run) for run in runs])
 
 
 def difference(
@@ -92,7 +93,8 @@ def difference(
         known = table.loc[line, "dice_low"] is not None  # as for intervals: none from few groups
         part = frame[frame["task"].isin(sure_tasks(table) if line == SURE else [line])]
         p[str(line)] = sign_flip_p(group_contributions(part), seed) if known else None
-    return Difference(table, p.pop(SURE), p, tuple(run.seed for run, _ in pairs))
+    spread = _deviation([_mdice(run) - _mdice(other) for run, other in pairs])
+    return Difference(table, p.pop(SURE), p, tuple(run.seed for run, _ in pairs), spread)
 
 
 def group_contributions(frame: pd.DataFrame) -> NDArray[Any]:
@@ -141,6 +143,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(known) - rank) * p))
         corrected[place] = highest
     return corrected
+
+
+def _mdice(run: RunResult) -> float:
+    return float(run.cases.groupby("task")["dice"].mean().mean())
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _summary(rows: Sequence[dict[Any, Any]], resamples: int, seed: int) -> pd.DataFrame:

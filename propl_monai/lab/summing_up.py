@@ -9,20 +9,26 @@ from typing import Any
 
 import pandas
 
-from propl_monai.lab.results import CASE_COLUMNS, EXTERNAL
+from propl_monai.checkpoint import WEIGHTS
+from propl_monai.files import file_sha256
+from propl_monai.lab.results import EXTERNAL
+from propl_monai.lab.run_form import CASE_COLUMNS, read_object
 
 RUN, MEMORY = "run.json", "memory.json"
+MODELS = "models"  # folder of the weights
 DIGITS = 5
+# Options of a training that tell of its place or its start, not of what was trained.
+NO_RECIPE = ("dataset_dir", "resume", "allow_unverified", "device")
 
 
 def results_of(train: Path, test: Path) -> dict[str, Any]:
     """What run.json tells of one part.
 
     Args:
-        train: output folder of the training; the peak memory is noted beside it.
+        train: output folder of the training; peak memory and weights lie beside it.
         test: output folder of the evaluation.
     """
-    trained, tested = read_json(train / RUN), read_json(test / RUN)
+    trained, tested = read_object(train / RUN), read_object(test / RUN)
     options, steps = trained["options"], trained["results"]["steps"]
     unlabelled = options["unlabelled_batch_size"] if trained["results"]["cases"]["unlabelled"] else 0
     words = dict.fromkeys(("case", "task", "source", "group", "status"), str)  # a group named 001 stays that
@@ -39,6 +45,9 @@ def results_of(train: Path, test: Path) -> dict[str, Any]:
         "parameters": trained["results"]["parameters"],
         "datalist_sha256": trained["results"]["datalist_sha256"],
         "split": tested["results"]["about"].get("split", EXTERNAL),
+        "recipe": {key: value for key, value in options.items() if key not in NO_RECIPE},
+        "commit": trained["commit"],
+        "weights_sha256": [file_sha256(weights) for weights in [train.parent / MODELS / WEIGHTS] if weights.exists()],
         "curve": [_point(json.loads(line)) for line in (train / "metrics.jsonl").read_text().splitlines()],
         "cases": _columns(cases[[*CASE_COLUMNS, "diagonal_mm"]]),
     }
@@ -46,7 +55,7 @@ def results_of(train: Path, test: Path) -> dict[str, Any]:
 
 def _peak_memory(path: Path) -> float | None:
     """None where the worker was killed before it could note it and the training ended by itself."""
-    return read_json(path)["peak_memory_mb"] if path.exists() else None
+    return read_object(path)["peak_memory_mb"] if path.exists() else None
 
 
 def _columns(cases: pandas.DataFrame) -> dict[str, list]:
@@ -54,7 +63,8 @@ def _columns(cases: pandas.DataFrame) -> dict[str, list]:
 
 
 def _point(line: dict[str, Any]) -> dict[str, Any]:
-    losses = {key: round(line[key], DIGITS) for key in ("supervised", "pseudo", "uncertainty") if key in line}
+    # Not decimals: the variance of the passes may be a millionth.
+    losses = {key: float(f"{line[key]:.{DIGITS}g}") for key in ("supervised", "pseudo", "uncertainty") if key in line}
     about = {key: line[key] for key in ("epoch", "iteration", "seconds")}
     return {**about, "validation": line.get("validation"), "losses": losses}
 
@@ -78,11 +88,13 @@ def unite(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "best_validation_mdice": None if None in scores else sum(scores) / len(scores),
         "datalist_sha256": first["datalist_sha256"],
         "split": first["split"],
+        "recipe": {key: value for key, value in first["recipe"].items() if _alike(key, parts)},
+        "commit": first["commit"],
+        "weights_sha256": [sha256 for part in parts for sha256 in part["weights_sha256"]],
         "curve": [],
         "cases": {name: [value for part in parts for value in part["cases"][name]] for name in first["cases"]},
     }
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that this package wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def _alike(key: str, parts: Sequence[dict[str, Any]]) -> bool:
+    return all(part["recipe"].get(key) == parts[0]["recipe"][key] for part in parts)

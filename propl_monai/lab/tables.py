@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,39 +14,34 @@ from propl_monai import tasks
 from propl_monai.errors import ProPLError
 from propl_monai.files import write_atomically
 from propl_monai.lab import layout, paper, render
-from propl_monai.lab.comparison import RESAMPLES, Cell, Comparison, read_comparisons
+from propl_monai.lab.comparison import SEEDS_FOR_P, Cell, Comparison
 from propl_monai.lab.render import Table
 from propl_monai.lab.statistics import SURE, holm
 from propl_monai.lab.variants import variants
-from propl_monai.summary import MIN_GROUPS
+from propl_monai.summary import MIN_GROUPS, STATUSES
 
-STATUSES = ("ok", "missed", "false_alarm", "both_empty")
 ENDS = ("", "_low", "_high")  # of a score: itself and its interval
 
 
-def make_tables(
-    runs_folder: Path | str, out: Path | str, against: str = "supervised", resamples: int = RESAMPLES
-) -> list[Path]:
-    """Write every table of the runs below a folder; rows that have not been run say so.
+def make_tables(comparisons: Mapping[str, Comparison], out: Path | str) -> list[Path]:
+    """Write every table of some runs; rows that have not been run say so.
 
     For each budget `<out>/<budget>/tables.md`, `tables.html`, and one CSV a table: `table-1.csv` to `table-6.csv`,
     `controls.csv`, and `differences.csv` with the paired differences task by task. Runs on external data have a folder of
     their own, `<out>/<budget>-without-…`, with `external-1-8.csv` in place of the tables.
 
     Args:
-        runs_folder: that `propl compare` wrote to, or a folder with its run.json files alone.
+        comparisons: from `comparison.read_comparisons`.
         out: folder; made, and files of these names replaced.
-        against: the variant that the others are set against.
-        resamples: of the bootstrap intervals.
 
     Returns:
         The files written.
 
     Raises:
-        ProPLError: see `comparison.read_comparisons`; jinja2 is not installed; a file cannot be written.
+        ProPLError: jinja2 is not installed; a file cannot be written.
     """
     written = []
-    for home, comparison in read_comparisons(runs_folder, against, resamples).items():
+    for home, comparison in comparisons.items():
         tables = all_tables(comparison)
         heading, notes = f"Comparison, budget {comparison.budget}", common_notes(comparison)
         heading += f", external data {', '.join(comparison.leave_out)}" if comparison.leave_out else ""
@@ -114,18 +110,23 @@ def common_notes(comparison: Comparison) -> list[str]:
     tested = external if comparison.leave_out else f"split {comparison.split}"
     notes = [
         f"Datalist {comparison.datalist[:12]}, {tested}, preset {comparison.preset}, budget "
-        f"{comparison.budget}. The epoch of each run was chosen on the validation split.",
+        f"{comparison.budget}{_training(comparison)}. The epoch of each run was chosen on the validation split, and where "
+        "a row has several decoders the one that predicts.",
         "Dice and IoU: mean over the images of a task, in percent; mDice and mIoU: mean over tasks, each weighing the "
         "same. One mask empty: 0; both empty: 1. With several seeds, each image counts with its mean over them.",
         f"[ ]: 95 % interval of a bootstrap over groups ({comparison.resamples} resamples), which are patients or "
         f"videos; tasks that share patients are drawn together; none below {MIN_GROUPS} groups, and then none of mDice: "
         "the mean over the other tasks, which have one, stands beside it. An interval tells what other "
         "patients of these sources would change, not what another training would: that is the ± over seeds, a "
-        "standard deviation. With one seed, a small difference may be the luck of one training.",
+        "standard deviation. With one seed, a small difference may be the luck of one training, whatever its interval.",
         "Difference: against the row that is named, in points, paired by image and seed over the seeds that both have; "
         "their number stands behind it where the row has more. p: sign-flip permutation test over groups of the "
-        "difference that has an interval (smallest 0.0001), corrected for the rows in the table (Holm: it bounds the "
-        "chance of even one false claim and allows rows that share what they are set against).",
+        "difference that has an interval (smallest 0.0001), corrected for the rows with a p in the table (Holm: it "
+        "bounds the chance of even one false claim and allows rows that share what they are set against). It is about "
+        "patients, for these trainings; so it is given only where a row shares at least "
+        f"{SEEDS_FOR_P} seeds with the other, or stands on the very same training.",
+        "Variance: of UPLC's passes, mean over pixels of the unlabelled images in the last epoch, 0.25 at most; UPLC "
+        "multiplies a pseudo-label by exp(-variance), so that a variance near 0 changes nothing.",
         "HD95: on masks resized to 224 × 224, in pixels of that grid, mean over tasks. Hits: images where both masks "
         "are non-empty. All: a missed target or a false alarm counts as the image diagonal, both empty as 0.",
         "Missed, false alarm and both empty count images over all seeds. Seconds, memory (peak of the training process) "
@@ -136,6 +137,19 @@ def common_notes(comparison: Comparison) -> list[str]:
         return notes
     notes += [f"In no table, but in differences.csv: runs at {', '.join(apart)} of the labels."] if apart else []
     return [*notes, f"Figures of the paper: {paper.source()}. Not comparable with ours: {paper.reason()}."]
+
+
+def _training(comparison: Comparison) -> str:
+    """How the rows were trained where they all were trained alike, for a note."""
+    recipes = [run.recipe for cell in comparison.cells.values() for run in cell.runs if run.recipe]
+    told = []
+    for key, words in (("encoder", "encoder {}"), ("spatial_size", "images of {} pixels"), ("precision", "{}")):
+        found = {json.dumps(recipe.get(key)): recipe.get(key) for recipe in recipes}
+        if len(found) == 1 and (value := next(iter(found.values()))):
+            told.append(words.format(" x ".join(map(str, value)) if isinstance(value, list) else value))
+    steps = {run.steps for cell in comparison.cells.values() for run in cell.runs}
+    told += [f"{steps.pop():,} steps"] if len(steps) == 1 and None not in steps else []
+    return f" ({', '.join(told)}; one model for all tasks where a row does not say otherwise)" if told else ""
 
 
 def _table(comparison: Comparison, number: int | None, title: str, fraction: str, names: Sequence[str]) -> Table:
@@ -162,14 +176,17 @@ def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
     mean = cell.scores.loc["mean"]
     row: dict[str, Any] = {"origin": "run", "variant": name, "title": cell.title, "labelled_fraction": own}
     row |= {"n": int(mean["n"]) // cell.seeds, "groups": mean["groups"], "seeds": cell.seeds}
-    row |= {"seed_spread": cell.spread} | {status: mean[status] for status in STATUSES}
+    row |= {"seed_spread": cell.spread, "decoder": cell.decoders, "variance": cell.variance}
+    row |= {status.replace(" ", "_"): mean[status.replace(" ", "_")] for status in STATUSES}
     row |= _scores(cell) | {f"hd95_grid_{kind}": mean[f"hd95_grid_{kind}"] for kind in ("hits", "all")}
     row |= {"tasks": len(cell.tasks), "sure_tasks": len(cell.sure_tasks)}
     row |= {f"sure_mdice{end}": cell.scores.loc[SURE, "dice" + end] for end in ENDS}
     row |= _difference(comparison, name, fraction)
     row |= {f"images_{kind}": cell.images(kind) for kind in ("labelled", "unlabelled")}
     costs = ("seconds_training", "seconds_evaluation", "peak_memory_mb", "parameters")
-    return row | {key: cell.mean(key) for key in costs} | {"comparable": "yes", "remark": None}
+    row |= {key: cell.mean(key) for key in costs} | {"comparable": "yes", "remark": None}
+    commits = dict.fromkeys(run.commit or "unknown" for run in cell.runs)
+    return row | {"commits": " ".join(commits), "runs": " ".join(run.path.as_posix() for run in cell.runs)}
 
 
 def _scores(cell: Cell) -> dict[str, Any]:
@@ -188,10 +205,11 @@ def _difference(comparison: Comparison, name: str, fraction: str) -> dict[str, A
     found = comparison.difference(name, fraction)
     keys = [f"{kind}{end}" for kind in ("difference", "sure_difference") for end in ENDS]
     if found is None:
-        return {"against": comparison.against} | dict.fromkeys([*keys, "p", "difference_seeds"])
+        return {"against": comparison.against} | dict.fromkeys([*keys, "p", "difference_seeds", "difference_spread"])
     values = [found.table.loc[line, "dice" + end] for line in ("mean", SURE) for end in ENDS]
     ends = dict(zip(keys, values, strict=True))
-    return {"against": comparison.against} | ends | {"p": found.p, "difference_seeds": len(found.seeds)}
+    about = {"p": found.p, "difference_seeds": len(found.seeds), "difference_spread": found.spread}
+    return {"against": comparison.against} | ends | about
 
 
 def _paper_row(row: paper.PaperRow, fraction: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Variant:
         train: config keys of the bundle's training, and their values.
         of: another variant whose trained weights this one evaluates in another way; it then has no training of its own.
         evaluate: config keys of the bundle's evaluation, and their values.
-        one_model_a_task: train one model for each task, on an equal share of the steps.
+        one_model_a_task: train one model for each task, each with the share of the steps that its pictures have.
     """
 
     name: str
@@ -96,6 +96,12 @@ def variant(name: str) -> Variant:
     if name not in variants():
         raise unknown("--methods", "method or control", name, variants())
     return variants()[name]
+
+
+def trained_as(name: str) -> str:
+    """The row whose training a row stands on: itself, or the one it evaluates in another way."""
+    row = variants().get(name)
+    return row.of if row and row.of else name
 
 
 def budget(name: str) -> dict[str, Any]:

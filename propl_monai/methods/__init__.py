@@ -6,7 +6,6 @@ its class as `method_def`; the tests of the registry then try it. The trainer kn
 
 from __future__ import annotations
 
-from propl_monai.errors import unknown
 from propl_monai.methods.base import Method
 from propl_monai.methods.mean_teacher import MeanTeacherMethod
 from propl_monai.methods.propl import ProPLMethod
@@ -15,14 +14,3 @@ from propl_monai.methods.supervised import SupervisedMethod
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (ProPLMethod, SupervisedMethod, MeanTeacherMethod)
 }
-
-
-def find_method(name: str) -> type[Method]:
-    """The class of a registered method.
-
-    Raises:
-        ProPLError: no such method; names the nearest.
-    """
-    if name not in METHODS:
-        raise unknown("method", "method", name, METHODS)
-    return METHODS[name]

@@ -63,10 +63,12 @@ def tables(
     against: Annotated[str, typer.Option(help="The row that differences are taken to.")] = "supervised",
 ) -> None:
     """Make tables (Markdown, CSV, HTML) and figures of a comparison (extra `lab`)."""
+    from propl_monai.lab.comparison import read_comparisons
     from propl_monai.lab.figures import make_figures
     from propl_monai.lab.tables import make_tables
 
-    made = make_tables(runs, output, against)
-    figures, gaps = make_figures(runs, output, against)
+    comparisons = read_comparisons(runs, against)
+    made = make_tables(comparisons, output)
+    figures, gaps = make_figures(comparisons, output)
     for line in [*made, *figures, *gaps]:
         typer.echo(str(line))

@@ -74,12 +74,13 @@ def results(name: str, gain: float, seed: int = 0, **changes: Any) -> dict[str, 
         **{"steps": 500, "seconds_training": seconds, "seconds_evaluation": 41.5},
         **{"peak_memory_mb": 1400.0 + (0 if supervised else 500 + 130 * passes), "parameters": 9_800_000},
         **{"decoder": "sd" if supervised else "pd", "best_epoch": 5, "best_validation_mdice": 0.77 + gain},
-        **{"datalist_sha256": "a" * 64, "split": "test"},
+        **{"datalist_sha256": "a" * 64, "split": "test", "commit": "c" * 40},
+        "recipe": {"encoder": "tf_efficientnet_lite0", "spatial_size": [128, 128], "precision": "fp32"},
         "curve": [
             {
                 **{"epoch": epoch, "iteration": 100 * epoch, "seconds": seconds / 5},
                 "validation": dict.fromkeys(("sd", "pd", "mean"), 0.78 + gain - 0.35 * 0.45**epoch + 0.004 * seed),
-                "losses": {"supervised": 1 / epoch},
+                "losses": {"supervised": 1 / epoch} | ({} if supervised else {"uncertainty": 1e-4 / epoch}),
             }
             for epoch in range(1, 6)
         ],

@@ -70,6 +70,32 @@ def test_a_sleeper_learns_that_it_lost_and_leaves_the_new_owner_alone(tmp_path: 
             assert (tmp_path / "claim-2").exists()
 
 
+@pytest.mark.parametrize("third", [False, True])
+def test_a_sleeper_learns_that_the_other_has_finished(tmp_path: Path, third: bool) -> None:
+    """The other has deleted both claims, so that the next worker's has the number of the sleeper's."""
+    with Claim(tmp_path, beat=1000) as sleeper:
+        make_dead(tmp_path)
+        with Claim(tmp_path) as other:
+            assert other.won
+        assert not list(tmp_path.glob("claim-*"))
+        if third:
+            (tmp_path / "claim-1").write_text("{}")
+            make_dead(tmp_path)
+        with pytest.raises(ProPLError, match="taken over by another worker"):
+            sleeper.check()
+        sleeper.won = True  # as if it had not looked
+    assert [path.name for path in tmp_path.iterdir()] == ["claim-1"] * third
+
+
+def test_what_is_no_claim_is_passed_over(tmp_path: Path) -> None:
+    for name in ("claim-1~", "claim-", "claim-²", "claim-one"):
+        (tmp_path / name).write_text("{}")
+    with Claim(tmp_path) as claim:
+        assert claim.won and claim.path.name == "claim-1"
+        claim.check()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_a_living_claim_is_touched(tmp_path: Path) -> None:
     with Claim(tmp_path, beat=0.05):
         make_dead(tmp_path)

@@ -16,11 +16,13 @@ from propl_monai import tasks
 from propl_monai.cohort import external_cases
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
+from propl_monai.files import file_sha256
 from propl_monai.lab import compare as module
 from propl_monai.lab.claims import Claim
-from propl_monai.lab.compare import Lab, compare, steps_of_one_task
+from propl_monai.lab.compare import Lab, compare, compare_all, steps_of_tasks
 from propl_monai.lab.comparison import read_comparisons
-from propl_monai.lab.summing_up import read_json, results_of, unite
+from propl_monai.lab.run_form import read_object
+from propl_monai.lab.summing_up import results_of, unite
 from propl_monai.lab.variants import grid
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -65,6 +67,25 @@ def test_a_run_says_what_it_saw_and_what_came_out(made: Any) -> None:
     assert all(0 <= dice <= 1 for dice in results["cases"]["dice"])
 
 
+def test_a_run_can_be_traced(made: Any) -> None:
+    lab, _ = made
+    results = read(lab, "propl")["results"]
+    assert results["recipe"]["learning_rate"] == 0.001 and results["recipe"]["spatial_size"] == [64, 64]
+    weights = lab.runs / "short" / "propl" / "1-2" / "seed-0" / "models" / "model.safetensors"
+    assert results["weights_sha256"] == [file_sha256(weights)]
+    assert read(lab, "decoder-sd")["results"]["weights_sha256"] == [file_sha256(weights)]
+
+
+def test_a_training_of_another_recipe_is_not_taken(made: Any, tmp_path: Path) -> None:
+    """Its worker was killed between training and evaluation, and then other settings were asked for."""
+    lab, (runs, _) = made
+    shutil.copytree(lab.runs, tmp_path / "runs")
+    (tmp_path / "runs" / runs[1].folder / "run.json").unlink()
+    again = replace(lab, runs=tmp_path / "runs", overrides={**SMALL, "learning_rate": 0.5})
+    outcome = compare(again, [runs[1]])
+    assert "learning_rate 0.001, now 0.5" in outcome.failed[0].fact
+
+
 def test_a_row_without_training_uses_the_weights_of_its_base(made: Any) -> None:
     lab, _ = made
     assert read(lab, "decoder-sd")["results"]["decoder"] == "sd"
@@ -79,7 +100,7 @@ def test_a_training_that_outlived_its_worker_has_no_memory(made: Any, tmp_path: 
     folder = lab.runs / "short" / "supervised" / "1-2" / "seed-0"
     shutil.copytree(folder / "train", tmp_path / "train")
     again = results_of(tmp_path / "train", folder / "test")
-    assert again == read_json(folder / "run.json")["results"] | {"peak_memory_mb": None}
+    assert again == read_object(folder / "run.json")["results"] | {"peak_memory_mb": None}
 
 
 def test_a_second_call_repeats_nothing(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +120,7 @@ def test_external_data_are_not_trained_on_and_alone_evaluated(phantoms: Path, tm
     lab = Lab(BUNDLE, phantoms, tmp_path, overrides={**SMALL, "epochs": 1, "steps_per_epoch": 1})
     (run,) = runs = grid(["supervised"], ["1/2"], [0], "short", ["PHANTOM/heart0000"])
     assert compare(lab, runs).done == (run.folder,)
-    content = read_json(lab.folder(run) / "run.json")
+    content = read_object(lab.folder(run) / "run.json")
     assert content["options"]["leave_out"] == ["PHANTOM/heart0000"] and content["results"]["split"] == "external"
     cases = content["results"]["cases"]
     assert cases["case"] and all(group == "heart0000" for group in cases["group"])
@@ -107,7 +128,7 @@ def test_external_data_are_not_trained_on_and_alone_evaluated(phantoms: Path, tm
     datalist = Datalist.read(tmp_path / "datalist.json", phantoms)
     left = {case.case_id for case in external_cases(datalist, "PHANTOM/heart0000")}
     assert set(cases["case"]) == left
-    counts = read_json(lab.folder(run) / "train" / "run.json")["results"]["cases"]
+    counts = read_object(lab.folder(run) / "train" / "run.json")["results"]["cases"]
     seen = [case for case in datalist.cases if case.split != "test" and case.case_id not in left]
     assert counts["validation"] == sum(case.split == "validation" for case in seen)
     ((comparison),) = read_comparisons(tmp_path, resamples=100).values()
@@ -136,11 +157,69 @@ def test_a_failed_run_is_told_and_the_next_one_goes_on(phantoms: Path, tmp_path:
     assert "exit code 2" in outcome.failed[0].fact and "labelled fraction" in outcome.failed[0].fact
 
 
+def test_what_stands_on_a_failed_run_is_told_without_a_second_try(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def fail(*_: Any) -> float:
+        tried.append(1)
+        raise ProPLError("train.log", "the run stopped", "read this log")
+
+    monkeypatch.setattr(module, "run_bundle_apart", fail)
+    names = ["decoder-sd", "asked-wrong", "propl"]
+    outcome = compare(Lab(BUNDLE, phantoms, tmp_path, overrides=SMALL), grid(names, ["1/2"], [0], "short"))
+    assert len(tried) == 1
+    assert [problem.fact for problem in outcome.failed] == ["the run stopped"] * 3
+
+
+def test_a_run_that_was_taken_over_has_not_failed_for_good(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(BUNDLE, phantoms, tmp_path, overrides=SMALL)
+    first, second = runs = grid(["decoder-sd", "decoder-mean"], ["1/2"], [0], "short")
+
+    def sleep(*arguments: Any) -> None:
+        (lab.folder(first.base) / "claim-2").write_text("{}")
+        arguments[-1]()
+
+    monkeypatch.setattr(module, "run_bundle_apart", sleep)
+    outcome = compare(lab, runs)
+    assert len(outcome.failed) == 1 and "taken over by another worker" in outcome.failed[0].fact
+    assert outcome.elsewhere == (second.folder,)
+
+
+@pytest.mark.parametrize("text", ["", '{"options": {', "[]", "{}", '{"options": []}', '{"options": {}}'])
+def test_a_broken_paper_of_a_finished_run_is_named(tmp_path: Path, text: str) -> None:
+    lab = Lab(BUNDLE, tmp_path, tmp_path)
+    (run,) = runs = grid(["propl"], ["1/2"], [0], "short")
+    lab.folder(run).mkdir(parents=True)
+    (lab.folder(run) / "run.json").write_text(text)
+    with pytest.raises(ProPLError) as error:
+        compare(lab, runs)
+    assert error.value.where == str(lab.folder(run) / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("methods", "seed", "message"),
+    [
+        (["propl"], "²", "'²' is not a seed"),
+        (["propl"], "٣", "'٣' is not a seed"),
+        (["propl"], "-1", "'-1' is not a seed"),
+        (["all", "propl"], "0", "--methods: 'all' is every method and control.*give it alone"),
+    ],
+)
+def test_words_that_are_no_grid(tmp_path: Path, methods: list[str], seed: str, message: str) -> None:
+    with pytest.raises(ProPLError, match=message):
+        compare_all(Lab(BUNDLE, tmp_path, tmp_path), methods, ["1/2"], [seed], "short")
+
+
 def test_one_model_a_task_is_one_row_of_all_cases() -> None:
     def part(task: str, dice: float) -> dict[str, Any]:
         numbers = {"steps": 10, "seconds_training": 1.0, "seconds_evaluation": 0.5, "parameters": 100}
         about = {"peak_memory_mb": 300.0 + dice, "decoder": "sd", "best_epoch": 1, "best_validation_mdice": dice}
         place = {
+            **{"recipe": {"tasks": [task], "learning_rate": 0.001}, "commit": None, "weights_sha256": [task]},
             "datalist_sha256": "a" * 64,
             "split": "test",
             "curve": [],
@@ -150,6 +229,7 @@ def test_one_model_a_task_is_one_row_of_all_cases() -> None:
 
     whole = unite([part("left atrium", 0.5), part("fetal head", 1.0)])
     assert whole["steps"] == 20 and whole["parameters"] == 200 and whole["images_seen"]["labelled"] == 160
+    assert whole["recipe"] == {"learning_rate": 0.001} and whole["weights_sha256"] == ["left atrium", "fetal head"]
     assert whole["cases"] == {
         "case": ["left atrium", "fetal head"],
         "task": ["left atrium", "fetal head"],
@@ -160,10 +240,11 @@ def test_one_model_a_task_is_one_row_of_all_cases() -> None:
     assert unite([killed, part("fetal head", 1.0)])["peak_memory_mb"] is None
 
 
-def test_models_of_one_task_see_as_many_images_together_as_one_for_all() -> None:
-    assert [steps_of_one_task(100, name) for name in tasks.NAMES] == [13, 13, 13, 13, 12, 12, 12, 12]
-    assert {steps_of_one_task(136, name) for name in tasks.NAMES} == {17}
-    assert {steps_of_one_task(3, name) for name in tasks.NAMES} == {1}  # a model of no step is none
+def test_models_of_one_task_see_together_what_one_for_all_sees() -> None:
+    pictures = dict(zip(tasks.NAMES, (100, 125, 172, 172, 172, 140, 192, 182), strict=True))
+    shares = steps_of_tasks(100, pictures)
+    assert sum(shares.values()) == 100 and list(shares.values()) == [8, 10, 14, 13, 14, 11, 15, 15]
+    assert steps_of_tasks(3, pictures)["breast cancer"] == 1  # a model of no step is none
 
 
 def test_an_unknown_preset_is_refused_before_anything_runs(phantoms: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from propl_monai.lab.drawing import (
     percent,
     widen,
 )
-from propl_monai.lab.figures import make_figures
+from propl_monai.lab.figures import make_figures, plans
 from propl_monai.lab.panels import Panel, best_median_worst, draw_panels
 
 ALL = {"prompting", "passes", "memory", "perturbation", "curves", "labels", "text-onehot"}
@@ -46,8 +46,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_figure_is_drawn_the_same_each_time(runs: Path, tmp_path: Path) -> None:
-    written, lines = make_figures(runs, tmp_path / "a", resamples=100)
-    make_figures(runs, tmp_path / "b", resamples=100)
+    written, lines = make_figures(read_comparisons(runs, resamples=100), tmp_path / "a")
+    make_figures(read_comparisons(runs, resamples=100), tmp_path / "b")
     names = {f"figure-{name}{suffix}" for name in ALL for suffix in (".svg", ".png")}
     assert {path.name for path in written} == names and {path.parent for path in written} == {tmp_path / "a" / "short"}
     for path in written:
@@ -65,14 +65,14 @@ def test_every_figure_is_drawn_the_same_each_time(runs: Path, tmp_path: Path) ->
 
 def test_a_figure_without_its_runs_is_left_out_and_told(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "propl", curve=[])
-    written, lines = make_figures(tmp_path / "runs", tmp_path / "out", resamples=100)
+    written, lines = make_figures(read_comparisons(tmp_path / "runs", resamples=100), tmp_path / "out")
     assert written == [] and len(lines) == len(ALL)
     assert "short: figure text-onehot left out, not run or without its numbers: prompt-onehot at 1/8" in lines
 
 
 def test_one_run_has_a_curve(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "propl")
-    written, _ = make_figures(tmp_path / "runs", tmp_path / "out", resamples=100)
+    written, _ = make_figures(read_comparisons(tmp_path / "runs", resamples=100), tmp_path / "out")
     assert {path.stem for path in written} == {"figure-curves"}
 
 
@@ -88,6 +88,18 @@ def test_bars_and_arms_are_those_of_the_table(runs: Path) -> None:
         figure = plots.named({("propl", "1/8"): cell}, {"propl": "text"}, None)
     assert figure.axes[0].patches[0].get_height() == pytest.approx(height)
     assert figure.axes[0].get_ylim() == (0, 100)
+
+
+def test_rows_are_drawn_with_the_seeds_that_all_have(runs: Path) -> None:
+    """A mean of two trainings beside a single one would hide which of the two differs."""
+    comparison = read_comparisons(runs, resamples=100)["short"]
+    found = {plan.name: plan.cells(comparison) for plan in plans(comparison)}
+    for name, key in (("text-onehot", ("propl", "1/8")), ("perturbation", ("propl", "1/8"))):
+        assert found[name][key].seed_numbers == {0}
+    assert found["curves"]["propl", "1/8"].seed_numbers == {0, 1}
+    with matplotlib.rc_context(STYLE):
+        drawn = next(plan for plan in plans(comparison) if plan.name == "perturbation").draw(found["perturbation"])
+    assert len(drawn.axes[0].patches) == 4  # two rows, each filled and framed
 
 
 def test_curve_counts_images_of_both_kinds(runs: Path) -> None:
@@ -123,7 +135,7 @@ def test_the_cost_of_a_pass_is_the_slope_over_n(tmp_path: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = plots.passes({(name, "1/8"): found[name, "1/8"] for name in layout.PASSES})
     # Each pass more takes 45 s of five epochs, and 130 MB.
-    assert [axes.texts[0].get_text() for axes in figure.axes[1:]] == ["+9 s a pass", "+0.13 GB a pass"]
+    assert [axes.texts[0].get_text() for axes in figure.axes[1:]] == ["+9.0 s a pass", "+130.0 MB a pass"]
 
 
 def test_captions_tell_images_seeds_and_what_has_no_interval(tmp_path: Path) -> None:
@@ -139,7 +151,7 @@ def test_captions_tell_images_seeds_and_what_has_no_interval(tmp_path: Path) -> 
         "Test split: 192 images of 64 patients or videos. Trainings (seeds): 1 each, but 3 of propl at 1/8. Arms: 95 % "
         "interval over patients. Without thyroid gland: too few videos or patients for an interval."
     )
-    assert mdice_label(cells["propl", "1/8"]) == "mean Dice of 7 tasks, %"
+    assert mdice_label(cells["propl", "1/8"]) == "mean Dice, 7 tasks, %"
     line = cells["propl", "1/8"].scores
     assert percent(cells["propl", "1/8"])[0] == pytest.approx(line.iloc[[0, 1, 2, 3, 4, 5, 7]]["dice"].mean() * 100)
 
@@ -154,13 +166,13 @@ def test_a_small_difference_does_not_fill_the_axis() -> None:
 
 def test_external_runs_are_in_no_figure_of_the_test_split(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "propl", split="external", options={"leave_out": ["busi"]})
-    assert make_figures(tmp_path / "runs", tmp_path / "out", resamples=100) == ([], [])
+    assert make_figures(read_comparisons(tmp_path / "runs", resamples=100), tmp_path / "out") == ([], [])
 
 
 def test_labels_at_one_fraction_alone_are_no_figure(tmp_path: Path) -> None:
     for name in ("propl", "supervised"):
         write_run(tmp_path / "runs", name)
-    written, _ = make_figures(tmp_path / "runs", tmp_path / "out", resamples=100)
+    written, _ = make_figures(read_comparisons(tmp_path / "runs", resamples=100), tmp_path / "out")
     assert "figure-labels" not in {path.stem for path in written} >= {"figure-memory"}
 
 

@@ -108,6 +108,8 @@ def test_what_does_not_belong_together_is_refused(
         make_panels([folder(runs, "propl")], tmp_path, phantoms, ["fetal head"])
     with pytest.raises(ProPLError, match="holds no finished run"):
         make_panels([runs], tmp_path, phantoms)
+    with pytest.raises(ProPLError, match="shallow: lies in no folder such as RUNS/short/propl/1-8; name the datalist"):
+        panel_cases._find_datalist(Path("/shallow"))
     write_run(copied, "decoder-sd")
     with pytest.raises(ProPLError, match="name the run of propl"):
         make_panels([folder(copied, "decoder-sd")], tmp_path, phantoms)

@@ -12,7 +12,7 @@ import pytest
 from fake_runs import cases, write_run
 
 from propl_monai.errors import ProPLError
-from propl_monai.lab.results import cases_frame, read_run, read_runs
+from propl_monai.lab.results import read_run, read_runs
 
 
 def alter(path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
@@ -57,14 +57,6 @@ def test_fractions_have_one_spelling(tmp_path: Path) -> None:
     assert run is not None and run.fraction == "1/8"
 
 
-def test_cases_frame_has_a_line_a_case_and_run(tmp_path: Path) -> None:
-    write_run(tmp_path, "propl")
-    write_run(tmp_path, "supervised")
-    frame = cases_frame(read_runs(tmp_path))
-    assert list(frame.columns[:5]) == ["budget", "variant", "fraction", "seed", "case"]
-    assert frame.groupby("variant").size().to_dict() == {"propl": 192, "supervised": 192}
-
-
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(ProPLError, match="is not a folder"):
         read_runs(tmp_path / "absent")
@@ -72,38 +64,120 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         read_runs(tmp_path)
 
 
-def without_a_column(content: dict[str, Any]) -> None:
-    del content["results"]["cases"]["iou"]
+def option(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda content: content["options"].update(values)
+
+
+def result(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda content: content["results"].update(values)
+
+
+def column(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    """Whole columns of the cases."""
+    return lambda content: content["results"]["cases"].update(values)
+
+
+def first_case(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    """The first case, which is a hit."""
+
+    def change(content: dict[str, Any]) -> None:
+        assert content["results"]["cases"]["status"][0] == "ok"
+        for name, value in values.items():
+            content["results"]["cases"][name][0] = value
+
+    return change
+
+
+def point(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    """The only epoch of the curve."""
+    sound = {"epoch": 1, "iteration": 100, "seconds": 9.5, "validation": {"sd": 0.5}, "losses": {}}
+    return result(curve=[sound | values])
 
 
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
         (lambda c: c.update(options=None), "has no options"),
+        (lambda c: c.update(options=["variant"]), "has no options"),
+        (lambda c: c.update(commit=["a"]), r"commit is \['a'\], not a line of text, or null"),
         (lambda c: c["options"].pop("budget"), "options without budget"),
+        (option(variant=3), "variant is 3, not a name"),
+        (option(title=None), "title is None, not a line of text"),
+        (option(title="\ud800"), "title is .*, not a line of text"),  # no file and no terminal would take it
+        (option(budget=None), "budget is None, not a name"),
+        (option(budget="../../evil"), "budget is '../../evil', not a name"),
+        (option(budget=".."), r"budget is '\.\.', not a name"),
+        (option(overrides=[]), r"overrides is \[\], not an object"),
+        (option(seed=None), "seed is None, not a whole number"),
+        (option(seed=0.5), "seed is 0.5, not a whole number"),
+        (option(seed=True), "seed is True, not a whole number"),
+        (option(seed=-1), "seed is -1, not a whole number"),
+        (option(labelled_fraction="all"), "labelled_fraction: 'all' is not a number"),
+        (option(labelled_fraction="7"), "labelled_fraction: 7 is not above 0 and at most 1"),
+        (option(labelled_fraction=None), "labelled_fraction is None, not a fraction"),
+        (option(leave_out="TG3K"), "leave_out is 'TG3K', not a list of lines of text, or null"),
+        (option(leave_out=[1]), r"leave_out is \[1\], not a list of lines of text, or null"),
         (lambda c: c["results"].pop("split"), "results without split"),
-        (lambda c: c["results"].update(steps="many"), "steps of another form"),
-        (lambda c: c["results"].update(images_seen=5), "images_seen of another form"),
-        (lambda c: c["options"].update(seed=None), "seed of another form"),
-        (lambda c: c["options"].update(labelled_fraction="all"), "is not a number"),
-        (lambda c: c["results"].update(cases=None), "cases without columns"),
-        (without_a_column, "cases without columns iou"),
+        (result(steps="many"), "steps is 'many', not a whole number from 0 to 2.53, or null"),
+        (result(steps=0.5), "steps is 0.5, not a whole number"),
+        (result(seconds_training=-1), "seconds_training is -1, not a number from 0"),
+        (result(peak_memory_mb=10**400), "peak_memory_mb is 1000.*, not a number from 0"),
+        (result(images_seen=5), "images_seen is 5, not labelled and unlabelled"),
+        (result(images_seen={"labelled": 5}), "images_seen is .*, not labelled and unlabelled"),
+        (result(images_seen={"labelled": "5", "unlabelled": 0}), "images_seen is .*, not labelled and unlabelled"),
+        (result(datalist_sha256=None), "datalist_sha256 is None, not 64 hexadecimal digits"),
+        (result(decoder=None), "decoder is None, not sd, pd or mean"),
+        (result(best_validation_mdice=71.0), "best_validation_mdice is 71.0, not a number from 0 to 1, or null"),
+        (result(recipe=[1]), r"recipe is \[1\], not an object"),
+        (result(curve=[1]), r"curve is \[1\], not a list of objects with iteration"),
+        (point(seconds=None), "curve is .*, not a list of objects with iteration"),
+        (point(validation={"mean": "x"}), "curve is .*, not a list of objects with iteration"),
+        (point(losses=None), "curve is .*, not a list of objects with iteration"),
+        (result(cases=None), "cases is None, not columns of cases"),
+        (lambda c: c["results"]["cases"].pop("iou"), "cases without columns iou"),
+        (column(dice=3), "columns of cases that are no lists: dice"),
+        (column(dice="0" * 192), "columns of cases that are no lists: dice"),
+        (column(diagonal_mm=3), "columns of cases that are no lists: diagonal_mm"),
         (lambda c: c["results"]["cases"]["case"].pop(), "columns of cases of 191 to 192 rows"),
-        (lambda c: c["results"]["cases"]["task"].__setitem__(0, "breast"), "unknown task 'breast'"),
-        (lambda c: c["results"]["cases"]["status"].__setitem__(0, "lost"), "unknown status 'lost'"),
-        (lambda c: c["results"]["cases"]["dice"].__setitem__(0, None), "Dice or IoU that is missing"),
-        (lambda c: c["results"]["cases"]["dice"].__setitem__(0, 71.0), "not from 0 to 1"),
-        (lambda c: c["results"]["cases"]["dice"].__setitem__(0, "high"), "a score is not a number"),
-        (lambda c: c["results"]["cases"]["dice"].__setitem__(0, float("nan")), "NaN is not a JSON number"),
+        (lambda c: [values.clear() for values in c["results"]["cases"].values()], "columns of cases of 0 to 0 rows"),
+        (first_case(case=None), "case of case 1 is None, not a line of text"),
+        (first_case(group=5), "group of case 1 is 5, not a line of text, or null"),
+        (first_case(task="breast"), "unknown task 'breast'"),
+        (first_case(status="lost"), "unknown status 'lost'"),
+        (first_case(dice=None), "dice of case 1 is None, not a number from 0 to 1"),
+        (first_case(dice=71.0), "dice of case 1 is 71.0, not a number from 0 to 1"),
+        (first_case(iou=True), "iou of case 1 is True, not a number from 0 to 1"),
+        (first_case(dice=float("nan")), "NaN is not a JSON number"),
+        (first_case(hd95_grid=-5), "hd95_grid of case 1 is -5, not a number from 0 to 2.53, or null"),
+        (first_case(diagonal_grid=None), "diagonal_grid of case 1 is None, not a number from 0"),
+        (first_case(hd95_px=None), "case BC-0-0 is 'ok' with a Dice of .*, HD95 nan px"),
+        (first_case(status="missed"), "case BC-0-0 is 'missed' with a Dice of 0.7"),
+        (first_case(status="missed", dice=1.0, hd95_px=None, hd95_grid=None), "'missed' with a Dice of 1, HD95 nan px"),
+        (first_case(status="false alarm", dice=0.0, hd95_grid=None), "'false alarm' with a Dice of 0, HD95"),
+        (first_case(status="both empty", dice=0.0, hd95_px=None, hd95_grid=None), "'both empty' with a Dice of 0"),
+        (first_case(status="missed", dice=0.0, hd95_px=None), "'missed' with a Dice of 0, HD95 nan px"),
+        (first_case(case="BC-0-1"), "case BC-0-1 stands there twice"),
     ],
 )
 def test_a_broken_run_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], fact: str) -> None:
-    alter(write_run(tmp_path, "propl"), change)
-    with pytest.raises(ProPLError, match=fact):
+    path = alter(write_run(tmp_path, "propl"), change)
+    with pytest.raises(ProPLError, match=fact) as error:
         read_runs(tmp_path)
+    assert error.value.where == str(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]"])
+def test_what_a_run_may_lack(tmp_path: Path) -> None:
+    """No training of its own, no spacing, no patients, no validation; and a thin mask that vanishes on the grid."""
+    nothing = dict.fromkeys(("steps", "seconds_training", "peak_memory_mb", "parameters", "best_epoch"))
+    path = alter(write_run(tmp_path, "propl"), result(**nothing))
+    alter(path, column(group=[None] * 192, hd95_mm=[None] * 192, diagonal_mm=[None] * 192))
+    alter(path, first_case(hd95_grid=None))
+    alter(path, point(validation=None))
+    run = read_run(path)
+    assert run is not None and run.steps is None and run.cases["diagonal_mm"].dtype == np.float64
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000])
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     path = write_run(tmp_path, "propl")
     path.write_text(text)
