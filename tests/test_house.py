@@ -77,6 +77,7 @@ ORDER = (
         "lab.results",
         "lab.summing_up",
         "lab.bundle_process",
+        "lab.one_run",
         "lab.compare",
     ),
     *("lab.statistics", "lab.comparison", "lab.paper", "lab.render", "lab.tables"),

@@ -30,7 +30,8 @@ def compare(
     ] = "",
 ) -> None:
     """Train and evaluate a grid of methods, labels and seeds; call it again to go on where it stopped."""
-    from propl_monai.lab.compare import Lab, compare_all
+    from propl_monai.lab.compare import compare_all
+    from propl_monai.lab.one_run import Lab
 
     # Clusters end a job by SIGTERM: as an exit it ends the training below it too, and gives up the claim.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -17,10 +17,11 @@ from propl_monai.cohort import external_cases
 from propl_monai.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.files import file_sha256
-from propl_monai.lab import compare as module
+from propl_monai.lab import one_run as module
 from propl_monai.lab.claims import Claim
-from propl_monai.lab.compare import Lab, compare, compare_all, steps_of_tasks
+from propl_monai.lab.compare import compare, compare_all
 from propl_monai.lab.comparison import read_comparisons
+from propl_monai.lab.one_run import Lab, steps_of_tasks
 from propl_monai.lab.run_form import read_object
 from propl_monai.lab.summing_up import results_of, unite
 from propl_monai.lab.variants import grid
@@ -100,7 +101,7 @@ def test_a_training_that_outlived_its_worker_has_no_memory(made: Any, tmp_path: 
     folder = lab.runs / "short" / "supervised" / "1-2" / "seed-0"
     shutil.copytree(folder / "train", tmp_path / "train")
     again = results_of(tmp_path / "train", folder / "test")
-    assert again == read_object(folder / "run.json")["results"] | {"peak_memory_mb": None}
+    assert again == read_object(folder / "run.json")["results"] | {"peak_memory_mb": None, "weights_sha256": []}
 
 
 def test_a_second_call_repeats_nothing(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
