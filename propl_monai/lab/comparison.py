@@ -81,11 +81,6 @@ class Cell:
         return ", ".join(dict.fromkeys(run.decoder for run in self.runs))
 
     @property
-    def variance(self) -> float | None:
-        """Of UPLC's passes at the end of training, see `RunResult.variance`; mean over seeds."""
-        return self.mean("variance")
-
-    @property
     def seed_numbers(self) -> set[int]:
         """Which seeds it has."""
         return {run.seed for run in self.runs}

@@ -10,7 +10,7 @@ FRACTIONS = ("1/16", "1/8", "1/4")  # Tables 1-3 and 4-6 of the paper, in this o
 CONTROLS_AT = "1/8"
 UPPER_BOUND = "supervised-all"
 
-METHODS = (
+METHOD_ROWS = (
     *("supervised", "propl", "propl-paper", "propl-released", "mean-teacher", "mean-teacher-cutmix"),
     UPPER_BOUND,
 )
@@ -33,7 +33,7 @@ PERTURBATIONS = {
 }
 TEXT_AGAINST_ONEHOT = {"propl": "text", "prompt-onehot": "one-hot"}
 CURVES = ("propl", "supervised", "mean-teacher", "mean-teacher-cutmix", UPPER_BOUND)
-MEMORY = (*METHODS, "one-model-a-task")
+MEMORY = (*METHOD_ROWS, "one-model-a-task")
 LABELS = ("propl", "supervised", "mean-teacher")
 
 

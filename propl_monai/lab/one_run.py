@@ -97,31 +97,31 @@ def do_run(lab: Lab, run: Run, check: Check) -> None:
         record.write("finished", results=results)
 
 
-def _parts(lab: Lab, run: Run) -> list[tuple[str, tuple[str, ...] | None]]:
-    """Names of sub-folders and the tasks that are trained there: one part, or one a task."""
+def _parts(lab: Lab, run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """Names of sub-folders and the config keys of the training there: one part, or one a task."""
+    keys = {**budget(run.budget), "labelled_fraction": str(run.labelled), "seed": run.seed, **run.variant.train}
     if not run.variant.one_model_a_task:
-        return [("", None)]
-    return [(tasks.find(name).slug, (name,)) for name in _seen(lab, run)]
+        return [("", keys)]
+    shares = steps_of_tasks(keys["steps_per_epoch"], _seen(lab, run))
+    return [
+        (tasks.find(name).slug, keys | {"tasks": [name], "steps_per_epoch": steps}) for name, steps in shares.items()
+    ]
 
 
-def _do_part(lab: Lab, run: Run, part: tuple[str, tuple[str, ...] | None], check: Check) -> dict[str, Any]:
-    name, chosen = part
+def _do_part(lab: Lab, run: Run, part: tuple[str, dict[str, Any]], check: Check) -> dict[str, Any]:
+    name, keys = part
     folder = lab.folder(run) / name
     base = lab.folder(run.base) / name
     if run.base == run:
-        _train(lab, run, folder, chosen, check)
-    _evaluate(lab, run, folder, base, chosen, check)
+        _train(lab, run, folder, keys, check)
+    _evaluate(lab, run, folder, base, keys.get("tasks"), check)
     return results_of(base / "train", folder / "test")
 
 
-def _train(lab: Lab, run: Run, folder: Path, chosen: tuple[str, ...] | None, check: Check) -> None:
+def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check) -> None:
     """Train, or go on where a stopped worker left off, and note the peak memory in MB."""
     output = folder / "train"
-    keys = {**budget(run.budget), "labelled_fraction": str(run.labelled), "seed": run.seed, **run.variant.train}
-    if chosen:
-        share = steps_of_tasks(keys["steps_per_epoch"], _seen(lab, run))
-        keys |= {"tasks": list(chosen), "steps_per_epoch": share[chosen[0]]}
-    keys |= {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
+    keys = keys | {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
     presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
     if (output / RUN).exists() and (done := read_object(output / RUN)).get("status") == "finished":
         _check_recipe(lab, presets, keys, output / RUN, read_part(output / RUN, done, "options", {}))
@@ -148,7 +148,7 @@ def _seen(lab: Lab, run: Run) -> dict[str, int]:
     """Train pictures, labelled or not, of each task that has any."""
     assert lab.datalist_file is not None, "`compare` makes one"
     datalist = Datalist.read(lab.datalist_file, lab.dataset_dir)
-    gone = {case.case_id for case in external_cases(datalist, run.leave_out)} if run.leave_out else set()
+    gone = {case.case_id for case in external_cases(datalist, run.leave_out)}
     seen = [case.task for case in datalist.cases if case.split == "train" and case.case_id not in gone]
     return {name: seen.count(name) for name in tasks.NAMES if name in seen}
 
@@ -165,12 +165,12 @@ def steps_of_tasks(steps: int, pictures: Mapping[str, int]) -> dict[str, int]:
     return {name: max(1, end - begin) for name, end, begin in shares}
 
 
-def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: tuple[str, ...] | None, check: Check) -> None:
+def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: list[str] | None, check: Check) -> None:
     keys = {**run.variant.evaluate, **_places(lab, base), "output_dir": str(folder / "test")}
     keys |= {"external": list(run.leave_out)} if run.leave_out else {}
     trained_with = {**budget(run.budget), **run.base.variant.train, **dict(lab.overrides or {})}
     keys |= {key: trained_with[key] for key in EVALUATED_WITH if key in trained_with}
-    keys |= {"tasks": list(chosen)} if chosen else {}
+    keys |= {"tasks": chosen} if chosen else {}
     configs = ["train", lab.preset, "evaluate"]
     run_bundle_apart(lab.bundle, "evaluating", configs, keys, folder / "test.log", check)
 

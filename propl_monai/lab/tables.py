@@ -63,7 +63,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
     tables = []
     for number, fraction in enumerate(layout.FRACTIONS, start=1):
         title = f"Table {number}. Methods with {fraction} of the labels"
-        tables.append(_table(comparison, number, title, fraction, layout.METHODS))
+        tables.append(_table(comparison, number, title, fraction, layout.METHOD_ROWS))
     for number, fraction in enumerate(layout.FRACTIONS, start=4):
         title = f"Table {number}. Prompts and UPLC with {fraction} of the labels"
         tables.append(_table(comparison, number, title, fraction, tuple(layout.ABLATION.values())))
@@ -176,8 +176,8 @@ def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
     mean = cell.scores.loc["mean"]
     row: dict[str, Any] = {"origin": "run", "variant": name, "title": cell.title, "labelled_fraction": own}
     row |= {"n": int(mean["n"]) // cell.seeds, "groups": mean["groups"], "seeds": cell.seeds}
-    row |= {"seed_spread": cell.spread, "decoder": cell.decoders, "variance": cell.variance}
-    row |= {status.replace(" ", "_"): mean[status.replace(" ", "_")] for status in STATUSES}
+    row |= {"seed_spread": cell.spread, "decoder": cell.decoders, "variance": cell.mean("variance")}
+    row |= {key: mean[key] for key in (status.replace(" ", "_") for status in STATUSES)}
     row |= _scores(cell) | {f"hd95_grid_{kind}": mean[f"hd95_grid_{kind}"] for kind in ("hits", "all")}
     row |= {"tasks": len(cell.tasks), "sure_tasks": len(cell.sure_tasks)}
     row |= {f"sure_mdice{end}": cell.scores.loc[SURE, "dice" + end] for end in ENDS}

@@ -118,7 +118,7 @@ def test_tables_of_the_paper_have_its_rows_marked(made: Path) -> None:
         paper = table[table["origin"] == "paper"]
         assert len(paper) == (21 if number <= 3 else 4)
         assert paper["comparable"].str.startswith("no: ").all()
-        ours = layout.METHODS if number <= 3 else tuple(layout.ABLATION.values())
+        ours = layout.METHOD_ROWS if number <= 3 else tuple(layout.ABLATION.values())
         assert tuple(table["variant"][table["origin"] != "paper"]) == ours
     assert read(made, "table-2").loc["ProPL", "mdice"] == pytest.approx(0.8335)
     assert set(read(made, "table-6")["origin"]) == {"not run", "paper"}
@@ -259,7 +259,7 @@ def test_against_another_row(tmp_path: Path) -> None:
 
 
 def test_layout_names_variants_that_exist() -> None:
-    groups = (layout.METHODS, layout.ABLATION.values(), layout.PROMPTING, layout.PASSES, layout.PERTURBATIONS)
+    groups = (layout.METHOD_ROWS, layout.ABLATION.values(), layout.PROMPTING, layout.PASSES, layout.PERTURBATIONS)
     more = (layout.TEXT_AGAINST_ONEHOT, layout.CURVES, layout.LABELS, layout.MEMORY, [layout.UPPER_BOUND])
     assert {name for group in (*groups, *more) for name in group} <= set(variants())
 
