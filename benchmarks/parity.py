@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from propl_monai import TASKS, Predictor, read_image
-from propl_monai.exportable import ExportableNetwork
-from propl_monai.parity import onnx_runner, torchscript_runner
+from propl_monai.deploy.exportable import ExportableNetwork
+from propl_monai.deploy.parity import onnx_runner, torchscript_runner
 
 
 def chosen(data: Path, code: str, count: int) -> list[Path]:

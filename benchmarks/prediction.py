@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from propl_monai import TASKS, Predictor, read_image
-from propl_monai import predict as inference
+from propl_monai.inference import inferer as inference
 
 OPENED, DECODED, EACH = 5, 5, 8
 

@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from propl_monai.cases import Case
-from propl_monai.datalist import Datalist
-from propl_monai.files import file_sha256
-from propl_monai.phantoms import ANATOMIES, make_phantom
-from propl_monai.verification import verify
-from propl_monai.verification.duplicates import similar_pictures
-from propl_monai.verification.file_checks import THUMBNAIL
+from propl_monai.common.files import file_sha256
+from propl_monai.data.cases import Case
+from propl_monai.data.datalist import Datalist
+from propl_monai.datasets.phantoms import ANATOMIES, make_phantom
+from propl_monai.datasets.verification import verify
+from propl_monai.datasets.verification.duplicates import similar_pictures
+from propl_monai.datasets.verification.file_checks import THUMBNAIL
 
 HEIGHT, WIDTH = 448, 560
 GOALS = {"ms_per_pair_per_core": 10.0, "datalist_seconds": 5.0}

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from propl_monai import tasks
-from propl_monai.cases import Case
-from propl_monai.datalist import Datalist
-from propl_monai.files import write_atomically
-from propl_monai.protocol_definitions import find_protocol
-from propl_monai.protocols import apply_protocol
-from propl_monai.sources.busi import NEAR_DUPLICATES
-from propl_monai.sources.camus import PHASES, VIEWS
-from propl_monai.sources.camus_split import PATIENTS, TEST_PATIENTS, VALIDATION_PATIENTS
-from propl_monai.splits import assign_splits, labelled_place
+from propl_monai.common.files import write_atomically
+from propl_monai.data.cases import Case
+from propl_monai.data.datalist import Datalist
+from propl_monai.data.splits import assign_splits, labelled_place
+from propl_monai.datasets.apply_protocol import apply_protocol
+from propl_monai.datasets.protocol import find_protocol
+from propl_monai.datasets.sources.busi import NEAR_DUPLICATES
+from propl_monai.datasets.sources.camus import PHASES, VIEWS
+from propl_monai.datasets.sources.camus_split import PATIENTS, TEST_PATIENTS, VALIDATION_PATIENTS
 
 FOLDER = Path(__file__).parent
 PROTOCOL = "universal-8x800"

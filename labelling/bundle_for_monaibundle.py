@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from propl_monai.checkpoint import FLAT_WEIGHTS, WEIGHTS, read_header
 from propl_monai.errors import ProPLError
+from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, read_header
 
 COPIED = ("metadata.json", "logging.conf", "multi_gpu_train.json")
 

@@ -19,7 +19,7 @@ import propl_monai
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in the plain layout: eight tasks, eight pictures of 64 × 64 each. Read it, do not change it."""
-    from propl_monai.phantoms import write_phantoms
+    from propl_monai.datasets.phantoms import write_phantoms
 
     folder = tmp_path_factory.mktemp("data") / "phantoms"
     write_phantoms(folder, cases_per_task=8, size=64)
@@ -31,7 +31,7 @@ def network() -> Any:
     """A `ProPL` with random weights, in eval mode. Read it, do not change it."""
     import torch
 
-    from propl_monai.network import ProPL
+    from propl_monai.model.network import ProPL
 
     torch.manual_seed(0)
     return ProPL("tf_efficientnet_lite0", default_task="left atrium").eval()
@@ -51,7 +51,7 @@ def few_threads() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def check_run_json() -> Callable[[Path], dict[str, Any]]:
     """Reads a run.json, checks it against the schema, and returns its content."""
-    schema = json.loads((Path(propl_monai.__file__).parent / "data" / "run.schema.json").read_text())
+    schema = json.loads((Path(propl_monai.__file__).parent / "common" / "run.schema.json").read_text())
 
     def check(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(), parse_constant=_refuse)

@@ -12,17 +12,18 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 
-from propl_monai import transforms
-from propl_monai.checkpoint import WEIGHTS, read_header, save_weights
-from propl_monai.cohort import evaluation_items
-from propl_monai.datalist import Datalist
-from propl_monai.evaluate import CaseTable, describe
-from propl_monai.network import ProPL
-from propl_monai.predict import PromptInferer
-from propl_monai.run_record import RunRecord
-from propl_monai.sources import read_source
+from propl_monai.common.run_record import RunRecord
+from propl_monai.data import transforms
+from propl_monai.data.datalist import Datalist
+from propl_monai.datasets.cohort import evaluation_items
+from propl_monai.datasets.sources import read_source
+from propl_monai.evaluation.case_table import CaseTable, describe
+from propl_monai.inference import postprocess
+from propl_monai.inference.inferer import PromptInferer
+from propl_monai.model.network import ProPL
+from propl_monai.model.prompts import PromptBank
+from propl_monai.model.weights import WEIGHTS, read_header, save_weights
 from propl_monai.tasks import NAMES
-from propl_monai.text import PromptBank
 
 SIZE = (32, 32)
 TASKS = ("left atrium", "thyroid nodule")
@@ -109,6 +110,6 @@ def _evaluate(folder: Path, network: ProPL, datalist: Datalist, split: str) -> N
         network=network,
         inferer=PromptInferer(),
         prepare_batch=PrepareBatchExtraInput(extra_keys={"task": "task"}),
-        postprocessing=transforms.RestoreSized("pred"),
+        postprocessing=postprocess.RestoreSized("pred"),
         val_handlers=[CaseTable(str(folder / "test"), options, inputs, about=about)],
     ).run()

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from small_training import TINY_ENCODER
 
-from propl_monai.checkpoint import save_weights
-from propl_monai.network import ProPL
-from propl_monai.predictor import Predictor
+from propl_monai.inference.predictor import Predictor
+from propl_monai.model.network import ProPL
+from propl_monai.model.weights import save_weights
 
 ABOUT: dict[str, Any] = {"preset": "test", "spatial_size": [32, 32], "normalisation": "half"}
 

@@ -15,16 +15,16 @@ from monai.data import CacheDataset, DataLoader
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.handlers import LrScheduleHandler, ValidationHandler
 
-from propl_monai import transforms
-from propl_monai.cohort import TrainingCohort
-from propl_monai.handlers import RecordRun, TrainingLog
-from propl_monai.keeper import KeepCheckpoints
-from propl_monai.loaders import DrawnDataset, PairedLoader
-from propl_monai.methods.base import Method
-from propl_monai.methods.propl import ProPLMethod
-from propl_monai.network import ProPL
-from propl_monai.trainer import SemiSupervisedTrainer
-from propl_monai.validation import EveryDecoder, ValidationDice
+from propl_monai.data import transforms
+from propl_monai.data.loaders import DrawnDataset, PairedLoader
+from propl_monai.datasets.cohort import TrainingCohort
+from propl_monai.model.network import ProPL
+from propl_monai.training.checkpoints import KeepCheckpoints
+from propl_monai.training.methods.base import Method
+from propl_monai.training.methods.propl import ProPLMethod
+from propl_monai.training.records import RecordRun, TrainingLog
+from propl_monai.training.trainer import SemiSupervisedTrainer
+from propl_monai.training.validation import EveryDecoder, ValidationDice
 
 ENCODER = "tf_efficientnet_lite0"
 TINY_ENCODER = "test_efficientnet"  # of the same family, a thirtieth of its size: trainings save it every epoch

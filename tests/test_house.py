@@ -24,79 +24,21 @@ PACKAGE = ROOT / "propl_monai"
 CONFIGS = ROOT / "bundle" / "configs"
 LONGEST_FILE = 320
 
-# A module may import those above it only. `propl_monai` itself, the version and lazy names, stands above all.
-ORDER = (
-    *(
-        "errors",
-        "options",
-        "tasks",
-        "files",
-        "staging",
-        "cases",
-        "datalist",
-        "splits",
-        "protocol_definitions",
-        "protocols",
-    ),
-    *("images.picture", "images.write", "images.pillow", "images.nifti", "images.metaimage"),
-    *("images.dicom_header", "images.dicom", "images.video", "images.opening", "images"),
-    *("verification.findings", "verification.file_checks", "verification.duplicates", "verification.record"),
-    "verification",
-    *("sources.base", "sources.folder", "sources.listing", "sources.layout", "sources.cines", "sources.camus_split"),
-    *("sources.busi", "sources.udiat", "sources.hc18", "sources.camus", "sources.hmc_qu", "sources.mmotu"),
-    *("sources.tn3k", "sources.tg3k", "sources.ddti_marks", "sources.ddti", "sources.unlabelled", "sources"),
-    *("reader", "phantoms.physics", "phantoms.anatomy", "phantoms"),
-    *("text", "gelu_linear", "encoder", "decoder", "network", "released"),
-    *("ranks", "uplc", "losses", "mixing"),
-    *("methods.base", "methods.supervised", "methods.propl", "methods.mean_teacher", "methods"),
-    *(
-        "metrics",
-        "summary",
-        "run_record",
-        "checkpoint",
-        "transforms",
-        "loaders",
-        "validation",
-        "trainer",
-        "keeper",
-        "handlers",
-    ),
-    *("progress", "frames", "prepare", "cohort", "input_files", "prediction", "predict"),
-    *("measurements", "journal", "shards", "bundle_files", "predictor", "overlap", "predicted_files", "predict_paths"),
-    *("evaluate", "bundle_run", "bundle_command"),
-    *("exportable", "parity", "export", "requirements", "premerge", "rehearsal", "release"),
-    *("monailabel_app", "monailabel_app.lib", "monailabel_app.lib.served", "monailabel_app.lib.labels"),
-    *("monailabel_app.lib.others", "monailabel_app.lib.learning", "monailabel_app.lib.infer"),
-    *("monailabel_app.lib.train", "monailabel_app.lib.uncertainty", "monailabel_app.main"),
-    *(
-        "lab.claims",
-        "lab.variants",
-        "lab.asking",
-        "lab.layout",
-        "lab.run_form",
-        "lab.results",
-        "lab.summing_up",
-        "lab.bundle_process",
-        "lab.one_run",
-        "lab.compare",
-    ),
-    *("lab.statistics", "lab.comparison", "lab.paper", "lab.render", "lab.tables"),
-    *("lab.drawing", "lab.plots", "lab.figures", "lab.panels", "lab.panel_cases", "lab"),
-    *(
-        "report.calibration",
-        "report.run_files",
-        "report.collect",
-        "report.charts",
-        "report.failures",
-        "report.page",
-        "report",
-    ),
-    *("bench", "bench.clock", "bench.reference", "bench.workloads", "bench.measure", "bench.comparison", "bench.floor"),
-    *("bench.data_path", "bench.serving", "bench.plans"),
-    *("verbs", "verbs.data", "verbs.runs", "verbs.lab", "verbs.share", "verbs.bench", "cli"),
+# A room may import rooms of lower levels only, and itself. `propl_monai` alone, the version and lazy names, is above all.
+LEVELS = (
+    ("errors",),
+    ("tasks",),
+    ("common",),
+    ("images",),
+    ("data",),
+    ("datasets", "model"),
+    ("training", "inference"),
+    ("evaluation", "deploy"),
+    ("cli",),
 )
-# Inside a function, at the moment of the call.
-LATE_IMPORTS = {("network", "released"): "`ProPL.from_released` is promised by the public API"}
+LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+FEWEST_FILES, MOST_FILES = 4, 15  # of a room, without `__init__`
+OF_ONE_KIND = ("datasets/sources", "training/methods")  # folders that may hold more
 
 
 def module_name(path: Path) -> str:
@@ -153,32 +95,45 @@ def calls(module: str) -> Iterator[tuple[str, ast.Call]]:
             yield f"{node.func.value.id}.{node.func.attr}", node
 
 
-# --- imports
+# --- rooms
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    assert len(set(ORDER)) == len(ORDER)
-    assert set(MODULES) == set(ORDER)
+def test_the_root_holds_the_rooms_and_nothing_else() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "errors", "tasks"}
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(LEVEL_OF) - {"errors", "tasks"}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_go_one_way(module: str) -> None:
-    above = set(ORDER[: ORDER.index(module)])
-    late = {target for source, target in LATE_IMPORTS if source == module}
-    assert neighbours(module) - above == late
+def test_rooms_import_in_one_direction(module: str) -> None:
+    room = module.split(".")[0]
+    for other in {name.split(".")[0] for name in neighbours(module)} - {room}:
+        assert LEVEL_OF[other] < LEVEL_OF[room], f"{module} imports {other}"
 
 
-def test_late_imports_are_late() -> None:
-    for source, target in LATE_IMPORTS:
-        at_the_top = [node for node in tree(source).body if isinstance(node, ast.ImportFrom)]
-        assert f"propl_monai.{target}" not in {node.module for node in at_the_top}
+def test_no_module_imports_itself_through_others() -> None:
+    left = {module: neighbours(module) for module in MODULES}
+    while free := {module for module, needed in left.items() if not needed & set(left)}:
+        left = {module: needed for module, needed in left.items() if module not in free}
+    assert left == {}
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in FILES.values()} - {PACKAGE}), ids=lambda path: path.name
+)
+def test_a_room_has_a_docstring_and_a_handful_of_files(folder: Path) -> None:
+    name = folder.relative_to(PACKAGE).as_posix()
+    assert len(ast.get_docstring(tree(name.replace("/", "."))) or "") > 40
+    files = len(list(folder.glob("*.py"))) - 1
+    assert files <= MOST_FILES or name in OF_ONE_KIND
 
 
 def test_no_part_knows_a_method_by_name() -> None:
     """The contract and the registry are for all; the file of a method is for the registry alone."""
-    methods = {f"propl_monai.{name}" for name in FILES if name.startswith("methods.")} - {"propl_monai.methods.base"}
-    knowing = {module for method in methods for module in users(method)}
-    assert {module for module in knowing if not module.startswith("methods")} == set()
+    home = "training.methods"
+    methods = {f"propl_monai.{n}" for n in FILES if n.startswith(f"{home}.")} - {f"propl_monai.{home}.base"}
+    knowing = {module for method in methods for module in users(method)} - {""}
+    assert {module for module in knowing if not module.startswith(home)} == set()
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -192,7 +147,7 @@ def loaded_by(statement: str) -> set[str]:
     "statement",
     [
         "import propl_monai",
-        "import propl_monai.tasks, propl_monai.errors, propl_monai.datalist, propl_monai.splits, propl_monai.sources",
+        "import propl_monai.tasks, propl_monai.data.datalist, propl_monai.data.splits, propl_monai.datasets.sources",
         "from propl_monai import Case, Datalist, ProPLError, TASKS",
         "import propl_monai.cli",
     ],
@@ -217,21 +172,23 @@ def test_public_names_resolve() -> None:
     ("package", "allowed"),
     [
         # phantoms writes what it has made and opens nothing
-        ("PIL", {"images", "images.write", "images.opening", "images.pillow", "images.dicom", "phantoms"}),
+        ("PIL", {"images", "images.write", "images.opening", "images.pillow", "images.dicom", "datasets.phantoms"}),
         ("nibabel", {"images.nifti"}),
         ("SimpleITK", {"images.metaimage"}),
         ("pydicom", {"images.dicom_header", "images.dicom"}),
         ("av", {"images.video"}),
-        ("monai.metrics", {"metrics"}),
-        # the benchmark's reference is built from other people's blocks alone
-        ("timm", {"encoder", "gelu_linear", "bench.reference"}),
-        ("transformers", {"text", "bench.reference"}),
+        ("monai.metrics", {"evaluation.metrics"}),
+        ("timm", {"model.encoder", "model.gelu_linear"}),
+        ("transformers", {"model.prompts"}),
         (
             "monailabel",
-            {"monailabel_app.main", *(f"monailabel_app.lib.{name}" for name in ("infer", "train", "uncertainty"))},
+            {
+                "deploy.monai_label.main",
+                *(f"deploy.monai_label.lib.{name}" for name in ("infer", "train", "uncertainty")),
+            },
         ),
         ("pickle", set()),
-        ("propl_monai.uplc", {"methods.propl", "methods.mean_teacher", "predict"}),
+        ("propl_monai.model.uplc", {"training.methods.propl", "training.methods.mean_teacher", "inference.inferer"}),
     ],
 )
 def test_packages_have_one_door(package: str, allowed: set[str]) -> None:
@@ -240,12 +197,12 @@ def test_packages_have_one_door(package: str, allowed: set[str]) -> None:
 
 
 def test_phantoms_open_no_pictures() -> None:
-    assert "Image.open" not in {name for name, _ in calls("phantoms")}
+    assert "Image.open" not in {name for name, _ in calls("datasets.phantoms")}
 
 
-def test_only_checkpoint_writes_and_reads_weights() -> None:
+def test_only_one_module_writes_and_reads_weights() -> None:
     doors = {name: {m for m in FILES if any(n == name for n, _ in calls(m))} for name in ("torch.save", "torch.load")}
-    assert doors == {"torch.save": {"checkpoint"}, "torch.load": {"checkpoint", "encoder"}}
+    assert doors == {"torch.save": {"model.weights"}, "torch.load": {"model.weights", "model.encoder"}}
     assert not {name for module in FILES for name in imported(module)} & {"torch.save", "torch.load"}
 
 

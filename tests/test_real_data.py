@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from propl_monai.datalist import Datalist, as_items
-from propl_monai.sources.folder import read_folder
-from propl_monai.splits import labelled_images
-from propl_monai.verification import verify
+from propl_monai.data.datalist import Datalist, as_items
+from propl_monai.data.splits import labelled_images
+from propl_monai.datasets.sources.folder import read_folder
+from propl_monai.datasets.verification import verify
 
 pytestmark = [
     pytest.mark.real,
@@ -45,7 +45,7 @@ def test_labelled_fractions_are_nested_and_near_their_size(datalist: Datalist) -
 
 
 def test_pictures_and_masks_go_through_training_and_evaluation(datalist: Datalist) -> None:
-    from propl_monai import transforms
+    from propl_monai.data import transforms
 
     first = {case.task: case for case in datalist.cases}
     items = as_items(first.values(), datalist.root)
@@ -62,7 +62,7 @@ def test_pictures_and_masks_go_through_training_and_evaluation(datalist: Datalis
 def test_head_circumference_of_the_masks_is_the_published_one(datalist: Datalist) -> None:
     """`hc_mm` of the manifest of HC18; the masks are a millimetre larger, probably by the line drawn around each head."""
     from propl_monai.images import read_mask
-    from propl_monai.measurements import measure
+    from propl_monai.inference.measurements import measure
 
     with (datalist.root / "FH" / "HC18" / "manifest.csv").open(newline="") as stream:
         published = {row["name"]: float(row["hc_mm"]) for row in csv.DictReader(stream)}

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, require_file, true_type
 from propl_monai.errors import ProPLError
-from propl_monai.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, require_file, true_type
 from propl_monai.images.picture import COPY_AGAIN, Stored, damaged, full_scale, require_finite, to_uint8, too_large
 
 PICTURES = ("a PNG picture", "a JPEG picture", "a BMP picture", "a TIFF picture", "a WebP picture")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError
-from propl_monai.files import write_atomically
 
 OVERLAY_OPACITY = 0.35
 

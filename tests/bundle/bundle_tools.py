@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from factories import ROOT
+
 BUNDLE = ROOT / "bundle"
 SMALL = {
     "spatial_size": "[32,32]",

@@ -21,9 +21,9 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from propl_monai.bundle_command import run_bundle
-from propl_monai.methods.propl import ProPLMethod
-from propl_monai.ranks import rank_and_count
+from propl_monai.common.bundle_command import run_bundle
+from propl_monai.common.ranks import rank_and_count
+from propl_monai.training.methods.propl import ProPLMethod
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
+from factories import ROOT
 from safetensors.torch import load_file
 
-from propl_monai.bundle_command import bundle_arguments, config_file
+from propl_monai.common.bundle_command import bundle_arguments, config_file
 from propl_monai.errors import ProPLError
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+BUNDLE = ROOT / "bundle"
 SMALL = {
     "epochs": "1",
     "steps_per_epoch": "2",

@@ -13,7 +13,7 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_ne
 
 import propl_monai
 
-SCHEMA = Path(propl_monai.__file__).parent / "data" / "meta_schema_20240725.json"
+SCHEMA = Path(propl_monai.__file__).parent / "deploy" / "meta_schema_20240725.json"
 METADATA = str(BUNDLE / "configs" / "metadata.json")
 PRESETS = (("inference",), ("inference", "compact"))
 
@@ -78,7 +78,7 @@ def test_torchscript_export(trained: Path, tmp_path: Path) -> None:
         input_shape=[1, 1, 64, 64],
     )
     traced = torch.jit.load(str(script))
-    from propl_monai.checkpoint import load_network
+    from propl_monai.model.weights import load_network
 
     network, _ = load_network(trained / "models" / "model.safetensors")
     image = torch.rand(2, 1, 64, 64)

@@ -17,7 +17,7 @@ from bundle_tools import BUNDLE, SMALL, configs
 from small_predictor import write_small_bundle
 from small_training import TINY_ENCODER
 
-from propl_monai.checkpoint import STATE, load_state
+from propl_monai.model.weights import STATE, load_state
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent

@@ -1,0 +1,129 @@
+"""One piece of work, timed in a process of its own, so that nothing of another piece is in its memory or its caches."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.speed.workloads import Call, Work, build
+from propl_monai.errors import ProPLError
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of it.
+
+    Attributes:
+        seconds: by the clock (on CUDA by its events), median of the calls.
+        computing: seconds that all threads computed, median; where other work shares the machine it grows less than
+            `seconds`.
+        memory_mb: the largest memory in use during the calls, above that of the process with its network and pictures
+            loaded; on CUDA of the device.
+    """
+
+    seconds: float
+    computing: float
+    memory_mb: float
+
+
+def measure_apart(work: Work, calls: int, warmup: int = 1) -> Measured:
+    """Measure in a new process.
+
+    Args:
+        work: what.
+        calls: that count.
+        warmup: calls before them, which count for memory only.
+
+    Raises:
+        ProPLError: the process failed; the error has its last line.
+    """
+    command = [sys.executable, "-m", "benchmarks.speed.measure", work.text(), str(calls), str(warmup)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ProPLError(f"benchmark {work.text()}", f"failed: {said}", "give a smaller batch, or look at this error")
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(work: Work, calls: int, warmup: int = 1) -> Measured:
+    """Measure in this process; see `measure_apart`."""
+    torch.set_num_threads(work.threads)
+    call = build(work)
+    memory = _CudaMemory(work.device) if work.device.startswith("cuda") else _ProcessMemory()
+    for _ in range(warmup):
+        call()
+    clock = _cuda_times if work.device.startswith("cuda") else _times
+    rows = [clock(call) for _ in range(calls)]
+    seconds, computing = (statistics.median(column) for column in zip(*rows, strict=True))
+    return Measured(round(seconds, 4), round(computing, 4), round(memory.peak() / 2**20, 1))
+
+
+def _times(call: Call) -> tuple[float, float]:
+    clock, computing = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - clock, time.process_time() - computing
+
+
+def _cuda_times(call: Call) -> tuple[float, float]:
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    computing = time.process_time()
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1000, time.process_time() - computing
+
+
+class _ProcessMemory:
+    """Peak of the resident memory since this object was made, above what it was then."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):  # not Linux: loading may have taken more than the calls do, and hides them
+            RESET.write_text("5")  # the peak so far is forgotten
+        self.loaded = self._read("VmRSS")
+
+    def peak(self) -> int:
+        return max(0, self._read("VmHWM") - self.loaded)
+
+    @staticmethod
+    def _read(field: str) -> int:
+        if not STATUS.is_file():
+            unit = 1 if sys.platform == "darwin" else 1024
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        line = next(one for one in STATUS.read_text().splitlines() if one.startswith(field))
+        return int(line.split()[1]) * 1024
+
+
+class _CudaMemory:
+    """The same of a GPU's memory."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        torch.cuda.reset_peak_memory_stats(device)
+        self.loaded = torch.cuda.memory_allocated(device)
+
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated(self.device) - self.loaded
+
+
+def main(arguments: list[str]) -> None:
+    """What the new process does: measure, and print one line of JSON."""
+    work, calls, warmup = arguments
+    print(json.dumps(vars(measure(Work(**json.loads(work)), int(calls), int(warmup)))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,1 +1,0 @@
-"""What the speed and memory of this package are measured with: `propl bench`."""

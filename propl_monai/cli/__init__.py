@@ -1,0 +1,68 @@
+"""The `propl` command: its verbs, and how errors end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from propl_monai import __version__, tasks
+from propl_monai.cli.verbs import data, lab, runs, share
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, ProPLError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="ProPL: universal semi-supervised ultrasound segmentation, asked for in words.",
+    epilog="Exit codes: 0 done, 1 failure, 2 bad input, 3 done but some inputs were refused.",
+)
+
+
+@app.callback()
+def verbs() -> None:
+    """Keep `propl VERB` the form of the command, however many verbs there are."""
+
+
+@app.command()
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False) -> None:
+    """List the tasks, their prompts, the data sources, and the versions of what is installed."""
+    from propl_monai.common.run_record import versions
+    from propl_monai.datasets.sources import facts
+
+    rows = [{"name": task.name, "code": task.code, "organ": task.organ, "prompt": task.prompt} for task in tasks.TASKS]
+    if as_json:
+        typer.echo(json.dumps({"tasks": rows, "sources": facts(), "versions": versions()}, indent=2))
+        return
+    typer.echo(f"propl_monai {__version__}\n")
+    for row in rows:
+        typer.echo(f"{row['code']}  {row['name']:<16} {row['organ']:<8} {row['prompt']}")
+    typer.echo("")
+    for source in facts():
+        options = "  ".join(f"--option {name}={default}" for name, default in source["options"].items())
+        typer.echo(f"{source['name']:<11} {source['title']}" + (f"\n{'':<12}{options}" if options else ""))
+    typer.echo("\n" + "  ".join(f"{name} {version}" for name, version in versions().items()))
+
+
+for verb in (
+    *(data.phantoms, data.prepare, data.split, data.verify, data.frames),
+    *(runs.train, runs.evaluate, runs.predict, runs.report),
+    *(lab.compare, lab.tables, lab.panels),
+    *(share.prompts, share.export, share.release),
+):
+    app.command()(verb)
+
+
+def main(command: typer.Typer | None = None) -> None:
+    """Entry point: errors that are meant for the user end in a message and an exit code."""
+    try:
+        (command or app)()
+    except ProPLError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:  # a folder that may not be looked into, a disk that fails
+        place = repr(error.filename) if error.filename else "the system"
+        print(f"error: {place}: {error.strerror or error}; check its permissions and the disk", file=sys.stderr)
+        sys.exit(EXIT_FAILURE)

@@ -1,0 +1,90 @@
+"""Verbs that make, mend and check data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from propl_monai import tasks
+from propl_monai.common.options import pairs
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL
+
+
+def phantoms(
+    folder: Annotated[Path, typer.Argument(help="Where to write; new, empty, or made by this verb.")],
+    cases: Annotated[int, typer.Option(help="Images of each task.")] = 96,
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 192,
+    seed: Annotated[int, typer.Option(help="Of the random anatomy and speckle.")] = 0,
+) -> None:
+    """Make ultrasound-like images and masks of all eight tasks, to try things on."""
+    from propl_monai.datasets.phantoms import write_phantoms
+
+    write_phantoms(folder, cases, size, seed)
+    typer.echo(f"{cases} images of each of {len(tasks.TASKS)} tasks in {folder}")
+
+
+def prepare(
+    source: Annotated[str, typer.Argument(help="The data set; `propl info` lists them.")],
+    folder: Annotated[Path, typer.Argument(help="The unpacked download; it is only read.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Datalist to write or add to; pictures go beside it.")],
+    option: Annotated[list[str] | None, typer.Option(help="Of the source, name=value; may be repeated.")] = None,
+    splits: Annotated[str, typer.Option(help="hash, or official where the publishers name a split.")] = "hash",
+) -> None:
+    """Turn a data set in its original layout into pictures, masks and a datalist."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.datasets.prepare import prepare as run
+
+    with progress(f"preparing {source}") as shown:
+        prepared = run(source, folder, output, pairs("--option", option or []), splits, shown)
+    typer.echo(prepared.report())
+    root = prepared.datalist.root
+    typer.echo(f"\nNext: propl verify {output}" + ("" if root == output.parent else f" --root {root}"))
+    raise typer.Exit(EXIT_PARTIAL if prepared.refused else EXIT_OK)
+
+
+def split(
+    datalist: Annotated[Path, typer.Argument(help="A datalist.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The datalist to write.")],
+    protocol: Annotated[str, typer.Option(help="Name or file of a protocol.")] = "all",
+) -> None:
+    """Choose cases and splits by a protocol; the same originals give the same lists everywhere."""
+    from propl_monai.datasets.apply_protocol import split_datalist
+
+    typer.echo(split_datalist(datalist, protocol, output))
+
+
+def verify(
+    datalist: Annotated[Path, typer.Argument(help="A datalist.")],
+    root: Annotated[Path | None, typer.Option(help="Folder its paths start from; its own where not given.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Processes that decode; one a core where not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Decode every file of a datalist once, tell all that is wrong, and write the record that training asks for."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.common.files import require_file
+    from propl_monai.datasets.verification import verify_datalist, write_record
+
+    require_file(datalist)  # else a record would be written beside what is not there
+    with progress("verifying") as shown:
+        verification = verify_datalist(datalist, root, processes, shown)
+    text = json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text()
+    typer.echo(text.encode("utf-8", "backslashreplace").decode())  # paths may hold what is not UTF-8
+    write_record(datalist, verification)
+    raise typer.Exit(EXIT_BAD_INPUT if verification.errors else EXIT_OK)
+
+
+def frames(
+    cine: Annotated[Path, typer.Argument(help="DICOM, video, NIfTI, MHA, multi-page TIFF, or a still.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; new or empty.")],
+    every: Annotated[int, typer.Option(help="Keep each n-th frame.")] = 1,
+) -> None:
+    """Write the frames of a cine as PNG, without any name, date or other text of the file."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.images.frames import write_frames
+
+    with progress("writing frames") as shown:
+        written = write_frames(cine, folder, every, shown)
+    typer.echo(f"{len(written)} frames in {folder}")

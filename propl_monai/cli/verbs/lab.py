@@ -1,0 +1,75 @@
+"""Verbs of the comparison lab."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from propl_monai.common.options import words
+from propl_monai.errors import EXIT_OK, EXIT_PARTIAL
+
+
+def compare(
+    data: Annotated[Path, typer.Argument(help="Folder of the images.")],
+    runs: Annotated[Path, typer.Argument(help="Folder of all runs; workers on several machines may share it.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    methods: Annotated[str, typer.Option(help="Methods and controls, comma-separated, or all.")] = "propl,supervised",
+    labelled: Annotated[str, typer.Option(help="Labelled fractions, comma-separated.")] = "1/8",
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    budget: Annotated[str, typer.Option(help="short or long.")] = "short",
+    preset: Annotated[str, typer.Option(help="Preset of the bundle.")] = "compact",
+    datalist: Annotated[Path | None, typer.Option(help="A verified datalist; else one is made and verified.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Copy each finished run.json here too.")] = None,
+    leave_out: Annotated[
+        str, typer.Option(help="External data: SOURCE or SOURCE/GROUP, comma-separated; not trained on, tested alone.")
+    ] = "",
+) -> None:
+    """Train and evaluate a grid of methods, labels and seeds; call it again to go on where it stopped."""
+    from propl_monai.evaluation.lab.one_run import Lab
+    from propl_monai.evaluation.lab.run_grid import compare_all
+
+    # Clusters end a job by SIGTERM: as an exit it ends the training below it too, and gives up the claim.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    lab = Lab(bundle, data, runs, datalist, preset, record=record)
+    outcome = compare_all(lab, words(methods), words(labelled), words(seeds), budget, words(leave_out))
+    typer.echo(
+        f"finished {len(outcome.done)}, with other workers {len(outcome.elsewhere)}, failed {len(outcome.failed)}"
+    )
+    raise typer.Exit(EXIT_PARTIAL if outcome.failed else EXIT_OK)
+
+
+def panels(
+    runs: Annotated[list[Path], typer.Argument(help="Runs to show, such as RUNS/short/propl/1-8/seed-0; a row each.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the pictures go.")],
+    data: Annotated[Path, typer.Option(help="Folder of the images.")],
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or code of a task; else all.")] = None,
+    datalist: Annotated[Path | None, typer.Option(help="Of the runs; else the one beside them.")] = None,
+) -> None:
+    """Draw the best, median and worst test case of each task with the outlines of runs of a comparison (extra `lab`)."""
+    from propl_monai.evaluation.lab.panel_cases import make_panels
+
+    for path in make_panels(runs, output, data, task, datalist):
+        typer.echo(str(path))
+
+
+def tables(
+    runs: Annotated[Path, typer.Argument(help="Folder of run.json files, of `propl compare`.")],
+    output: Annotated[Path, typer.Argument(help="Where tables and figures go.")],
+    against: Annotated[str, typer.Option(help="The row that differences are taken to.")] = "supervised",
+) -> None:
+    """Make tables (Markdown, CSV, HTML) and figures of a comparison (extra `lab`)."""
+    from propl_monai.evaluation.lab.comparison import read_comparisons
+    from propl_monai.evaluation.lab.figures import make_figures
+    from propl_monai.evaluation.lab.tables import make_tables
+
+    comparisons = read_comparisons(runs, against)
+    made = make_tables(comparisons, output)
+    figures, gaps = make_figures(comparisons, output)
+    for line in [*made, *figures, *gaps]:
+        typer.echo(str(line))

@@ -1,0 +1,116 @@
+"""Verbs that run the bundle, or use what it trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from propl_monai.common.options import pairs, words
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of the images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; weights go to its models/.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    preset: Annotated[str, typer.Option(help="Configs over train.json, comma-separated; empty for the paper's.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any config key=value; may be repeated.")] = None,
+) -> None:
+    """Train; the same run as `python -m monai.bundle run training`."""
+    from propl_monai.common.bundle_command import bundle_arguments, run_bundle
+
+    places = {"dataset_dir": str(data), "output_dir": str(output), "model_dir": str(output / "models")}
+    keys = {**places, **pairs("--set", settings or [])}
+    run_bundle(bundle_arguments("training", bundle, ["train", *words(preset)], keys))
+
+
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Folder of the images.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a training; the tables go to its test/.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    preset: Annotated[str, typer.Option(help="The configs that it was trained with, comma-separated.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any config key=value; may be repeated.")] = None,
+) -> None:
+    """Evaluate on the test split; the same run as `python -m monai.bundle run evaluating`."""
+    from propl_monai.common.bundle_command import bundle_arguments, run_bundle
+
+    places = {"dataset_dir": str(data), "output_dir": str(run / "test"), "model_dir": str(run / "models")}
+    if (run / "datalist.json").exists():
+        places["datalist_file"] = str(run / "datalist.json")
+    keys = {**places, **pairs("--set", settings or [])}
+    run_bundle(bundle_arguments("evaluating", bundle, ["train", *words(preset), "evaluate"], keys))
+
+
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(help="Files and folders, however deep; stills and cines.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where masks go.")],
+    task: Annotated[list[str], typer.Option("--task", "-t", help="Name or code of a task; may be repeated.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle, training folder or weights file.")] = Path("bundle"),
+    probability: Annotated[bool, typer.Option("--probability", help="Probabilities too, 16 bit.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Uncertainty too, 16 bit.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Pictures with tinted masks too.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="measurements.csv: area, axes, circumference.")] = False,
+    spacing: Annotated[
+        tuple[float, float] | None, typer.Option(help="Height and width of a pixel in mm, where files do not tell.")
+    ] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average with the mirrored picture.")] = False,
+    threshold: Annotated[float, typer.Option(help="Probability above which a pixel is the target.")] = 0.5,
+    decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; else the one chosen on validation.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; CUDA where there is one.")] = None,
+    batch: Annotated[int, typer.Option(help="Frames that go through the network together.")] = 8,
+    sha256: Annotated[str | None, typer.Option(help="What the weights file must have.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what has other settings.")] = False,
+    shard: Annotated[str | None, typer.Option(help="I/N: one of N parts of the files; see docs/scale.md.")] = None,
+) -> None:
+    """Segment files, folders and cines by name of the target."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.inference.predict_folder import predict_paths
+    from propl_monai.inference.predictor import Predictor
+    from propl_monai.inference.shards import Shard
+
+    part = None if shard is None else Shard.parse(shard)
+    chosen = {"device": device, "decoder": decoder, "tta": tta, "threshold": threshold, "batch": batch}
+    predictor = Predictor.from_bundle(bundle, sha256=sha256, **chosen)
+    with progress("segmenting") as shown:
+        outcome = predict_paths(
+            predictor,
+            inputs,
+            output,
+            task,
+            probability=probability,
+            uncertainty=uncertainty,
+            overlay=overlay,
+            measurements=measure,
+            spacing_mm=spacing,
+            overwrite=overwrite,
+            shard=part,
+            progress=shown,
+        )
+    typer.echo(f"{outcome.done} files done, {outcome.skipped} done before, {outcome.refused} refused; see {output}")
+    raise typer.Exit(outcome.code)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a training.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write, ending in .html.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the images: for pictures of cases and calibration.")
+    ] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="Folder of its evaluation; else the run's test/.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights that were evaluated, where they were moved.")
+    ] = None,
+    datalist: Annotated[Path | None, typer.Option(help="The datalist of the evaluation, where it was moved.")] = None,
+    pictures: Annotated[bool, typer.Option(help="Show pictures of cases.")] = True,
+) -> None:
+    """Make one HTML page of a training and its evaluation (extra `lab`)."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.evaluation.report.write import write_report
+
+    with progress("looking at pictures") as shown:
+        written = write_report(run, output, evaluation, data, weights, datalist, pictures, shown)
+    for path in written:
+        typer.echo(str(path))
+    if data is None:
+        typer.echo("without --data: no pictures of cases, no calibration")

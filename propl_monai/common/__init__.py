@@ -1,0 +1,5 @@
+"""What every room may use: files written whole, run.json, options as words, ranks, and how the bundle is started.
+
+In: paths, options, environment of `torch.distributed`. Out: files and processes.
+Must not know: pictures, tasks, networks.
+"""

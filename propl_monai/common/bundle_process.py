@@ -1,0 +1,69 @@
+"""The bundle in a process of its own: its memory is measured for it alone, and its crash ends nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from propl_monai.common.bundle_command import bundle_arguments
+from propl_monai.common.files import write_atomically
+from propl_monai.errors import ProPLError
+
+LOOK = 0.3  # seconds between two looks at the process
+
+
+def run_bundle_apart(
+    bundle: Path, run_id: str, configs: Sequence[str], keys: Mapping[str, Any], log: Path, check: Callable[[], None]
+) -> float:
+    """Run the bundle and wait for it.
+
+    Args:
+        bundle: its folder.
+        run_id: "training" or "evaluating".
+        configs: names of configs, later ones over earlier ones.
+        keys: over all configs; written to a file beside the log.
+        log: gets what the process says.
+        check: called all the while; what it raises ends the process.
+
+    Returns:
+        Its peak resident memory in MB. Linux counts in it what this process had when it started the other.
+
+    Raises:
+        ProPLError: it ended with an error, told with the last line of its log.
+    """
+    overrides = log.with_suffix(".config.json")
+    write_atomically(overrides, json.dumps(keys, indent=2).encode())
+    command = [sys.executable, "-m", "monai.bundle", *bundle_arguments(run_id, bundle, [*configs, overrides], {})]
+    with log.open("ab") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+                check()
+                time.sleep(LOOK)
+        except BaseException:
+            process.terminate()
+            process.wait()  # or it would still write while whoever has the folder next begins
+            raise
+    _, status, usage = ended
+    process.returncode = os.waitstatus_to_exitcode(status)
+    check()
+    if process.returncode:
+        fact = f"the run stopped with exit code {process.returncode}: {_last_error(log)}"
+        raise ProPLError(log, fact, "read this log")
+    # Linux counts in units of 1024 bytes, macOS in bytes.
+    return usage.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def _last_error(log: Path) -> str:
+    """The last error of the last traceback in a log; its last line where it tells of none."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["the log is empty"]
+    start = max((number for number, line in enumerate(lines) if line.startswith("Traceback")), default=0)
+    told = [line for line in lines[start:] if re.match(r"(error|[\w.]+Error|[\w.]+Exception): ", line)]
+    return (told or lines)[-1].removeprefix("error: ")

@@ -1,0 +1,199 @@
+"""Files on disk: which names count as pictures, what a file truly is, its hash, and writing it whole. Opens no picture."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from propl_monai.errors import ProPLError
+
+PICTURE_SUFFIXES: tuple[str, ...] = (
+    *(".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".mha", ".mhd", ".dcm"),
+)
+VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4")
+_VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
+_RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
+# Of the same container as MP4, but stills, whose turns and tiles no video reader applies.
+_STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
+TEMPORARY_PREFIX = ".tmp-"
+_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what disks without locks answer
+logger = logging.getLogger(__name__)
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"BM", "a BMP picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+)
+
+
+def picture_suffix(name: str) -> str:
+    """The picture suffix that a file name ends with, as spelled in `PICTURE_SUFFIXES`; empty if it has none of them."""
+    lowered = name.lower()
+    return next((suffix for suffix in PICTURE_SUFFIXES if lowered.endswith(suffix)), "")
+
+
+def stem(name: str) -> str:
+    """A file name without its picture suffix: `a.b.nii.gz` gives `a.b`, `x.csv` stays `x.csv`."""
+    return name[: len(name) - len(picture_suffix(name))]
+
+
+def belongs_to_header(path: Path) -> bool:
+    """Whether a file holds the values of a MetaImage header (`.mhd`) of the same name beside it, and is no picture itself."""
+    return path.suffix.lower() in _VALUES_SUFFIXES and path.with_suffix(".mhd").exists()
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes as 64 lower-case hexadecimal digits.
+
+    Raises:
+        ProPLError: the file is missing, empty or may not be read.
+    """
+    require_file(path)
+    with path.open("rb") as stream:  # in pieces: weights have hundreds of megabytes
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_file(path: Path) -> None:
+    """Check that a path is a file that holds bytes and may be read.
+
+    Raises:
+        ProPLError: with the true reason, when it is not.
+    """
+    try:
+        if path.is_dir():
+            raise ProPLError(path, "is a folder, not a file", "name a file inside it")
+        if not path.exists():
+            raise ProPLError(path, "does not exist", "check the spelling, and the root folder that it is relative to")
+        if not path.is_file():
+            raise ProPLError(path, "is a device or a pipe, not a file", "copy what it gives into a file")
+        with path.open("rb") as stream:
+            if not stream.read(1):
+                raise ProPLError(path, "is empty (0 bytes)", "copy or download it again")
+    except OSError as error:
+        raise ProPLError(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
+
+
+def true_type(path: Path) -> str:
+    """What the first bytes of a file say it is, in words, whatever its name says."""
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if head[128:132] == b"DICM":  # first: what stands before it is free, and may look like a TIFF
+        return "a DICOM file"
+    for signature, kind in _SIGNATURES:
+        if head.startswith(signature):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] in _RIFF_KINDS:
+        return _RIFF_KINDS[head[8:12]]
+    if head[4:8] == b"ftyp":
+        return "an AVIF or HEIC picture" if head[8:12] in _STILL_BRANDS else "an MP4 video"
+    if head[344:347] == b"n+1" or head[4:7] == b"n+2":
+        return "a NIfTI picture"
+    if _METAIMAGE.match(head):
+        return "a MetaImage"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    return "plain text" if _is_text(head) else "of no known picture type"
+
+
+def _is_text(head: bytes) -> bool:
+    return b"\x00" not in head and all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a kill or a full disk at any moment leaves either the old file or the new one, never a part.
+
+    The recipe: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are made.
+
+    Raises:
+        ProPLError: the file cannot be written; what was there before is untouched.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        fact = f"cannot be written ({error.strerror})"
+        raise ProPLError(path, fact, "check the folder, its permissions and the free space") from error
+    finally:
+        with suppress(OSError):  # where it could not be made it cannot be removed, and that was told above
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Make a folder, and keep every other process out that asks for the same lock.
+
+    The lock ends with the process, however that ends. Windows locks no folders, nor do some network disks (which is told):
+    there the folder is only made.
+
+    Args:
+        folder: to lock.
+        shared: let in those that ask for a shared lock too, and keep out all others.
+
+    Raises:
+        ProPLError: another process holds the lock, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = None if os.name == "nt" else os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        cure = "check the folder, its permissions and the free space"
+        raise ProPLError(folder, f"cannot be written to ({error.strerror})", cure) from error
+    try:
+        if handle is not None:
+            _lock(handle, folder, shared)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int, folder: Path, shared: bool) -> None:
+    import fcntl  # Windows has none
+
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ProPLError(folder, "is being written to by another process", "wait until it has ended") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning("%s: its disk locks no folders; see that no other process writes the same results", folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    if os.name == "nt":  # Windows cannot open a folder, and writes its entries through
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep_orphans(folder: Path | str) -> int:
+    """Delete the temporary files that a killed process left in a folder; returns how many."""
+    orphans = list(Path(folder).glob(TEMPORARY_PREFIX + "*"))
+    for orphan in orphans:
+        orphan.unlink(missing_ok=True)
+    return len(orphans)

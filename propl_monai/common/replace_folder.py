@@ -1,0 +1,77 @@
+"""A folder that replaces another one as a whole: written beside it under another name, then put in its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from propl_monai.common.files import TEMPORARY_PREFIX
+from propl_monai.errors import ProPLError
+
+
+def require_replaceable(home: Path, ours: bool) -> None:
+    """Check that what stands in a place may go.
+
+    Args:
+        home: the place.
+        ours: whether the folder there is known to be a product of this package.
+
+    Raises:
+        ProPLError: it is a link, a file, or a folder that is neither empty nor ours.
+    """
+    if not os.path.lexists(home):
+        return
+    if home.is_symlink() or not home.is_dir() or not (ours or not any(home.iterdir())):
+        cure = "move it away, or choose another folder for the datalist"
+        raise ProPLError(home, "would be replaced, but was not made by this package", cure)
+
+
+@contextmanager
+def staging_for(home: Path) -> Iterator[Path]:
+    """The name of a folder beside `home` to write into; what is left of it is removed at the end.
+
+    Yields:
+        A path where nothing is: whatever a killed process left there is removed first.
+    """
+    staging = home.with_name(f"{TEMPORARY_PREFIX}{home.name}")
+    _remove(home, staging)
+    try:
+        yield staging
+    finally:
+        _remove(home, staging)
+
+
+def take_place(staging: Path, home: Path) -> Path:
+    """Put the new folder where the old one is, which is back where it was if that fails.
+
+    Returns:
+        The place.
+
+    Raises:
+        ProPLError: one of the folders may not be renamed.
+    """
+    old = _set_aside(home)
+    try:
+        if home.exists():
+            home.rename(old)
+        staging.rename(home)
+    except OSError as error:
+        if old.exists() and not home.exists():
+            old.rename(home)
+        raise ProPLError(home, f"cannot be replaced ({error.strerror})", "check its permissions") from error
+    return home
+
+
+def _remove(home: Path, staging: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    if home.exists():  # else a kill came between the two renamings, and the old one is all there is
+        shutil.rmtree(_set_aside(home), ignore_errors=True)
+    elif _set_aside(home).exists():
+        _set_aside(home).rename(home)
+
+
+def _set_aside(home: Path) -> Path:
+    return home.with_name(f"{TEMPORARY_PREFIX}old-{home.name}")

@@ -1,0 +1,127 @@
+"""run.json: what a verb was asked, with what, on what, and what came of it. One schema for every verb."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import propl_monai
+from propl_monai.common.files import file_sha256, write_atomically
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL
+
+SCHEMA = 1
+PACKAGES = ("torch", "monai", "pytorch-ignite", "timm", "numpy", "scipy", "pandas", "pillow", "nibabel", "safetensors")
+
+
+class RunRecord:
+    """Collects one run and writes its run.json; see `data/run.schema.json`.
+
+    Args:
+        path: of run.json.
+        verb: "train", "evaluate", "predict", …
+        options: whatever settings the run had, JSON values.
+        inputs: files that it read; each is written down with its sha256.
+    """
+
+    def __init__(
+        self, path: Path | str, verb: str, options: Mapping[str, Any], inputs: Iterable[Path | str] = ()
+    ) -> None:
+        self.path = Path(path)
+        self._clock = time.monotonic()
+        self.content: dict[str, Any] = {
+            "schema": SCHEMA,
+            "verb": verb,
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": 0.0,
+            "command": command(),
+            "versions": versions(),
+            "commit": commit(),
+            "machine": {"system": platform.platform(), "processor": platform.machine()},
+            "options": dict(options),
+            "inputs": [{"path": str(path), "sha256": file_sha256(Path(path))} for path in inputs],
+            "outputs": [],
+            "results": {},
+            "findings": [],
+        }
+
+    def add_input(self, path: Path | str, sha256: str) -> None:
+        """Note one more file that was read."""
+        self.content["inputs"].append({"path": str(path), "sha256": sha256})
+
+    def finding(self, path: Path | str, message: str) -> None:
+        """Note an input that was refused, and why."""
+        self.content["findings"].append({"path": str(path), "message": message})
+
+    def write(self, status: str, outputs: Iterable[Path | str] = (), results: Mapping[str, Any] | None = None) -> None:
+        """Write run.json.
+
+        Args:
+            status: "running", "finished", "partial" (some inputs were refused) or "failed".
+            outputs: files that exist now.
+            results: figures of the run, JSON values.
+        """
+        self.content["status"] = status
+        self.content["seconds"] = round(time.monotonic() - self._clock, 2)
+        self.content["outputs"] = [str(path) for path in outputs]
+        if results is not None:
+            self.content["results"] = dict(results)
+        write_atomically(self.path, (json.dumps(self.content, indent=2) + "\n").encode())
+
+
+def conclude(good: int, refused: int) -> tuple[str, int]:
+    """The status for run.json and the exit code of a run over many inputs, by how many were good and how many refused."""
+    if not good:
+        return "failed", EXIT_BAD_INPUT
+    return ("partial", EXIT_PARTIAL) if refused else ("finished", EXIT_OK)
+
+
+def made_by(path: Path, verb: str) -> bool:
+    """Whether a file is the run.json of a run of this verb; False where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("verb") == verb
+
+
+def command() -> list[str]:
+    """The command line of this process, with `python -m` for what lies in an installed package."""
+    first, *rest = sys.argv
+    if first.endswith("__main__.py"):
+        return ["python", "-m", ".".join(Path(first).parts[-3:-1]), *rest]
+    return [Path(first).name, *rest]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and what it stands on; a package that is not installed is left out."""
+    found = {"python": platform.python_version(), "propl_monai": propl_monai.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, with "+changes" where it was edited; None outside one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        run = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+        tracked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__], capture_output=True
+        )
+        if tracked.returncode:
+            return None
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,311 @@
+"""The datalist: which pictures there are, what they show, and which split each is in. Knows nothing of pixels or torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import InitVar, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from propl_monai import tasks as registry
+from propl_monai.common.files import require_file, write_atomically
+from propl_monai.data.cases import (
+    KEYS,
+    OPTIONAL_KEYS,
+    SPLITS,
+    BrokenRule,
+    Case,
+    broken_between,
+    broken_values,
+    check_cases,
+    summarise,
+)
+from propl_monai.errors import ProPLError, unknown
+
+__all__ = ["FORMAT", "Case", "Datalist", "as_items"]
+
+FORMAT = "propl-datalist/1"
+TOP_KEYS: tuple[str, ...] = ("format", "name", "description", "cases")
+
+
+@dataclass(frozen=True)
+class Datalist:
+    """Cases that keep every rule of `propl_monai.data.cases`, and the folder that their paths start from.
+
+    Attributes:
+        root: folder that `Case.image` and `Case.mask` are relative to; not part of the file.
+        cases: at least one case.
+        name: short name for tables and messages.
+        description: where the data come from, and what was noticed while reading them.
+
+    Args:
+        place: words for the case at an index, used in messages only; its number and id when None.
+
+    Raises:
+        ProPLError: a rule is broken; names the first few offending cases and how many there are.
+    """
+
+    root: Path
+    cases: tuple[Case, ...]
+    name: str
+    description: str = ""
+    place: InitVar[Callable[[int], str] | None] = None
+
+    def __post_init__(self, place: Callable[[int], str] | None) -> None:
+        check_cases(self.cases, self.name, place or (lambda index: f"case {index + 1} ({self.cases[index].case_id})"))
+
+    @classmethod
+    def read(cls, path: str | Path, root: str | Path | None = None) -> Datalist:
+        """Read a datalist file.
+
+        Args:
+            path: a JSON file as `write` makes it; `datalists/schema.json` describes it.
+            root: folder of the pictures; the folder of the file itself when None.
+
+        Raises:
+            ProPLError: the file is missing, is not JSON, or breaks a rule; with the line and the nearest valid name.
+        """
+        path = Path(path)
+        text = _read_text(path)
+        content = _parse(path, text)
+        rows, place = content["cases"], _Places(path, text, content["cases"])
+        broken = list(_broken_rows(rows))
+        if broken:
+            raise summarise(path, [ProPLError(place(rule.index), rule.fact, rule.cure) for rule in broken])
+        cases = tuple(map(_to_case, rows))
+        return cls(Path(root or path.parent), cases, content["name"], content.get("description", ""), place)
+
+    def write(self, path: str | Path) -> None:
+        """Write the datalist as JSON, one case a line in the order of their ids; whole or not at all."""
+        head = json.dumps({"format": FORMAT, "name": self.name, "description": self.description}, **_PLAIN)
+        lines = ",\n".join(json.dumps(row, **_PLAIN) for row in self._rows())
+        text = f'{head[:-1]}, "cases": [\n{lines}\n]}}\n'
+        # The name may come from a file name that is not UTF-8; escaped like this it is JSON still.
+        write_atomically(Path(path), text.encode("utf-8", "backslashreplace"))
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the cases alone: independent of root, name, description, and the order of cases and keys."""
+        canonical = json.dumps(self._rows(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+    def select(self, split: str | None = None, tasks: Sequence[str] | None = None) -> Datalist:
+        """The cases of one split and of some tasks (names, codes or slugs); None means all.
+
+        Raises:
+            ProPLError: no such split or task, or no case is left.
+        """
+        if split is not None and split not in SPLITS:
+            raise unknown(self.name, "split", split, SPLITS)
+        names = None if tasks is None else {task.name for task in registry.find_all(tasks, self.name)}
+        chosen = tuple(
+            case for case in self.cases if split in (None, case.split) and (names is None or case.task in names)
+        )
+        if not chosen:
+            wanted = f"split {split or 'any'} and task {', '.join(sorted(names)) if names else 'any'}"
+            raise ProPLError(self.name, f"holds no case of {wanted}", "choose another split or task, or add data")
+        return Datalist(self.root, chosen, self.name, self.description)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [_to_row(case) for case in sorted(self.cases, key=lambda case: case.case_id)]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a datalist file.
+
+    Attributes:
+        code: see `cases.BrokenRule`.
+        place: line, number and id of the case, in words; empty when the whole file is meant.
+        case: the case, when its values are sound.
+        fact: what is wrong.
+        cure: what the user can do about it.
+    """
+
+    code: str
+    place: str
+    case: Case | None
+    fact: str
+    cure: str
+
+
+def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Problem, ...]]:
+    """The sound cases of a datalist file, whatever is wrong with the others, and everything that is wrong.
+
+    Of a file that is no datalist at all there is one problem and no case.
+    """
+    path = Path(path)
+    try:
+        text = _read_text(path)
+        rows = _parse(path, text)["cases"]
+    except ProPLError as error:
+        place = error.where.removeprefix(str(path)).removeprefix(", ")
+        return (), (Problem("E-DATALIST", place, None, error.fact, error.cure),)
+    if not rows:
+        return (), (Problem("E-DATALIST", "", None, "holds no case", "add at least one picture"),)
+    broken = list(_broken_rows(rows))
+    whole = _others(range(len(rows)), broken)
+    cases = {index: _to_case(rows[index]) for index in whole}
+    values = [replace(rule, index=whole[rule.index]) for rule in broken_values(cases.values())]
+    sound = _others(whole, values)
+    between = [replace(rule, index=sound[rule.index]) for rule in broken_between([cases[index] for index in sound])]
+    places = _Places(path, text, rows)
+    problems = tuple(
+        Problem(
+            rule.code,
+            places.within(rule.index),
+            cases[rule.index] if rule.subject else None,
+            f"{rule.subject} {rule.fact}".strip(),
+            rule.cure,
+        )
+        for rule in sorted([*broken, *values, *between], key=lambda rule: rule.index)
+    )
+    return tuple(cases[index] for index in sound), problems
+
+
+def _others(indexes: Iterable[int], broken: list[BrokenRule]) -> list[int]:
+    """The indexes that break no rule."""
+    guilty = {rule.index for rule in broken}
+    return [index for index in indexes if index not in guilty]
+
+
+def as_items(cases: Iterable[Case], root: str | Path) -> list[dict[str, Any]]:
+    """The cases as the dictionaries that MONAI datasets take: strings and numbers only, so that any collate works.
+
+    Returns:
+        One dictionary a case: `image` and `label` (absolute paths; no `label` key when there is no mask), `task`,
+        `case_id`, `group`, `source`, and `pixel_spacing_mm` as `[row, column]`, `[0.0, 0.0]` when unknown.
+    """
+    folder = os.path.abspath(root)
+    items = []
+    for case in cases:
+        item: dict[str, Any] = {"image": os.path.join(folder, *case.image.split("/"))}
+        if case.mask is not None:
+            item["label"] = os.path.join(folder, *case.mask.split("/"))
+        item.update(task=case.task, case_id=case.case_id, group=case.group, source=case.source)
+        item["pixel_spacing_mm"] = [float(length) for length in case.pixel_spacing_mm or (0.0, 0.0)]
+        items.append(item)
+    return items
+
+
+_PLAIN: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False}
+
+
+def _to_row(case: Case) -> dict[str, Any]:
+    row = dict(vars(case))
+    if case.pixel_spacing_mm is not None:
+        row["pixel_spacing_mm"] = [float(length) for length in case.pixel_spacing_mm]  # 1 and 1.0 must hash alike
+    if case.labelled_place is None:
+        del row["labelled_place"]  # lists that were written before this key keep their hash
+    else:
+        row["labelled_place"] = float(case.labelled_place)
+    return row
+
+
+def _read_text(path: Path) -> str:
+    require_file(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProPLError(path, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    """The outer object of a datalist file, with its own keys checked."""
+    try:
+        content = json.loads(text, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        fact = f"is not valid JSON: {error.msg} in column {error.colno}"
+        raise ProPLError(f"{path}, line {error.lineno}", fact, "mend that line, or write the file anew") from error
+    except ProPLError as error:
+        raise ProPLError(path, error.fact, error.cure) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise ProPLError(path, "holds JSON that no datalist needs", "write the file anew") from error
+    if not isinstance(content, dict):
+        raise ProPLError(path, "is JSON, but not an object", "see datalists/schema.json for the form of a datalist")
+    faults = list(_key_faults(content, TOP_KEYS, {"description"}))
+    if not faults and content["format"] != FORMAT:
+        faults.append((f"has format {content['format']!r}, this version reads {FORMAT!r}", "write the file anew"))
+    for key, kind in (("name", str), ("description", str), ("cases", list)):
+        if key in content and not isinstance(content[key], kind):
+            faults.append((f"'{key}' is not a {'text' if kind is str else 'list'}", "see datalists/schema.json"))
+    if faults:
+        raise summarise(path, [ProPLError(path, *fault) for fault in faults])
+    return content
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of pairs; JSON allows a key twice and keeps the last one without a word."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ProPLError("", f"has the key '{repeated}' twice in one object (near {str(pairs[0])[:80]})", "keep one")
+    return made
+
+
+def _broken_rows(rows: list[Any]) -> Iterator[BrokenRule]:
+    """Rows that are no objects, or whose keys are not those of a case."""
+    allowed, required = set(KEYS), set(KEYS) - OPTIONAL_KEYS
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            yield BrokenRule("E-DATALIST", index, "", "is not an object", "see datalists/schema.json")
+        elif not required <= row.keys() <= allowed:
+            for fact, cure in _key_faults(row, KEYS, OPTIONAL_KEYS):
+                yield BrokenRule("E-DATALIST", index, "", fact, cure)
+
+
+def _to_case(row: dict[str, Any]) -> Case:
+    spacing = row.get("pixel_spacing_mm")
+    if isinstance(spacing, list):
+        row["pixel_spacing_mm"] = tuple(spacing)
+    return Case(**{"mask": None, **row})
+
+
+def _key_faults(row: dict[str, Any], known: Sequence[str], optional: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Facts and cures for keys that do not exist or are missing; an unknown key's cure names the nearest known one."""
+    for key in row:
+        if key not in known:
+            error = unknown("", "key", key, known)
+            yield error.fact, error.cure
+    for key in known:
+        if key not in row and key not in optional:
+            yield f"has no key '{key}'", f"add '{key}', see datalists/schema.json"
+
+
+class _Places:
+    """File, line and id of a row, for messages; the lines are looked up once, when the first is asked for."""
+
+    def __init__(self, path: Path, text: str, rows: list[Any]) -> None:
+        self.path, self.text, self.rows = path, text, rows
+
+    def __call__(self, index: int) -> str:
+        line, case = self._parts(index)
+        return f"{self.path}{line and ', ' + line}, {case}"
+
+    def within(self, index: int) -> str:
+        """The same without the file."""
+        return ", ".join(part for part in self._parts(index) if part)
+
+    def _parts(self, index: int) -> tuple[str, str]:
+        row = self.rows[index]
+        case_id = row.get("case_id") if isinstance(row, dict) else None
+        line = self._lines.get(case_id) if isinstance(case_id, str) else None
+        named = f" ({case_id})" if case_id is not None else ""
+        return f"line {line}" if line else "", f"case {index + 1}{named}"
+
+    @cached_property
+    def _lines(self) -> dict[str, int]:
+        """The line of each id, of its first one when it is there twice."""
+        found: dict[str, int] = {}
+        line, end = 1, 0
+        for match in re.finditer(r'"case_id"\s*:\s*("(?:[^"\\]|\\.)*")', self.text):
+            line += self.text.count("\n", end, match.start(1))
+            end = match.start(1)
+            found.setdefault(json.loads(match[1]), line)
+        return found

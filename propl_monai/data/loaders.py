@@ -1,0 +1,143 @@
+"""The labelled and the unlabelled stream, in step; every random draw is a function of (seed, epoch, position)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import CacheDataset, DataLoader
+from monai.transforms import Compose
+from torch.utils.data import Sampler
+
+from propl_monai.common.ranks import rank_and_count
+from propl_monai.errors import ProPLError
+
+
+class DrawnDataset(CacheDataset):
+    """A `CacheDataset` whose random transforms can be told their seed, item by item.
+
+    The deterministic part of the transform is computed once; the rest is fresh at every pass. An index may be a pair
+    (index, seed): then the view depends on nothing else, not on the number of workers or on what was drawn before.
+
+    Args:
+        data: items, dicts with `image`, `task` and, where labelled, `label`; may be empty.
+        transform: a `Compose`.
+        progress: show a bar while the cache fills.
+    """
+
+    def __init__(self, data: Sequence[dict], transform: Compose, progress: bool = False) -> None:
+        super().__init__(data=list(data), transform=transform, progress=progress, num_workers=2, copy_cache=False)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, tuple):
+            index, seed = index
+            self.transform.set_random_state(seed=seed)
+        return self._transform(int(index))
+
+
+class StreamSampler(Sampler[tuple[int, int]]):
+    """Endless shuffles of a data set, cut to the length of an epoch; yields (index, seed of the view).
+
+    Args:
+        size: items in the data set.
+        length: draws an epoch, over all ranks.
+        seed: of the run, with a number of its own for each stream.
+        rank, ranks: this process takes every `ranks`-th draw.
+    """
+
+    def __init__(self, size: int, length: int, seed: Sequence[int], rank: int = 0, ranks: int = 1) -> None:
+        self.size, self.length, self.seed, self.rank, self.ranks = size, length, tuple(seed), rank, ranks
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = np.random.default_rng((*self.seed, self.epoch))
+        shuffles = -(-self.length // self.size)
+        order = np.concatenate([generator.permutation(self.size) for _ in range(shuffles)])[: self.length]
+        seeds = generator.integers(2**31, size=self.length)
+        for position in range(self.rank, self.length, self.ranks):
+            yield int(order[position]), int(seeds[position])
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.length, self.ranks))
+
+
+class PairedLoader:
+    """Batches of both streams, {"labelled": dict or None, "unlabelled": dict or None}.
+
+    An epoch is one pass over the longer stream, in batches (that is the unlabelled one, the paper's epoch, at the
+    fractions of the paper); the shorter one is shuffled and drawn anew as often as needed, each time as a fresh view.
+    The last batch of the longer stream may be short. A number of steps instead makes every epoch as long, in full
+    batches: then an epoch may hold an image several times, or not at all. Under `torch.distributed` each rank loads its
+    share.
+
+    Args:
+        labelled: data set, not empty.
+        unlabelled: data set; may be empty.
+        labelled_batch_size, unlabelled_batch_size: images a step, over all ranks.
+        seed: of the run.
+        num_workers: loader processes of each stream.
+        steps: of an epoch, so that runs of different methods and batches train equally long; None for one pass.
+
+    Raises:
+        ProPLError: no image is labelled, `steps` is no number from 1, or a batch size does not divide among the ranks.
+    """
+
+    def __init__(
+        self,
+        labelled: DrawnDataset,
+        unlabelled: DrawnDataset,
+        labelled_batch_size: int,
+        unlabelled_batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        steps: int | None = None,
+    ) -> None:
+        if not len(labelled):
+            raise ProPLError("training set", "holds no labelled image", "check datalist, tasks and labelled_fraction")
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            raise ProPLError("steps_per_epoch", f"{steps!r} is no number of steps", "give 1 or more, or null")
+        one_pass = max(-(-len(labelled) // labelled_batch_size), -(-len(unlabelled) // unlabelled_batch_size))
+        self.length, self.num_workers, self.seed = steps or one_pass, num_workers, seed
+        self.fixed = steps is not None
+        self.streams: dict[str, DataLoader] = {}
+        for number, (name, data, batch) in enumerate(
+            (("labelled", labelled, labelled_batch_size), ("unlabelled", unlabelled, unlabelled_batch_size))
+        ):
+            if len(data):
+                self.streams[name] = self._stream(data, batch, number)
+
+    def _stream(self, data: DrawnDataset, batch: int, number: int) -> DataLoader:
+        rank, ranks = rank_and_count()
+        if batch % ranks:
+            raise ProPLError(
+                "batch size", f"{batch} images a step do not divide among {ranks} ranks", "change one of them"
+            )
+        once = not self.fixed and -(-len(data) // batch) == self.length
+        draws = len(data) if once else self.length * batch
+        draws += -draws % ranks  # every rank takes as many steps, or gradients would wait for ever
+        sampler = StreamSampler(len(data), draws, (self.seed, number), rank, ranks)
+        return DataLoader(
+            data,
+            batch_size=batch // ranks,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass that of `epoch`."""
+        for stream in self.streams.values():
+            stream.sampler.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[dict[str, dict | None]]:
+        iterators = {name: iter(stream) for name, stream in self.streams.items()}
+        for _ in range(self.length):
+            batch: dict[str, dict | None] = {"labelled": None, "unlabelled": None}
+            for name, iterator in iterators.items():
+                batch[name] = next(iterator)
+            yield batch

@@ -1,0 +1,260 @@
+"""Named pipelines of MONAI transforms: from a datalist item to what the network sees, and back to the original size."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import (
+    Compose,
+    CopyItemsd,
+    EnsureTyped,
+    LoadImaged,
+    MapTransform,
+    RandAdjustContrastd,
+    RandAffined,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    RandZoomd,
+    SelectItemsd,
+    Transform,
+    Transposed,
+)
+from torch.nn import functional
+
+from propl_monai.errors import ProPLError, unknown
+
+NORMALISATIONS = {
+    "imagenet": (0.449, 0.226),  # grey mean and deviation of ImageNet, for timm's ConvNeXt weights
+    "half": (0.5, 0.5),  # what the TensorFlow family of EfficientNet was trained with
+    "z-score": None,  # of each image, the released code's
+}
+AUGMENTATIONS = ("paper", "released", "none")
+# `LoadImaged` makes all readers of MONAI, one of which complains that a decoder of NVIDIA, of no use here, is not installed.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+KEPT = ("image", "image_strong", "label", "task", "case_id")
+
+
+class ToGridd(MapTransform):
+    """Resize to the network's grid, in compact types: images to uint8 (antialiased), masks to bool (nearest).
+
+    Adds `original_size`, (H, W) in pixels, of the first key that is there.
+
+    Args:
+        keys: items (C, H, W); those whose name starts with "label" are masks.
+        size: (rows, columns) of the grid, the paper's 224 × 224; the aspect ratio is not kept.
+        allow_missing_keys: unlabelled items have no mask.
+    """
+
+    def __init__(self, keys: KeysCollection, size: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.size = (int(size[0]), int(size[1]))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            pixels = torch.as_tensor(result[key], dtype=torch.float32).unsqueeze(0)
+            result.setdefault("original_size", tuple(pixels.shape[-2:]))
+            if str(key).startswith("label"):
+                result[key] = functional.interpolate(pixels, self.size, mode="nearest-exact")[0] > 0
+            else:
+                grid = functional.interpolate(pixels, self.size, mode="bilinear", antialias=True)[0]
+                result[key] = grid.round().clamp(0, 255).to(torch.uint8)
+        return result
+
+
+class Normalised(MapTransform):
+    """Images from 0…1 to what the encoder's weights were trained on.
+
+    Args:
+        keys: items (C, H, W), float in [0, 1].
+        kind: "imagenet", "half", or "z-score" (mean 0 and deviation 1 of each image).
+
+    Raises:
+        ProPLError: unknown kind.
+    """
+
+    def __init__(self, keys: KeysCollection, kind: str, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if kind not in NORMALISATIONS:
+            raise unknown("normalisation", "normalisation", kind, NORMALISATIONS)
+        self.kind = kind
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        constants = NORMALISATIONS[self.kind]
+        for key in self.key_iterator(result):
+            image = result[key]
+            # A constant image has deviation 0; the floor is half a grey level.
+            mean, deviation = constants or (image.mean(), image.std().clamp_min(0.5 / 255))
+            result[key] = (image - mean) / deviation
+        return result
+
+
+class ToUnitd(MapTransform):
+    """Images from uint8 to float in [0, 1], masks from bool to float in {0, 1}; plain tensors without metadata."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            item = torch.as_tensor(result[key])
+            result[key] = item.float() if str(key).startswith("label") else item.float() / 255
+        return result
+
+
+class Named(Transform):
+    """Gives items a `case_id`, and a `task`, where they bring none, as those of MONAI Label do; put it before loading.
+
+    Args:
+        task: a name; None leaves an item without one.
+    """
+
+    def __init__(self, task: str | None = None) -> None:
+        self.task = task
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        named: dict[Hashable, Any] = {} if self.task is None else {"task": self.task}
+        return {"case_id": str(data["image"]), **named, **data}
+
+
+def load(keys: Sequence[str] = ("image", "label")) -> list:
+    """Files to upright (1, H, W): grey levels 0-255 for "image", {0, 1} for "label", which may be missing."""
+    steps: list = []
+    for key in keys:
+        kind = "mask" if key.startswith("label") else "image"
+        reader = "propl_monai.data.monai_reader.UltrasoundReader"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            steps.append(
+                LoadImaged(key, reader, allow_missing_keys=kind == "mask", ensure_channel_first=True, kind=kind)
+            )
+    # MONAI's readers put x first; the network, like every other part of this package, works on upright rows × columns.
+    steps.append(Transposed(keys, (0, 2, 1), allow_missing_keys=True))
+    return steps
+
+
+def training(
+    spatial_size: Sequence[int],
+    normalisation: str,
+    augmentation: str = "paper",
+    rotation_degrees: float = 15.0,
+    scaling: float = 0.2,
+    flip: float = 0.0,
+    photometric: float = 0.0,
+    strong_view: float = 0.0,
+) -> Compose:
+    """Load (this part is cached), then a fresh random view at every pass.
+
+    Args:
+        spatial_size: the network's grid.
+        normalisation: see `Normalised`.
+        augmentation: "paper" (random rotation and scaling; it gives no ranges), "released" (zoom of 0.95-1.2 with
+            probability 0.1), or "none".
+        rotation_degrees: largest rotation of "paper".
+        scaling: largest relative change of scale of "paper".
+        flip: probability of a left-right mirror image; not in the paper.
+        photometric: strength, 0 to 1, of random changes of contrast, brightness, blur and noise of "image".
+        strong_view: 0, or the strength of such changes on a second view of the same geometry, "image_strong".
+
+    Raises:
+        ProPLError: unknown augmentation.
+    """
+    steps = [*load(), ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
+    both: dict[str, Any] = {"keys": ("image", "label"), "allow_missing_keys": True}
+    if augmentation == "paper":
+        turn = math.radians(rotation_degrees)
+        # The grey of an emptied corner is the black outside every ultrasound sector.
+        steps.append(
+            RandAffined(
+                prob=1.0,
+                rotate_range=turn,
+                scale_range=(scaling, scaling),
+                mode=("bilinear", "nearest"),
+                padding_mode="zeros",
+                **both,
+            )
+        )
+    elif augmentation == "released":
+        steps.append(RandZoomd(prob=0.1, min_zoom=0.95, max_zoom=1.2, mode=("bilinear", "nearest"), **both))
+    elif augmentation != "none":
+        raise unknown("augmentation", "augmentation", augmentation, AUGMENTATIONS)
+    if flip:
+        steps.append(RandFlipd(prob=flip, spatial_axis=1, **both))
+    steps.append(ToUnitd(**both))
+    steps += _photometric("image", photometric)
+    images = ["image"]
+    if strong_view:
+        steps += [CopyItemsd("image", 1, ["image_strong"]), *_photometric("image_strong", strong_view)]
+        images.append("image_strong")
+    steps += [
+        Normalised(images, normalisation),
+        EnsureTyped(("image", "image_strong", "label"), track_meta=False, allow_missing_keys=True),
+        SelectItemsd(KEPT, allow_missing_keys=True),
+    ]
+    return Compose(steps)
+
+
+def _photometric(key: str, strength: float) -> list:
+    """What gain, dynamic range and another probe do to a picture; acts on 0…1, before normalisation."""
+    if not 0 <= strength <= 1:
+        raise ProPLError("photometric strength", f"{strength} is outside 0…1", "give a number from 0 (none) to 1")
+    if strength == 0:
+        return []
+    return [
+        RandAdjustContrastd(key, prob=0.7, gamma=(1 / (1 + strength), 1 + strength)),
+        RandScaleIntensityd(key, factors=0.4 * strength, prob=0.5),
+        RandShiftIntensityd(key, offsets=0.15 * strength, prob=0.5),
+        RandGaussianSmoothd(key, sigma_x=(0.25, 1.5 * strength), sigma_y=(0.25, 1.5 * strength), prob=0.3),
+        RandGaussianNoised(key, prob=0.3, std=0.08 * strength),
+    ]
+
+
+def validation(spatial_size: Sequence[int], normalisation: str, default_task: str | None = None) -> Compose:
+    """Image and mask on the network's grid, nothing random: all of it is cached.
+
+    Args:
+        spatial_size, normalisation: see `training`.
+        default_task: of items that name none.
+    """
+    keys = ("image", "label")
+    return Compose(
+        [
+            Named(default_task),
+            *load(),
+            ToGridd(keys, spatial_size),
+            ToUnitd(keys),
+            Normalised("image", normalisation),
+            SelectItemsd(KEPT, True),
+        ]
+    )
+
+
+def evaluation(spatial_size: Sequence[int], normalisation: str) -> Compose:
+    """The image on the network's grid, the mask as it is: metrics are taken at the original resolution."""
+    return Compose(
+        [
+            *load(),
+            EnsureTyped(("image", "label"), track_meta=False),
+            ToGridd("image", spatial_size),
+            ToUnitd("image"),
+            Normalised("image", normalisation),
+        ]
+    )
+
+
+def inference(spatial_size: Sequence[int], normalisation: str) -> Compose:
+    """The image of a file on the network's grid; its original size is remembered."""
+    return Compose([*load(("image",)), *on_grid(spatial_size, normalisation).transforms])
+
+
+def on_grid(spatial_size: Sequence[int], normalisation: str) -> Compose:
+    """The second half of `inference`: from an upright "image" (1, H, W) of grey levels 0-255 to what the network sees."""
+    return Compose([ToGridd("image", spatial_size), ToUnitd("image"), Normalised("image", normalisation)])

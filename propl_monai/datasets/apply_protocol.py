@@ -1,0 +1,208 @@
+"""Apply a protocol to a datalist: choose the cases, split them, and tell what came of it.
+
+The splits are assigned before anything is chosen, so that a group has the same split under every protocol of one level,
+and training on more never meets what a smaller protocol tests on. What is chosen depends on hashes of source, group and
+name alone: not on order, on the bytes that an encoder wrote, or on tasks and sources added later.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from propl_monai import tasks as registry
+from propl_monai.data.cases import SPLITS, Case
+from propl_monai.data.datalist import Datalist
+from propl_monai.data.splits import GroupKey, TaskSource, assign_splits, find_units, labelled_images, labelled_place
+from propl_monai.data.splits import unit_interval as place_of
+from propl_monai.datasets.protocol import Protocol, Share, find_protocol
+from propl_monai.errors import ProPLError
+
+SUM = "all"  # in the place of a source
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one task, or of one source of it.
+
+    Attributes:
+        task: its name.
+        source: its source, or `SUM` for the sum of several.
+        found: cases of the datalist that have a mask.
+        wanted: pictures that the protocol asks for; None: whatever there is.
+        splits: cases chosen, by split.
+        labelled: train cases that count as labelled, by fraction.
+    """
+
+    task: str
+    source: str
+    found: int
+    wanted: int | None
+    splits: Mapping[str, int]
+    labelled: Mapping[str, int]
+
+    @property
+    def chosen(self) -> int:
+        """Cases in all splits."""
+        return sum(self.splits.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a protocol made of a datalist; as text a table, and a line for all that is fewer than it should be.
+
+    Attributes:
+        protocol: what was applied.
+        rows: for each task its sources, and their sum where there are several.
+    """
+
+    protocol: Protocol
+    rows: tuple[Row, ...]
+
+    @property
+    def missing(self) -> list[str]:
+        """One line for each source that has fewer pictures than wanted."""
+        return [
+            f"{row.task}, {row.source}: {row.chosen} of {row.wanted} pictures ({row.found} with a mask in the datalist)"
+            for row in self.rows
+            if row.wanted is not None and row.chosen < row.wanted and row.source != SUM
+        ]
+
+    def __str__(self) -> str:
+        fractions = list(map(str, self.protocol.labelled))
+        table = [["task", "source", "found", "wanted", "chosen", *SPLITS, *fractions]]
+        for row in self.rows:
+            numbers = [row.found, "all" if row.wanted is None else row.wanted, row.chosen]
+            numbers += [row.splits[split] for split in SPLITS] + [row.labelled[fraction] for fraction in fractions]
+            table.append([row.task, row.source, *map(str, numbers)])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [f"Protocol {self.protocol.name}"]
+        lines += [f"LEAKS: {self.protocol.leaks}"] if self.protocol.leaks else []
+        lines += ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+        lines += [f"fewer than wanted: {line}" for line in self.missing]
+        return "\n".join([*lines, "Paths start from the same folder as before: train with that dataset_dir"])
+
+
+def split_datalist(file: str | Path, protocol: str, output: str | Path) -> Report:
+    """Read a datalist, apply a protocol and write what comes of it.
+
+    Args:
+        file: the datalist.
+        protocol: a name of `protocol_names`, or a protocol file that ends in `.json`.
+        output: the datalist to write; another one, as a protocol leaves cases and groups out.
+
+    Raises:
+        ProPLError: an unknown protocol, a datalist that breaks a rule or holds nothing for it, or no room to write.
+    """
+    file, output = Path(file), Path(output)
+    if output.resolve() == file.resolve():
+        fact = "is the datalist itself, and a protocol leaves out cases and groups"
+        raise ProPLError(output, fact, "give another name for the result")
+    wanted = find_protocol(protocol)
+    made, report = apply_protocol(Datalist.read(file), wanted)
+    made.write(output)
+    return report
+
+
+def apply_protocol(datalist: Datalist, protocol: Protocol) -> tuple[Datalist, Report]:
+    """Choose and split the cases of a datalist; their present splits are ignored.
+
+    Returns:
+        The new datalist, whose cases all have a `labelled_place`, and what came of it.
+
+    Raises:
+        ProPLError: the datalist holds nothing that the protocol asks for.
+    """
+    cases = [_with_labelled_place(case) for case in datalist.cases]
+    if protocol.level == "picture":
+        cases = [replace(case, group=_name(case)) for case in cases]
+    placed = assign_splits(cases, protocol.test, protocol.validation)
+    chosen = placed if protocol.tasks is None else _choose(placed, protocol.tasks, protocol.salt)
+    if not chosen:
+        asked = "; ".join(f"{task}: {', '.join(shares)}" for task, shares in (protocol.tasks or {}).items())
+        fact = f"holds no picture with a mask that protocol {protocol.name} asks for"
+        raise ProPLError(datalist.name, fact, f"prepare at least one of its sources ({asked})")
+    leaks = f"LEAKS: {protocol.leaks}. " if protocol.leaks else ""
+    told = f"{leaks}Protocol {protocol.name}: {protocol.description} {datalist.description}".strip()
+    made = Datalist(datalist.root, chosen, f"{datalist.name} ({protocol.name})", told)
+    return made, Report(protocol, tuple(_rows(protocol, datalist.cases, made.cases)))
+
+
+def _with_labelled_place(case: Case) -> Case:
+    if case.labelled_place is not None:
+        return case
+    return replace(case, labelled_place=labelled_place(case.source, _name(case)))
+
+
+def _name(case: Case) -> str:
+    """A picture's name within its source, from an id `CODE/SOURCE/NAME`; the whole id where it has another form."""
+    return case.case_id.removeprefix(f"{registry.find(case.task).code}/{case.source}/")
+
+
+def _choose(cases: Sequence[Case], tasks: Mapping[str, Mapping[str, Share]], salt: str) -> tuple[Case, ...]:
+    """The cases that the shares ask for, in the order given; only those with a mask."""
+    homes = {key: unit.keys for unit in find_units(cases) for key in unit.keys}
+    pools: dict[TaskSource, dict[tuple[GroupKey, ...], list[Case]]] = defaultdict(lambda: defaultdict(list))
+    for case in cases:
+        if case.mask is not None:
+            pools[case.task, case.source][homes[case.source, case.group]].append(case)
+    chosen: set[str] = set()
+    for task, shares in tasks.items():
+        for source, share in shares.items():
+            chosen |= {case.case_id for case in _take(pools[task, source], share, salt)}
+    return tuple(case for case in cases if case.case_id in chosen)
+
+
+def _take(units: Mapping[tuple[GroupKey, ...], list[Case]], share: Share, salt: str) -> list[Case]:
+    """Whole units in the order of their hashes, the same under every task; one that would be too many is passed over."""
+    taken: list[Case] = []
+    for keys in sorted(units, key=lambda keys: (place_of(salt, *keys[0]), keys)):
+        own = sorted(units[keys], key=lambda case: (place_of(salt, case.source, _name(case)), case.case_id))
+        own = own[: share.of_each_group]
+        if share.pictures is None or len(taken) + len(own) <= share.pictures:
+            taken += own
+    return taken
+
+
+def _rows(protocol: Protocol, before: Iterable[Case], after: Sequence[Case]) -> Iterable[Row]:
+    """The rows of the report, in the order of the protocol's tasks, or of the registry."""
+    found = Counter((case.task, case.source) for case in before if case.mask is not None)
+    splits = Counter(((case.task, case.source), case.split) for case in after)
+    labelled: dict[str, Counter[TaskSource]] = {}
+    for fraction in protocol.labelled:
+        ids = labelled_images(after, fraction)
+        labelled[str(fraction)] = Counter((case.task, case.source) for case in after if case.case_id in ids)
+    for task, shares in (protocol.tasks or _every_share(after)).items():
+        rows = [
+            Row(
+                task,
+                source,
+                found[task, source],
+                share.pictures,
+                {split: splits[(task, source), split] for split in SPLITS},
+                {fraction: counts[task, source] for fraction, counts in labelled.items()},
+            )
+            for source, share in shares.items()
+        ]
+        yield from rows if len(rows) == 1 else [*rows, _sum(rows)]
+
+
+def _every_share(cases: Iterable[Case]) -> dict[str, dict[str, Share]]:
+    shares: dict[str, dict[str, Share]] = {task: {} for task in registry.NAMES}
+    for task, source in sorted({(case.task, case.source) for case in cases}):
+        shares[task][source] = Share()
+    return {task: sources for task, sources in shares.items() if sources}
+
+
+def _sum(rows: Sequence[Row]) -> Row:
+    wanted = [row.wanted for row in rows if row.wanted is not None]
+    return Row(
+        rows[0].task,
+        SUM,
+        sum(row.found for row in rows),
+        sum(wanted) if len(wanted) == len(rows) else None,
+        {split: sum(row.splits[split] for row in rows) for split in SPLITS},
+        {fraction: sum(row.labelled[fraction] for row in rows) for fraction in rows[0].labelled},
+    )

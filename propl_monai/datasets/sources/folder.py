@@ -1,0 +1,215 @@
+"""The plain layout `<root>/<TASK>/<SOURCE>/{images,masks}/NAME.ext`, with an optional `manifest.csv` beside them.
+
+`TASK` is a code, name or slug of `propl_monai.tasks`; other folders of the root are left alone. Image and mask belong
+together when their names are equal without the suffix. An image without a mask is unlabelled. `manifest.csv` has a column
+`name` and may have `group` (patient, examination or video) and `pixel_size_mm` (of square pixels); the rest is ignored. An
+image without a row or with an empty group is a group of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from propl_monai import tasks
+from propl_monai.common.files import PICTURE_SUFFIXES, belongs_to_header, file_sha256, picture_suffix, stem
+from propl_monai.data.cases import Case, summarise
+from propl_monai.data.datalist import Datalist
+from propl_monai.data.splits import assign_splits
+from propl_monai.datasets.sources.base import unreadable
+from propl_monai.errors import ProPLError
+
+MANIFEST = "manifest.csv"
+HASH_THREADS = 4
+_LAYOUT = "<TASK>/<SOURCE>/images and masks, TASK one of " + ", ".join(task.code for task in tasks.TASKS)
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    group: str
+    spacing_mm: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    task: tasks.Task
+    source: str
+    name: str
+    image: Path
+    mask: Path | None
+    row: _Row | None
+
+
+def read_folder(root: str | Path) -> Datalist:
+    """Read a folder in the plain layout, and assign the splits.
+
+    Returns:
+        A datalist named after the folder, with hashes and splits; its description tells what was noticed.
+
+    Raises:
+        ProPLError: no folder of a task, no picture, names that occur twice, masks or rows without an image, or a
+            manifest that cannot be read; everything found is told at once.
+    """
+    try:
+        return _read(Path(root))
+    except OSError as error:
+        raise unreadable(error, Path(root)) from error
+
+
+def _read(root: Path) -> Datalist:
+    pairs: list[_Pair] = []
+    problems: list[ProPLError] = []
+    for task, folder in _source_folders(root):
+        try:
+            pairs += _read_source(task, folder)
+        except ProPLError as problem:
+            problems.append(problem)
+    if problems:
+        raise summarise(root, problems)
+    cases = _to_cases(root, pairs)
+    placed = assign_splits(cases)
+    united = sum(before.group != after.group for before, after in zip(cases, placed, strict=True))
+    return Datalist(root, placed, root.resolve().name or "root", _describe(pairs, united))
+
+
+def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
+    """Every `<TASK>/<SOURCE>` under the root, in the order of tasks and names."""
+    if not root.is_dir():
+        raise ProPLError(root, "is not a folder", f"name the folder that holds {_LAYOUT}")
+    found = []
+    for folder in _visible(root):
+        task = _task_of(folder)
+        if task is None:
+            continue
+        inner = [child for child in _visible(folder) if child.is_dir()]
+        if not inner:
+            raise ProPLError(folder, "holds no folder of a source", f"use the layout {_LAYOUT}")
+        found += [(task, child) for child in inner]
+    if not found:
+        raise ProPLError(root, "holds no folder of a task", f"use the layout {_LAYOUT}")
+    return sorted(found, key=lambda pair: (pair[0].code, pair[1].name))
+
+
+def _task_of(folder: Path) -> tasks.Task | None:
+    known = {word for task in tasks.TASKS for word in (task.code.lower(), task.name, task.slug)}
+    return tasks.find(folder.name) if folder.is_dir() and folder.name.lower() in known else None
+
+
+def _visible(folder: Path) -> list[Path]:
+    """The entries of a folder without hidden and system files, sorted: the order of a listing differs between disks."""
+    return sorted(
+        entry for entry in folder.iterdir() if entry.name[0] != "." and entry.name.lower() not in _SYSTEM_FILES
+    )
+
+
+def _read_source(task: tasks.Task, folder: Path) -> list[_Pair]:
+    images = _pictures(folder / "images")
+    masks = _pictures(folder / "masks") if (folder / "masks").is_dir() else {}
+    rows = _read_manifest(folder / MANIFEST)
+    problems = [
+        ProPLError(masks[name], "is a mask without an image", "add the image, or remove the mask")
+        for name in masks
+        if name not in images
+    ]
+    problems += [
+        ProPLError(folder / MANIFEST, f"names '{name}', which is not in images", "add the image, or remove the row")
+        for name in rows
+        if name not in images
+    ]
+    if problems:
+        raise summarise(folder, problems)
+    return [_Pair(task, folder.name, name, path, masks.get(name), rows.get(name)) for name, path in images.items()]
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by name without suffix."""
+    if not folder.is_dir():
+        raise ProPLError(folder, "is not there", f"use the layout {_LAYOUT}")
+    found: dict[str, Path] = {}
+    problems = []
+    for path in _visible(folder):
+        if belongs_to_header(path):
+            continue
+        name = stem(path.name)
+        if re.search("[\ud800-\udfff]", folder.parent.name + path.name):
+            problems.append(ProPLError(path, "has a name that is not UTF-8", "rename it"))
+        elif not picture_suffix(path.name):
+            fact = "is not a picture of a known type"
+            problems.append(ProPLError(path, fact, "keep only " + ", ".join(PICTURE_SUFFIXES) + " files here"))
+        elif name in found:
+            problems.append(ProPLError(path, f"has the same name as {found[name].name}", "rename or remove one"))
+        found.setdefault(name, path)
+    if problems:
+        raise summarise(folder, problems)
+    if not found:
+        raise ProPLError(folder, "holds no picture", "add " + ", ".join(PICTURE_SUFFIXES) + " files")
+    return found
+
+
+def _read_manifest(path: Path) -> dict[str, _Row]:
+    """The rows of a manifest by name without suffix; nothing when there is no manifest."""
+    if not path.exists():
+        return {}
+    rows: dict[str, _Row] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if "name" not in (reader.fieldnames or ()):
+                raise ProPLError(path, "has no column 'name'", "add it; 'group' and 'pixel_size_mm' are optional")
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                name = stem((row["name"] or "").strip())
+                if name in rows:
+                    raise ProPLError(where, f"names '{name}' a second time", "keep one row for each image")
+                rows[name] = _Row((row.get("group") or "").strip(), _spacing(row.get("pixel_size_mm"), where))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ProPLError(path, f"cannot be read as CSV ({error})", "save it as UTF-8 with commas") from error
+    return rows
+
+
+def _spacing(text: str | None, where: str) -> tuple[float, float] | None:
+    """Row and column spacing of square pixels; None when the field is empty."""
+    if not (text or "").strip():
+        return None
+    try:
+        size = float(str(text))
+    except ValueError:
+        size = math.nan
+    if not (math.isfinite(size) and size > 0):
+        raise ProPLError(where, f"pixel_size_mm '{text}' is not a positive number", "give mm, or leave it empty")
+    return size, size
+
+
+def _to_cases(root: Path, pairs: list[_Pair]) -> list[Case]:
+    paths = [pair.image for pair in pairs] + [pair.mask for pair in pairs if pair.mask is not None]
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        hashes = dict(zip(paths, pool.map(file_sha256, paths), strict=True))
+    return [
+        Case(
+            case_id=f"{pair.task.code}/{pair.source}/{pair.name}",
+            image=pair.image.relative_to(root).as_posix(),
+            mask=pair.mask.relative_to(root).as_posix() if pair.mask else None,
+            task=pair.task.name,
+            source=pair.source,
+            group=(pair.row.group if pair.row else "") or pair.name,
+            split="train",
+            image_sha256=hashes[pair.image],
+            mask_sha256=hashes[pair.mask] if pair.mask else None,
+            pixel_spacing_mm=pair.row.spacing_mm if pair.row else None,
+        )
+        for pair in pairs
+    ]
+
+
+def _describe(pairs: list[_Pair], united: int) -> str:
+    counts = [
+        (sum(pair.mask is None for pair in pairs), "without a mask"),
+        (sum(pair.row is None for pair in pairs), f"in no row of a {MANIFEST}, each a group of its own"),
+        (united, "regrouped, as their group shares a picture with another one"),
+    ]
+    return ". ".join([f"{len(pairs)} cases", *(f"{count} {words}" for count, words in counts if count)]) + "."

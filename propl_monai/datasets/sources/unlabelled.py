@@ -1,0 +1,136 @@
+"""A folder of pictures and cines on which nobody has drawn anything, however deep they lie: more to learn from, unmeasured.
+
+What they show must be said by the option `task`: a picture takes part in training under the tasks that can be seen in it.
+Names of files and folders become names of cases and groups; rename those that tell who the patient is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from propl_monai import tasks
+from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header
+from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source, choice
+from propl_monai.datasets.sources.cines import parse_every, read_frame
+from propl_monai.datasets.sources.listing import visible
+from propl_monai.errors import ProPLError
+from propl_monai.images import read_frames, read_image
+
+NAME = "unlabelled"
+GROUPS = ("folder", "file")
+SUFFIXES = PICTURE_SUFFIXES + VIDEO_SUFFIXES
+_NO_PICTURES = ("is plain text", "is of no known picture type")  # a file without a suffix may be anything
+STILLS = (".png", ".jpg", ".jpeg", ".bmp")  # need not be opened to know that they hold one frame
+
+
+def read_unlabelled(folder: Path, *, task: str = "", every: str = "1", group: str = "folder") -> Reading:
+    """List the pictures and the frames of cines in a folder and in the folders inside it.
+
+    Args:
+        folder: any.
+        task: name or code of the task that the pictures belong to; several separated by commas. Required.
+        every: keep frames 1, 1 + every, ... of a cine.
+        group: "folder": all that lies in one inner folder is one group, the safe choice, as such folders are most often
+            named by patient; what lies in `folder` itself is a group for each file. "file": each file is a group.
+
+    Returns:
+        Records named after their place, `a/b.png` as `a__b`, frames of cines as `a__b_frame001`; a name that two files would
+        share keeps its suffix. All are for training: nothing can be measured on a picture without a mask.
+
+    Raises:
+        ProPLError: no task, an unknown one, or a wrong option.
+    """
+    task_names = _tasks(task)
+    step = parse_every(NAME, every)
+    choice(NAME, "group", group, GROUPS)
+    known, excluded = _sort_files(folder)
+    records: dict[str, Record] = {}
+    files = 0
+    for name, path in _named(folder, known):
+        place = path.relative_to(folder)
+        of_group = place.parent.as_posix() if group == "folder" and place.parent.name else name
+        try:
+            for record in _read_file(name, path, of_group, task_names, step):
+                if records.setdefault(record.name.casefold(), record) is not record:
+                    excluded.append(Exclusion(place.as_posix(), f"another file is named {record.name} too"))
+            files += 1
+        except ProPLError as problem:
+            by_chance = not _suffix(path) and problem.fact in _NO_PICTURES
+            excluded.append(Exclusion(place.as_posix(), problem.fact, fault=not by_chance))
+    return Reading(tuple(sorted(records.values(), key=lambda record: record.name)), tuple(excluded), {"files": files})
+
+
+def _tasks(text: str) -> tuple[str, ...]:
+    where = f"source {NAME}, option task"
+    if not text.strip():
+        cure = "give task=... with one of " + ", ".join(tasks.NAMES) + ", or several separated by commas"
+        raise ProPLError(where, "is not given, and pictures alone do not tell", cure)
+    return tuple(dict.fromkeys(found.name for found in tasks.find_all(text.split(","), where)))
+
+
+def _sort_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
+    """The pictures and cines, and everything else."""
+    known, excluded = [], []
+    for path in _walk(folder):
+        if path.is_dir():
+            excluded.append(
+                Exclusion(path.relative_to(folder).as_posix(), "is a link to a folder, which is not followed")
+            )
+        elif _is_known(path):
+            known.append(path)
+        elif not belongs_to_header(path):
+            reason = "is not a picture or cine of a known type"
+            excluded.append(Exclusion(path.relative_to(folder).as_posix(), reason))
+    return known, excluded
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files, and links to folders: a link upwards would never end."""
+    for entry in visible(folder):
+        if entry.is_symlink() or not entry.is_dir():
+            yield entry
+        else:
+            yield from _walk(entry)
+
+
+def _is_known(path: Path) -> bool:
+    """By suffix; DICOM files often have none, or are named by a number such as 1.2.840.1: their bytes are asked later."""
+    return bool(_suffix(path)) or not path.suffix or path.suffix[1:].isdigit()
+
+
+def _suffix(path: Path) -> str:
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+
+
+def _named(folder: Path, paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """Each file with a name that tells its place, and its suffix where two files differ in nothing else."""
+    full = {path: "__".join(path.relative_to(folder).parts) for path in paths}
+    short = {path: name[: len(name) - len(_suffix(path))] for path, name in full.items()}
+    uses = Counter(name.casefold() for name in short.values())
+    for path, name in short.items():
+        yield (name if uses[name.casefold()] == 1 else full[path]), path
+
+
+def _read_file(name: str, path: Path, group: str, task_names: tuple[str, ...], step: int) -> Iterator[Record]:
+    masks = dict.fromkeys(task_names)
+    count = 1 if _suffix(path) in STILLS else read_frames(path).count
+    if count == 1:
+        yield Record(name, group, partial(read_image, path), masks, "train")
+        return
+    for number in range(1, count + 1, step):
+        yield Record(f"{name}_frame{number:03d}", group, partial(read_frame, path, number), masks, "train")
+
+
+SOURCE = Source(
+    name=NAME,
+    title="Your own pictures and cines without masks, in folders of any depth",
+    tasks=(),
+    group="inner folder, or file (option group)",
+    licence="yours",
+    citation="",
+    exclusions=("Files of no known type, and cines whose header cannot be read.",),
+    read=read_unlabelled,
+)

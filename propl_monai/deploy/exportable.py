@@ -1,0 +1,107 @@
+"""The network in the form that exporters can follow: prompts as a table, tasks as numbers, no step that fixes a size."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from propl_monai.errors import ProPLError
+from propl_monai.model.encoder import STRIDES, Features
+from propl_monai.model.network import ProPL, mean_logits
+
+
+class ExportableNetwork(nn.Module):
+    """The encoder, the decoders that predict, and the text of every task.
+
+    Args:
+        network: stays as it is.
+        decoder: "sd", "pd", "mean", or None for the network's choice.
+
+    Raises:
+        ProPLError: no prompt bank, or a decoder that is unknown or not there.
+    """
+
+    texts: Tensor
+
+    def __init__(self, network: ProPL, decoder: str | None = None) -> None:
+        super().__init__()
+        decoder = decoder or network.chosen_decoder
+        network.require_decoder(decoder)
+        if network.prompts is None:
+            raise ProPLError("export", "this network has no prompt bank", "call attach_prompts(bank) first")
+        self.register_buffer("texts", network.prompts.table().detach().clone().cpu())
+        copied = copy.deepcopy(network).eval().cpu().requires_grad_(False)
+        self.backbone, self.picked = copied.encoder.backbone, copied.encoder.picked
+        fix_padding(self.backbone)
+        self.grey = take_grey(self.backbone)
+        copied.keep_decoder(decoder)
+        self.decoders = nn.ModuleList(copied.get_submodule(f"decoder_{name}") for name in copied.decoders)
+        self.eval()
+
+    def forward(self, image: Tensor, task: Tensor) -> Tensor:
+        """Normalised images (B, 1, H, W), float32, and task numbers (B,), int64, to logits (B, 1, H, W)."""
+        height, width = image.shape[-2:]
+        # Always padded, if by nothing: an `if` would fix the size. Edge values, as the encoder itself does it.
+        image = functional.pad(image, (0, _missing(width), 0, _missing(height)), mode="replicate")
+        # What `VisionEncoder` does, but for the padding and, where it can be, the three equal channels.
+        maps = self.backbone(image if self.grey else image.expand(-1, 3, -1, -1))
+        v1, v2, v3, v4 = (maps[index] for index in self.picked)
+        features = Features(v1, v2, v3, v4, image.shape[-2], image.shape[-1])
+        text = torch.index_select(self.texts, 0, task)  # unlike texts[task], it refuses negative numbers
+        each = [decoder(features, text) for decoder in self.decoders]
+        logits = each[0] if len(each) == 1 else mean_logits(*each)
+        return logits[..., :height, :width]
+
+
+def _missing(side: int) -> int:
+    """Pixels to the next multiple of the largest stride."""
+    return (side + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1] - side
+
+
+def fix_padding(module: nn.Module) -> None:
+    """Replace convolutions whose padding follows the input's size (TensorFlow's "same") by ones with fixed padding.
+
+    Where the stride divides the size, as all strides of an encoder divide multiples of 32, that padding is the same for
+    every size: kernel − stride pixels, the smaller half in front. Exporters cannot follow its arithmetic.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d) and type(child).__name__ == "Conv2dSame":
+            setattr(module, name, _padded_convolution(child))
+        else:
+            fix_padding(child)
+
+
+def take_grey(backbone: nn.Module) -> bool:
+    """Let the first convolution take one grey channel where it takes three equal ones; False where there is no such one.
+
+    Its weights are summed in float64. Filters for colours see next to nothing in grey, a difference of large numbers that
+    the normalisation behind them multiplies by up to a hundred: three channels made ONNX Runtime and PyTorch differ by
+    more than 1e-4 in a logit.
+    """
+    first = [one for one in backbone.modules() if isinstance(one, nn.Conv2d) and one.in_channels == 3]
+    if len(first) != 1 or first[0].groups != 1:
+        return False
+    summed = first[0].weight.double().sum(dim=1, keepdim=True)
+    first[0].weight, first[0].in_channels = nn.Parameter(summed.float(), requires_grad=False), 1
+    return True
+
+
+def _padded_convolution(same: nn.Conv2d) -> nn.Sequential:
+    padding: list[int] = []
+    for axis in (1, 0):  # ZeroPad2d: left, right, top, bottom
+        whole = max(same.dilation[axis] * (same.kernel_size[axis] - 1) + 1 - same.stride[axis], 0)
+        padding += [whole // 2, whole - whole // 2]
+    plain = nn.Conv2d(
+        same.in_channels,
+        same.out_channels,
+        (same.kernel_size[0], same.kernel_size[1]),
+        (same.stride[0], same.stride[1]),
+        dilation=(same.dilation[0], same.dilation[1]),
+        groups=same.groups,
+        bias=same.bias is not None,
+    )
+    plain.weight, plain.bias = same.weight, same.bias
+    return nn.Sequential(nn.ZeroPad2d((padding[0], padding[1], padding[2], padding[3])), plain)

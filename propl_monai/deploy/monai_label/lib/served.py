@@ -1,0 +1,80 @@
+"""One network behind all entries: loaded once, and again when a training has written new weights."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from propl_monai.inference.predictor import Predictor
+from propl_monai.model.weights import WEIGHTS, read_header
+from propl_monai.tasks import Task, find
+
+logger = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """A network, what the header of its weights says, and a text that changes with the weights file."""
+
+    predictor: Predictor
+    header: dict[str, Any]
+    stamp: str
+
+
+class Served:
+    """The weights of a bundle, as the entries of the app use them.
+
+    Args:
+        folder: of the bundle; its weights are `models/model.safetensors`.
+
+    Attributes:
+        tasks: those that the weights know.
+
+    Raises:
+        ProPLError: no such weights, or they are of no use for prediction; see `Predictor.from_bundle`.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.models = self.folder / "models"
+        self.weights = self.models / WEIGHTS
+        self._lock = threading.Lock()
+        self._loaded: Loaded | None = None
+        self.tasks: list[Task] = [find(name, self.weights) for name in self.loaded().predictor.tasks]
+
+    def loaded(self) -> Loaded:
+        """The network of the weights file as it is now."""
+        with self._lock:
+            stamp = self._stamp()
+            if self._loaded is None or self._loaded.stamp != stamp:
+                logger.info("loading %s", self.weights)
+                predictor = Predictor.from_bundle(self.folder)
+                self._loaded = Loaded(predictor, read_header(self.weights), stamp)
+            return self._loaded
+
+    def _stamp(self) -> str:
+        if not self.weights.exists():
+            return "none"  # `Predictor` tells it
+        found = self.weights.stat()
+        return f"{found.st_mtime_ns}-{found.st_size}"
+
+    def mask(self, image: Path | str, task: Task) -> np.ndarray:
+        """The mask of one task, bool (H, W) at the size of the picture.
+
+        Raises:
+            ProPLError: the picture cannot be read.
+        """
+        return self.loaded().predictor(image, task.name).mask
+
+    def uncertainty(self, image: Path | str, task: Task) -> float:
+        """The mean over the picture of UPLC's variance over N passes (eq. 4), in [0, 0.25].
+
+        Raises:
+            ProPLError: the picture cannot be read.
+        """
+        deviation = self.loaded().predictor(image, task.name, uncertainty=True).uncertainty
+        assert deviation is not None
+        return float(np.square(deviation, dtype=np.float64).mean())

@@ -1,0 +1,173 @@
+"""An entry of MONAI Label that trains one task from its submitted labels and keeps the others."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
+from monailabel.interfaces.tasks.train import TrainTask
+
+from propl_monai.common.run_record import RunRecord
+from propl_monai.deploy.monai_label.lib.labels import as_items, submitted
+from propl_monai.deploy.monai_label.lib.learning import BestEpoch, Settings, learn
+from propl_monai.deploy.monai_label.lib.other_tasks import Pictures, pictures_of_others
+from propl_monai.deploy.monai_label.lib.served import Loaded, Served
+from propl_monai.errors import ProPLError
+from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, copy_aside, save_weights
+from propl_monai.tasks import Task
+
+FEWEST_TO_HOLD_OUT = 5
+OUTDATED = ("version", "architecture", "prompt_bank_sha256", "decoder", "epoch", "validation_mdice")
+logger = logging.getLogger(__name__)
+
+
+class TaskTrain(TrainTask):
+    """Trains the task of one entry, starting from the weights that are served.
+
+    New weights are published only when the task got better and no other task lost more Dice than `tolerance`. The weights
+    before are kept in `models/previous`. What was measured is logged and written to `runs/monai_label` of the bundle.
+
+    Args:
+        served: the network of all entries.
+        task: to train.
+        reference: a folder in the plain layout with labelled pictures of the other tasks; see `others`.
+    """
+
+    def __init__(self, served: Served, task: Task, reference: Path | None = None) -> None:
+        super().__init__(f"Train {task.name} from its submitted labels and keep the other tasks")
+        self.served, self.task, self.reference = served, task, reference
+
+    def config(self) -> dict[str, Any]:
+        """The settings that viewers show, with their defaults."""
+        return {**asdict(Settings()), "val_split": 0.2}
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train.
+
+        Args:
+            request: any of `config`; "val_split" is the share of labels that the task is measured on, once there are
+                five; with fewer it is measured on those that it learns from.
+            datastore: of the server.
+
+        Returns:
+            What run.json says under results.
+
+        Raises:
+            MONAILabelException: no label of the task, or something that cannot be read.
+        """
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                return self._train(request, datastore, Path(folder))
+        except ProPLError as error:
+            raise MONAILabelException(MONAILabelError.APP_TRAIN_FAILED, str(error)) from error
+
+    def _train(self, request: Mapping[str, Any], datastore: Datastore, folder: Path) -> dict[str, Any]:
+        settings = _settings(request)
+        loaded = self.served.loaded()
+        network = loaded.predictor.network
+        network.require_decoder("mean", str(self.served.weights))  # both are taught
+        labels = submitted(datastore, self.task)
+        own, refused = as_items(labels, self.task, folder / self.task.slug)
+        if not own:
+            cure = f"submit one with the tag {self.task.slug}, or with label_info that names {self.task.name}"
+            raise ProPLError(self.task.name, "has no label to learn from", cure)
+        taught, held_out = _divide(own, float(request.get("val_split", 0.2)))
+        others = self._others(datastore, folder)
+        options = {**asdict(settings), "task": self.task.name, "reference": self.reference and str(self.reference)}
+        inputs = [self.served.weights, *(label.label for label in labels)]
+        record = RunRecord(self._run_folder() / "run.json", "monai label training", options, inputs)
+        for error in refused:
+            record.finding(error.where, f"{error.fact}; {error.cure}")
+        record.write("running")
+        measured = {**others.measured, self.task.name: held_out or taught}
+        best = learn(network, self.task.name, taught, others.rehearsed, measured, loaded.header, settings)
+        words = {**others.reference, self.task.name: "labels held out" if held_out else "the labels it learnt from"}
+        results = {**_results(best, words), "labels": len(taught), "labels_held_out": len(held_out)}
+        outputs = self._publish(loaded, len(taught)) if best.epoch else []
+        record.write("partial" if refused else "finished", outputs, results)
+        self._log(results)
+        return results
+
+    def _others(self, datastore: Datastore, folder: Path) -> Pictures:
+        others = [task for task in self.served.tasks if task != self.task]
+        labels = {task.name: as_items(submitted(datastore, task), task, folder / task.slug)[0] for task in others}
+        study = [Path(datastore.get_image_uri(image_id)) for image_id in sorted(datastore.list_images())]
+        return pictures_of_others(others, study, labels, self.reference)
+
+    def _run_folder(self) -> Path:
+        runs = self.served.folder / "runs" / "monai_label"
+        number = 1 + sum(1 for _ in runs.glob("*")) if runs.is_dir() else 1
+        return runs / f"{number:03d}_{self.task.slug}"
+
+    def _publish(self, loaded: Loaded, labels: int) -> list[Path]:
+        """Write the new weights beside a copy of those before; the server takes them with its next request."""
+        models = self.served.models
+        copy_aside(models)
+        about = {key: value for key, value in loaded.header.items() if key not in OUTDATED}
+        about["monai_label"] = [*about.get("monai_label", []), {"task": self.task.name, "labels": labels}]
+        save_weights(loaded.predictor.network, models, about)
+        return [models / WEIGHTS, models / FLAT_WEIGHTS]
+
+    def _log(self, results: Mapping[str, Any]) -> None:
+        for task, row in results["dice"].items():
+            logger.info(
+                "%-15s Dice before %.3f  after %.3f  (%d pictures, %s)",
+                *(task, row["before"], row["after"], row["pictures"], row["compared_with"]),
+            )
+        if results["epoch"]:
+            logger.info("%s: the weights of epoch %d are published", self.task.name, results["epoch"])
+        else:
+            logger.info("%s: the weights stay as they were, as %s", self.task.name, results["why"])
+
+
+def _settings(request: Mapping[str, Any]) -> Settings:
+    """Whatever of `Settings` the request names; numbers may come as text."""
+    defaults = Settings()
+    given = {}
+    for setting in fields(Settings):
+        kind = type(getattr(defaults, setting.name))
+        try:
+            given[setting.name] = kind(request.get(setting.name, getattr(defaults, setting.name)))
+        except (TypeError, ValueError) as error:
+            raise ProPLError(setting.name, f"{request[setting.name]!r} is no number", "give a number") from error
+    return Settings(**given)
+
+
+def _divide(items: Sequence[dict], share: float) -> tuple[list[dict], list[dict]]:
+    """Items to learn from, and items to measure on; none of the latter below five."""
+    if len(items) < FEWEST_TO_HOLD_OUT or share <= 0:
+        return list(items), []
+    count = min(len(items) - 1, max(1, round(share * len(items))))
+    places = {round(index * len(items) / count) for index in range(count)}  # evenly through the names
+    return (
+        [item for index, item in enumerate(items) if index not in places],
+        [item for index, item in enumerate(items) if index in places],
+    )
+
+
+def _results(best: BestEpoch, compared_with: Mapping[str, str]) -> dict[str, Any]:
+    table = {
+        task: {
+            "before": round(best.before[task], 4),
+            "after": round(best.scores[task], 4),
+            "pictures": len(cases),
+            "compared_with": compared_with[task],
+        }
+        for task, cases in best.measure.cases.items()
+    }
+    harmed = sorted({task for scores in best.history for task in best.harmed(scores)})
+    why = f"every better epoch harmed {', '.join(harmed)}" if harmed else "no epoch was better"
+    history = [{task: round(score, 4) for task, score in scores.items()} for scores in best.history]
+    return {
+        "task": best.task,
+        "epoch": best.epoch,
+        "why": None if best.epoch else why,
+        "dice": table,
+        "dice_by_epoch": history,
+    }

@@ -1,0 +1,150 @@
+"""How far an exported file is from the network it was made of, measured by running both."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from propl_monai.data.transforms import Normalised
+from propl_monai.errors import ProPLError
+from propl_monai.model.network import ProPL
+from propl_monai.model.weights import load_network
+
+LARGEST_DIFFERENCE = 1e-4  # of a logit, float32
+EXACT = 0.0  # for a file that runs through the same code
+LARGEST_DISAGREEMENT = 1e-4  # share of all pixels that lie on another side of logit 0
+BATCHES = (1, 2, 3, 4)  # images at each of five sizes: 50 in all
+Runner = Callable[[Tensor, Tensor], Tensor]
+
+
+def require(*modules: str) -> None:
+    """Import packages of the extra `export`.
+
+    Raises:
+        ProPLError: one is not installed.
+    """
+    for module in modules:
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            raise ProPLError(module, "is not installed", "pip install 'propl-monai[export]'") from error
+
+
+def onnx_runner(path: Path | str) -> Runner:
+    """An ONNX file as a function of image and task, by ONNX Runtime on the CPU.
+
+    Raises:
+        ProPLError: ONNX Runtime is not installed.
+    """
+    require("onnxruntime")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(image: Tensor, task: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"image": image.numpy(), "task": task.numpy()})[0])
+
+    return run
+
+
+def torchscript_runner(path: Path | str) -> Runner:
+    """A TorchScript file as a function of image and task, on the CPU. Such a file is a program: load only your own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and still asked for
+        return torch.jit.load(str(path), map_location="cpu")
+
+
+def safetensors_runner(path: Path | str) -> Runner:
+    """A safetensors file as a function of image and task, by this package, with the decoder that it has chosen."""
+    network, _ = load_network(path)
+    return lambda image, task: network(image, task=task)
+
+
+def parity_inputs(tasks: int, size: Sequence[int], normalisation: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Fifty images of noise over smooth shades, and their tasks, each in turn: (B, 1, H, W) and (B,).
+
+    Three in five have the size that the network was trained at; the others a larger one that no stride divides, and a
+    wide one.
+
+    Args:
+        tasks: how many there are.
+        size: height and width.
+        normalisation: of grey levels between 0 and 1, see `transforms.Normalised`.
+    """
+    height, width = size
+    generator = torch.Generator().manual_seed(0)
+    number = 0
+    for rows, columns in [(height, width)] * 3 + [(height + 37, width + 5), (max(height // 2, 32), width + 32)]:
+        for batch in BATCHES:
+            shades = torch.randn(batch, 1, 6, 6, generator=generator)
+            noise = torch.randn(batch, 1, rows, columns, generator=generator)
+            smooth = functional.interpolate(shades, (rows, columns), mode="bicubic", align_corners=False)
+            grey = (1.5 * smooth + 0.5 * noise).sigmoid()
+            yield _normalised(grey, normalisation), torch.arange(number, number + batch) % tasks
+            number += batch
+
+
+def _normalised(grey: Tensor, kind: str) -> Tensor:
+    normalise = Normalised("image", kind)
+    return torch.stack([normalise({"image": one})["image"] for one in grey])
+
+
+@torch.no_grad()
+def compare(
+    network: ProPL,
+    run: Runner,
+    inputs: Iterable[tuple[Tensor, Tensor]],
+    decoder: str | None = None,
+    allowed: float = LARGEST_DIFFERENCE,
+) -> dict[str, Any]:
+    """The largest difference of a logit, and the share of pixels on another side of 0, with their limits.
+
+    Args:
+        network: in eval mode, on the CPU.
+        run: the exported file.
+        inputs: images and task numbers, see `parity_inputs`.
+        decoder: of the network, None for its choice.
+        allowed: difference of a logit, for the record and `require_parity`.
+    """
+    images, differing, pixels, largest = 0, 0, 0, 0.0
+    sizes: list[list[int]] = []
+    for image, task in inputs:
+        wanted, found = network(image, task=task, decoder=decoder), run(image, task)
+        # Every comparison with a NaN is false; here it counts as infinitely far.
+        largest = max(largest, float((found - wanted).abs().nan_to_num(nan=torch.inf).max()))
+        differing += int(((found > 0) != (wanted > 0)).sum())
+        pixels, images = pixels + wanted.numel(), images + len(image)
+        if list(image.shape[-2:]) not in sizes:
+            sizes.append(list(image.shape[-2:]))
+    return {
+        "inputs": images,
+        "sizes": sizes,
+        "largest_logit_difference": largest,
+        "limit_of_difference": allowed,
+        "mask_disagreement": differing / pixels,
+        "limit_of_disagreement": LARGEST_DISAGREEMENT,
+    }
+
+
+def require_parity(output: Path, parity: dict[str, Any]) -> None:
+    """Check the result of `compare` against its limits.
+
+    Raises:
+        ProPLError: the file differs too much; `output` is the name that it was meant to get.
+    """
+    difference, share = parity["largest_logit_difference"], parity["mask_disagreement"]
+    allowed = parity["limit_of_difference"]
+    if difference <= allowed and share <= parity["limit_of_disagreement"]:
+        return
+    fact = (
+        f"would differ from the network by {difference:.1e} in a logit and in {share:.1e} of the pixels over "
+        f"{parity['inputs']} images, where {allowed:.0e} is allowed, so it was not kept"
+    )
+    raise ProPLError(output, fact, "take the other format, or report this with the versions that `propl info` lists")

@@ -1,0 +1,167 @@
+"""Finished runs of a comparison, read from their run.json and checked to belong into one table. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from propl_monai.data.splits import parse_fraction
+from propl_monai.errors import ProPLError
+from propl_monai.evaluation.lab.run_schema import (
+    CONTENT,
+    LATER,
+    OPTIONS,
+    RESULTS,
+    RUN_AGAIN,
+    check_values,
+    read_cases,
+    read_object,
+    read_part,
+)
+
+VERB = "compare"
+EXTERNAL = "external"  # in place of the name of a split, where external data were evaluated
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """One finished run: a variant trained with some of the labels, from one seed, for one budget, and tested.
+
+    Attributes:
+        path: of its run.json.
+        variant, title, base, overrides: the row, see `lab.variants`.
+        fraction: of the train pictures with labels, as "1/8" or "1".
+        images_seen: "labelled" and "unlabelled" training images, counted every time they were seen.
+        steps, seconds_training, peak_memory_mb, parameters, best_epoch, best_validation_mdice: of the training; None
+            where a variant has no training of its own.
+        decoder: that predicted: "sd", "pd" or "mean".
+        curve: one mapping an epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
+        recipe: options of the training, resolved; without those that differ between the models of one row.
+        commit: of the code that trained; None where it is not known.
+        leave_out: the external data that were evaluated and that training did not see; empty for the test split.
+        cases: one line a test case, see `run_form.read_cases`.
+    """
+
+    path: Path
+    variant: str
+    title: str
+    base: str
+    overrides: Mapping[str, Any]
+    fraction: str
+    seed: int
+    budget: str
+    preset: str
+    images_seen: Mapping[str, int]
+    steps: int | None
+    seconds_training: float | None
+    seconds_evaluation: float | None
+    peak_memory_mb: float | None
+    parameters: int | None
+    decoder: str
+    best_epoch: int | None
+    best_validation_mdice: float | None
+    datalist_sha256: str
+    split: str
+    curve: Sequence[Mapping[str, Any]]
+    cases: pd.DataFrame
+    leave_out: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    commit: str | None = None
+
+    @property
+    def variance(self) -> float | None:
+        """Of UPLC's passes, mean over pixels and steps of the last epoch; None where it is not known."""
+        return (self.curve[-1].get("losses") or {}).get("uncertainty") if self.curve else None
+
+
+def read_runs(folder: Path | str) -> list[RunResult]:
+    """Every finished run below a folder, sorted by budget, variant, fraction and seed.
+
+    run.json files of other verbs (the training and the evaluation inside a run) and unfinished ones are passed over.
+
+    Raises:
+        ProPLError: no such folder; no finished run; a run.json is broken, named in the message; two runs are the same
+            cell, or are on different datalists, or on other splits or cases where they left out the same external data,
+            or one budget holds two presets.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ProPLError(folder, "is not a folder", "give the folder that `propl compare` wrote to")
+    runs = [run for path in sorted(folder.rglob("run.json")) if (run := read_run(path)) is not None]
+    if not runs:
+        raise ProPLError(folder, "holds no finished run", "run `propl compare` first")
+    runs.sort(key=lambda run: (run.budget, run.leave_out, run.variant, parse_fraction(run.fraction), run.seed))
+    _check_alike(runs)
+    return runs
+
+
+def read_run(path: Path) -> RunResult | None:
+    """The run of a run.json; None if it is of another verb or not finished.
+
+    Raises:
+        ProPLError: the file is not what `propl compare` writes.
+    """
+    content = read_object(path)
+    if content.get("verb") != VERB or content.get("status") != "finished":
+        return None
+    check_values(path, content, CONTENT)
+    options, results = read_part(path, content, "options", OPTIONS), read_part(path, content, "results", RESULTS)
+    values = {key: options[key] for key in OPTIONS if key not in ("labelled_fraction", *LATER)}
+    values |= {key: results[key] for key in RESULTS if key not in ("cases", *LATER)}
+    external = options.get("leave_out") or []
+    if (results["split"] == EXTERNAL) != bool(external):
+        fact = f"leave_out {external!r} in its options, but evaluated on '{results['split']}'"
+        raise ProPLError(path, fact, RUN_AGAIN)
+    values |= {"fraction": _fraction(path, options["labelled_fraction"]), "leave_out": tuple(external)}
+    values |= {"recipe": results.get("recipe") or {}, "commit": results.get("commit", content.get("commit"))}
+    return RunResult(path=path, cases=read_cases(path, results["cases"]), **values)
+
+
+def _fraction(path: Path, given: str | float) -> str:
+    """In its one spelling."""
+    try:
+        return str(parse_fraction(given))
+    except ProPLError as problem:
+        raise ProPLError(path, f"labelled_fraction: {problem.fact}", RUN_AGAIN) from problem
+
+
+def _check_alike(runs: Sequence[RunResult]) -> None:
+    """Refuse what may not stand in one table."""
+    firsts: dict[tuple[str, ...], RunResult] = {}
+    cells: dict[tuple[Any, ...], RunResult] = {}
+    for run in runs:
+        first = firsts.setdefault(run.leave_out, run)
+        for what, mine, its, other in (
+            ("datalist", run.datalist_sha256[:12], runs[0].datalist_sha256[:12], runs[0]),
+            ("split", run.split, first.split, first),
+        ):
+            if mine != its:
+                fact = f"tested on the {what} {mine}, but {other.path} on {its}"
+                raise ProPLError(run.path, fact, "give a folder whose runs share datalist and split")
+        if _case_names(run) != _case_names(first):
+            raise ProPLError(run.path, f"other test cases than {first.path}", "run again what lacks cases")
+        home = (run.budget, run.leave_out)
+        twin = cells.setdefault((*home, run.variant, run.fraction, run.seed), run)
+        if twin is not run:
+            raise ProPLError(run.path, f"the same variant, fraction, seed and budget as {twin.path}", "delete one")
+        _check_same_recipe(run, cells.setdefault((*home, run.variant, run.fraction), run))
+        _check_same_preset(run, cells.setdefault(home, run))
+
+
+def _case_names(run: RunResult) -> set[tuple[str, str, str]]:
+    return set(zip(run.cases["task"], run.cases["source"], run.cases["case"], strict=True))
+
+
+def _check_same_recipe(run: RunResult, other: RunResult) -> None:
+    if run.overrides != other.overrides or run.base != other.base:
+        raise ProPLError(run.path, f"other options than {other.path}, a seed of the same row", "run both again")
+
+
+def _check_same_preset(run: RunResult, other: RunResult) -> None:
+    if run.preset != other.preset:
+        fact = f"preset {run.preset}, but {other.path} has {other.preset}"
+        raise ProPLError(run.path, fact, "keep the runs of two presets in two folders")

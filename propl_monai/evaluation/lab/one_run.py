@@ -1,0 +1,183 @@
+"""One run of a comparison: trained and evaluated by the bundle, and summed up in its run.json.
+
+The commands are those that a user types, in processes of their own, so that memory is measured for a run alone and a
+crash ends nothing else. What is its own is written to a config file in its folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from propl_monai import tasks
+from propl_monai.common.bundle_command import config_file
+from propl_monai.common.bundle_process import run_bundle_apart
+from propl_monai.common.files import write_atomically
+from propl_monai.common.run_record import RunRecord
+from propl_monai.data.datalist import Datalist
+from propl_monai.datasets.cohort import external_cases
+from propl_monai.errors import ProPLError
+from propl_monai.evaluation.lab.run_results import MEMORY, MODELS, RUN, results_of, unite
+from propl_monai.evaluation.lab.run_schema import read_object, read_part
+from propl_monai.evaluation.lab.variants import Run, budget
+from propl_monai.model.weights import STATE
+
+Check = Callable[[], None]
+# Keys that must be as in the training.
+EVALUATED_WITH = ("spatial_size", "prompt_mode", "prompt_padding", "decoder_block")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Where and on what the runs of a comparison take place.
+
+    Attributes:
+        bundle: the bundle folder.
+        dataset_dir: folder of the images.
+        runs: folder of all runs.
+        datalist_file: of `dataset_dir`, verified; None reads the plain layout, verifies it and writes one into `runs`.
+        preset: name of a preset in the bundle's configs, such as "compact".
+        overrides: config keys for every run, e.g. for a trial with fewer steps.
+        record: a folder that gets a copy of each finished run.json, and nothing else.
+    """
+
+    bundle: Path
+    dataset_dir: Path
+    runs: Path
+    datalist_file: Path | None = None
+    preset: str = "compact"
+    overrides: Mapping[str, Any] | None = None
+    record: Path | None = None
+
+    def folder(self, run: Run) -> Path:
+        return self.runs / run.folder
+
+    def is_finished(self, run: Run) -> bool:
+        return (self.folder(run) / RUN).exists()
+
+    def options(self, run: Run) -> dict[str, Any]:
+        """What its run.json says was asked."""
+        return {
+            "variant": run.variant.name,
+            "title": run.variant.title,
+            "base": run.variant.method,
+            "overrides": {**run.variant.train, **run.variant.evaluate},
+            "labelled_fraction": str(run.labelled),
+            "seed": run.seed,
+            "budget": run.budget,
+            "leave_out": list(run.leave_out),
+            "preset": self.preset,
+            **dict(self.overrides or {}),
+        }
+
+
+def do_run(lab: Lab, run: Run, check: Check) -> None:
+    """Train and evaluate, part by part, and write run.json last.
+
+    Args:
+        lab: where.
+        run: what; the run that it stands on is finished.
+        check: called all the while; what it raises ends the work.
+
+    Raises:
+        ProPLError: a process ended with an error, or the training that lies there is of another recipe.
+    """
+    folder = lab.folder(run)
+    record = RunRecord(folder / RUN, "compare", lab.options(run))
+    results = unite([_do_part(lab, run, part, check) for part in _parts(lab, run)])
+    # The copy first, so that a stop between the two repeats the evaluation and never loses the copy.
+    for place in ([lab.record / run.folder] if lab.record else []) + [folder]:
+        record.path = place / RUN
+        record.write("finished", results=results)
+
+
+def _parts(lab: Lab, run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """Names of sub-folders and the config keys of the training there: one part, or one a task."""
+    keys = {**budget(run.budget), "labelled_fraction": str(run.labelled), "seed": run.seed, **run.variant.train}
+    if not run.variant.one_model_a_task:
+        return [("", keys)]
+    shares = steps_of_tasks(keys["steps_per_epoch"], _seen(lab, run))
+    return [
+        (tasks.find(name).slug, keys | {"tasks": [name], "steps_per_epoch": steps}) for name, steps in shares.items()
+    ]
+
+
+def _do_part(lab: Lab, run: Run, part: tuple[str, dict[str, Any]], check: Check) -> dict[str, Any]:
+    name, keys = part
+    folder = lab.folder(run) / name
+    base = lab.folder(run.base) / name
+    if run.base == run:
+        _train(lab, run, folder, keys, check)
+    _evaluate(lab, run, folder, base, keys.get("tasks"), check)
+    return results_of(base / "train", folder / "test")
+
+
+def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check) -> None:
+    """Train, or go on where a stopped worker left off, and note the peak memory in MB."""
+    output = folder / "train"
+    keys = keys | {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
+    presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
+    if (output / RUN).exists() and (done := read_object(output / RUN)).get("status") == "finished":
+        _check_recipe(lab, presets, keys, output / RUN, read_part(output / RUN, done, "options", {}))
+        return
+    keys |= {**_places(lab, folder), "output_dir": str(output), "resume": (output / STATE).exists()}
+    peak = run_bundle_apart(lab.bundle, "training", ["train", *presets], keys, folder / "train.log", check)
+    write_atomically(folder / MEMORY, json.dumps({"peak_memory_mb": peak}).encode())
+
+
+def _check_recipe(
+    lab: Lab, presets: Sequence[str], keys: Mapping[str, Any], path: Path, then: Mapping[str, Any]
+) -> None:
+    """Refuse a training that ended before its evaluation and was of another recipe than the one that is asked for."""
+    asked: dict[str, Any] = {}
+    for name in presets:
+        asked |= ConfigParser.load_config_file(str(config_file(lab.bundle, name)))
+    now = json.loads(json.dumps({**asked, **keys}))
+    told = [f"{key} {then[key]!r}, now {now[key]!r}" for key in now if key in then and then[key] != now[key]]
+    if told:
+        raise ProPLError(path, f"was trained with {', '.join(told)}", "give another folder of runs, or delete that run")
+
+
+def _seen(lab: Lab, run: Run) -> dict[str, int]:
+    """Train pictures, labelled or not, of each task that has any."""
+    assert lab.datalist_file is not None, "`compare` makes one"
+    datalist = Datalist.read(lab.datalist_file, lab.dataset_dir)
+    gone = {case.case_id for case in external_cases(datalist, run.leave_out)}
+    seen = [case.task for case in datalist.cases if case.split == "train" and case.case_id not in gone]
+    return {name: seen.count(name) for name in tasks.NAMES if name in seen}
+
+
+def steps_of_tasks(steps: int, pictures: Mapping[str, int]) -> dict[str, int]:
+    """Steps an epoch of one model a task: together what one model for all has, divided as it would see the tasks.
+
+    Args:
+        steps: an epoch of one model for all tasks.
+        pictures: by task, which that model draws alike. A task has at least one step.
+    """
+    ends = [round(steps * part / sum(pictures.values())) for part in accumulate(pictures.values())]
+    shares = zip(pictures, ends, [0, *ends], strict=False)
+    return {name: max(1, end - begin) for name, end, begin in shares}
+
+
+def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: list[str] | None, check: Check) -> None:
+    keys = {**run.variant.evaluate, **_places(lab, base), "output_dir": str(folder / "test")}
+    keys |= {"external": list(run.leave_out)} if run.leave_out else {}
+    trained_with = {**budget(run.budget), **run.base.variant.train, **dict(lab.overrides or {})}
+    keys |= {key: trained_with[key] for key in EVALUATED_WITH if key in trained_with}
+    keys |= {"tasks": chosen} if chosen else {}
+    configs = ["train", lab.preset, "evaluate"]
+    run_bundle_apart(lab.bundle, "evaluating", configs, keys, folder / "test.log", check)
+
+
+def _places(lab: Lab, folder: Path) -> dict[str, Any]:
+    return {
+        "dataset_dir": str(lab.dataset_dir),
+        "datalist_file": str(lab.datalist_file),
+        "model_dir": str(folder / MODELS),
+    }

@@ -1,0 +1,71 @@
+"""The figures that the paper itself reports, from `data/paper_tables.json`, and why ours cannot be set against them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One row of a table of the paper.
+
+    Attributes:
+        name: of the row, as in the paper; in Tables 4-6 its two ticks in words.
+        kind: of the method, such as "single-task supervised"; empty in Tables 4-6.
+        dice, iou: in percent, by the paper's two-letter codes of the tasks, which are `tasks.Task.code`.
+        mdice, miou: in percent.
+        remark: what sets it apart from the other rows of the paper, such as another metric; mostly empty. That no row
+            can be compared with ours is told by `reason`.
+    """
+
+    name: str
+    kind: str
+    dice: Mapping[str, float]
+    iou: Mapping[str, float]
+    mdice: float
+    miou: float
+    remark: str
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return json.loads(
+        resources.files("propl_monai.evaluation.lab").joinpath("paper_tables.json").read_text(encoding="utf-8")
+    )
+
+
+def paper_rows(table: int) -> list[PaperRow]:
+    """The rows of Table 1 to 6."""
+    special = _data()["not_comparable"]["rows"]
+    rows = []
+    for facts in _data()["tables"][str(table)]["rows"]:
+        own = special.get(facts["name"], {"tables": []})
+        remark = own["reason"] if table in own["tables"] else ""
+        numbers = {key: facts[key] for key in ("dice", "iou", "mdice", "miou")}
+        rows.append(PaperRow(facts["name"], facts.get("family", ""), remark=remark, **numbers))
+    return rows
+
+
+def fraction(table: int) -> str:
+    """The labelled fraction of a table, such as "1/8"."""
+    return str(_data()["tables"][str(table)]["labelled_fraction"])
+
+
+def reason() -> str:
+    """Why no row of the paper can be compared with a row of ours."""
+    return str(_data()["not_comparable"]["all"])
+
+
+def source() -> str:
+    """Where the figures are from."""
+    return str(_data()["source"])
+
+
+def remarks(table: int) -> list[str]:
+    """What the paper's text adds to a table, and what is odd in the table as printed."""
+    return list(_data()["tables"][str(table)].get("remarks", []))

@@ -1,0 +1,100 @@
+"""What run.json tells of a run of the comparison: the papers of its training and its evaluation, summed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from propl_monai.common.files import file_sha256
+from propl_monai.evaluation.lab.finished_runs import EXTERNAL
+from propl_monai.evaluation.lab.run_schema import CASE_COLUMNS, read_object
+from propl_monai.model.weights import WEIGHTS
+
+RUN, MEMORY = "run.json", "memory.json"
+MODELS = "models"  # folder of the weights
+DIGITS = 5
+# Options of a training that tell of its place or its start, not of what was trained.
+NO_RECIPE = ("dataset_dir", "resume", "allow_unverified", "device")
+
+
+def results_of(train: Path, test: Path) -> dict[str, Any]:
+    """What run.json tells of one part.
+
+    Args:
+        train: output folder of the training; peak memory and weights lie beside it.
+        test: output folder of the evaluation.
+    """
+    trained, tested = read_object(train / RUN), read_object(test / RUN)
+    options, steps = trained["options"], trained["results"]["steps"]
+    unlabelled = options["unlabelled_batch_size"] if trained["results"]["cases"]["unlabelled"] else 0
+    words = dict.fromkeys(("case", "task", "source", "group", "status"), str)  # a group named 001 stays that
+    cases = pandas.read_csv(test / "cases.csv", dtype=words, keep_default_na=False, na_values=[""])
+    return {
+        "images_seen": {"labelled": steps * options["labelled_batch_size"], "unlabelled": steps * unlabelled},
+        "steps": steps,
+        "seconds_training": trained["results"]["seconds_of_all_epochs"],
+        "seconds_evaluation": tested["seconds"],
+        "peak_memory_mb": _peak_memory(train.parent / MEMORY),
+        "decoder": tested["results"]["about"]["decoder"],
+        "best_epoch": trained["results"]["best_epoch"],
+        "best_validation_mdice": trained["results"]["best_validation_mdice"],
+        "parameters": trained["results"]["parameters"],
+        "datalist_sha256": trained["results"]["datalist_sha256"],
+        "split": tested["results"]["about"].get("split", EXTERNAL),
+        "recipe": {key: value for key, value in options.items() if key not in NO_RECIPE},
+        "commit": trained["commit"],
+        "weights_sha256": [file_sha256(weights) for weights in [train.parent / MODELS / WEIGHTS] if weights.exists()],
+        "curve": [_point(json.loads(line)) for line in (train / "metrics.jsonl").read_text().splitlines()],
+        "cases": _columns(cases[[*CASE_COLUMNS, "diagonal_mm"]]),
+    }
+
+
+def _peak_memory(path: Path) -> float | None:
+    """None where the worker was killed before it could note it and the training ended by itself."""
+    return read_object(path)["peak_memory_mb"] if path.exists() else None
+
+
+def _columns(cases: pandas.DataFrame) -> dict[str, list]:
+    return {name: json.loads(cases[name].to_json(orient="values", double_precision=DIGITS)) for name in cases.columns}
+
+
+def _point(line: dict[str, Any]) -> dict[str, Any]:
+    # Not decimals: the variance of the passes may be a millionth.
+    losses = {key: float(f"{line[key]:.{DIGITS}g}") for key in ("supervised", "pseudo", "uncertainty") if key in line}
+    about = {key: line[key] for key in ("epoch", "iteration", "seconds")}
+    return {**about, "validation": line.get("validation"), "losses": losses}
+
+
+def unite(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several models, one for each task, as one row: sums of work, the largest memory, all cases."""
+    if len(parts) == 1:
+        return parts[0]
+    first, scores = parts[0], [part["best_validation_mdice"] for part in parts]
+    memory = [part["peak_memory_mb"] for part in parts]
+    total = {
+        key: sum(part[key] for part in parts)
+        for key in ("steps", "seconds_training", "seconds_evaluation", "parameters")
+    }
+    return {
+        **total,
+        "images_seen": {key: sum(part["images_seen"][key] for part in parts) for key in first["images_seen"]},
+        "peak_memory_mb": None if None in memory else max(memory),
+        "decoder": ", ".join(sorted({part["decoder"] for part in parts})),
+        "best_epoch": None,
+        "best_validation_mdice": None if None in scores else sum(scores) / len(scores),
+        "datalist_sha256": first["datalist_sha256"],
+        "split": first["split"],
+        "recipe": {key: value for key, value in first["recipe"].items() if _alike(key, parts)},
+        "commit": first["commit"],
+        "weights_sha256": [sha256 for part in parts for sha256 in part["weights_sha256"]],
+        "curve": [],
+        "cases": {name: [value for part in parts for value in part["cases"][name]] for name in first["cases"]},
+    }
+
+
+def _alike(key: str, parts: Sequence[dict[str, Any]]) -> bool:
+    return all(part["recipe"].get(key) == parts[0]["recipe"][key] for part in parts)

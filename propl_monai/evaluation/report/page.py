@@ -1,0 +1,233 @@
+"""The words and tables of the report, and the page they stand on. Every text is escaped; the page holds no script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from propl_monai import __version__, tasks
+from propl_monai.errors import ProPLError
+from propl_monai.evaluation.grids import NONE, Grid
+from propl_monai.evaluation.report.charts import LOSSES, curves, overlay, reliability
+from propl_monai.evaluation.report.collect import FITTED_ON, Calibration, Collected, TaskCalibration
+from propl_monai.evaluation.report.failures import failure_grids
+from propl_monai.evaluation.report.run_files import RunFiles
+from propl_monai.model.network import DECODERS
+
+TEMPLATE = "report.html.jinja"
+
+
+def render(files: RunFiles, collected: Collected | None = None) -> str:
+    """The page.
+
+    Args:
+        files: of the run.
+        collected: what the network told; None leaves calibration and pictures out, and says so.
+
+    Raises:
+        ProPLError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ModuleNotFoundError as error:
+        raise ProPLError("jinja2", "is not installed", "pip install 'propl-monai[lab]'") from error
+    template = resources.files("propl_monai.evaluation.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    results = files.training_record["results"]
+    page = environment.from_string(template).render(
+        heading=f"ProPL report: {files.training.resolve().name}",
+        version=__version__,
+        facts=_facts(files, collected),
+        warnings=_warnings(files),
+        result=_result(files.table),
+        notes=files.notes,
+        curves=curves(files.epochs, results.get("best_epoch")),
+        epochs=_epochs(files.epochs),
+        tasks=_tasks(files, collected) if collected else [],
+        has_pictures=bool(collected and collected.shown),
+        calibration=_calibration(collected.calibration) if collected else None,
+        failures=failure_grids(files.cases),
+        provenance=_provenance(files),
+        commands=[(run, " ".join(record["command"])) for run, record in _records(files)],
+        options=_options(files),
+        inputs=_inputs(files),
+    )
+    return page.strip() + "\n"
+
+
+def _facts(files: RunFiles, collected: Collected | None) -> list[tuple[str, str]]:
+    """The run in a few lines."""
+    mean, options = files.table[-1], files.training_record["options"]
+    counts = files.training_record["results"].get("cases", {})
+    facts = [
+        (f"Mean Dice of {len(files.table) - 1} tasks", _interval(mean, "dice") + " %"),
+        ("Evaluated on", f"{files.measured_on}: {mean['n']:,} pictures of {mean['groups']:,} patients or videos"),
+        ("Missed targets, false alarms", f"{mean['missed']}, {mean['false_alarm']}"),
+        (
+            "Trained on",
+            ", ".join(f"{counts[key]:,} {key}" for key in ("labelled", "unlabelled") if key in counts) or NONE,
+        ),
+        ("Labelled fraction, seed", f"{options.get('labelled_fraction', NONE)}, {options.get('seed', NONE)}"),
+    ]
+    if collected:
+        error = collected.calibration.all_tasks().plain.expected_error
+        facts.append(("Expected calibration error", f"{error * 100:.2f} %"))
+    return facts
+
+
+def _warnings(files: RunFiles) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    found = []
+    trained, about = files.training_record, files.evaluation_record["results"].get("about", {})
+    if trained["status"] != "finished":
+        found.append(f"The training is not finished but {trained['status']}.")
+    if about.get("same datalist as training") == "no":
+        found.append("The weights were trained with another datalist: evaluated cases may have been trained on.")
+    for key, kept in (("epoch", trained["results"].get("best_epoch")), ("seed", trained["options"].get("seed"))):
+        if kept is not None and about.get(key) not in (None, kept):
+            fact = f"The evaluated weights are of {key} {about[key]}, those that this training kept of {kept}"
+            found.append(f"{fact}: evaluate again, or name the folder of the right evaluation.")
+    for run, record in _records(files):
+        found += [f"{run}: {item['path']}: {item['message']}" for item in record.get("findings", [])]
+    return found
+
+
+def _result(table: Sequence[Mapping[str, Any]]) -> Grid:
+    """The scores first: a phone shows three columns before one has to scroll."""
+    head = ["task", "Dice, % [95 %]", "IoU, % [95 %]", "pictures", "patients or videos", "missed", "false alarms"]
+    head += ["both empty", "HD95, px: hits / all", "HD95, mm: hits / all (pictures)", "HD95, grid px: hits / all"]
+    rows = []
+    for row in table:
+        cells = [f"{row[key]:,}" for key in ("n", "groups", "missed", "false_alarm", "both_empty")]
+        pairs = [
+            " / ".join(_number(row[f"hd95_{unit}_{kind}"]) for kind in ("hits", "all")) for unit in ("px", "mm", "grid")
+        ]
+        pairs[1] += f" ({row['hd95_mm_n']})"
+        rows.append([row["task"], _interval(row, "dice"), _interval(row, "iou"), *cells, *pairs])
+    return Grid("Every evaluated case, by task", head, rows)
+
+
+def _epochs(epochs: Sequence[Mapping[str, Any]]) -> Grid:
+    losses = [name for name in LOSSES if any(name in epoch for epoch in epochs)]
+    head = ["epoch", *losses, *(f"validation mDice of {name}, %" for name in DECODERS), "learning rate", "seconds"]
+    rows = []
+    for epoch in epochs:
+        found = epoch.get("validation") or {}
+        cells = [_number(epoch.get(name), 1, 4) for name in losses]
+        cells += [_number(found.get(name), 100) for name in DECODERS]
+        cells += [_number(epoch.get("learning_rate"), 1, 6), _number(epoch.get("seconds"))]
+        rows.append([str(epoch["epoch"]), *cells])
+    return Grid("Each epoch", head, rows)
+
+
+def _tasks(files: RunFiles, collected: Collected) -> list[dict[str, Any]]:
+    """Name, prompt and pictures of each task."""
+    found = []
+    for name in files.task_names:
+        pictures = [
+            {
+                "source": overlay(one),
+                "rank": one.rank,
+                "case": one.case,
+                "dice": f"{one.dice * 100:.1f}",
+                "empty": not one.prediction.any(),
+                "words": f"{one.rank} case of {name}, {one.case}: reference and prediction outlined on the picture",
+            }
+            for one in collected.shown
+            if one.task == name
+        ]
+        task = tasks.find(name)
+        prompt = collected.prompts.get(name, "")
+        found.append({"name": name, "code": task.code, "prompt": prompt, "pictures": pictures})
+    return found
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    rows = {**calibration.tasks, "all tasks as one": calibration.all_tasks()}
+    drawings = [reliability("all", "All tasks as one", rows["all tasks as one"])]
+    drawings += [reliability(tasks.find(name).code, name, part) for name, part in calibration.tasks.items()]
+    kinds = ["ECE, %", "ACE, %"]
+    if calibration.temperature is not None:
+        kinds += ["ECE at T, %", "ACE at T, %"]
+    grid = Grid(
+        "Calibration error", ["task", *kinds, "pictures"], [[name, *_errors(part)] for name, part in rows.items()]
+    )
+    return {
+        "measured_on": calibration.measured_on,
+        "fitted_on": FITTED_ON,
+        "fitted_images": calibration.fitted_images,
+        "temperature": None if calibration.temperature is None else f"{calibration.temperature:.3f}",
+        "drawings": drawings,
+        "grid": grid,
+        "bins": _bins(rows["all tasks as one"]),
+    }
+
+
+def _errors(part: TaskCalibration) -> list[str]:
+    measured = [one for one in (part.plain, part.scaled) if one is not None]
+    errors = [error for one in measured for error in (one.expected_error, one.average_error)]
+    return [*(_number(error, 100, 2) for error in errors), f"{part.images:,}"]
+
+
+def _bins(part: TaskCalibration) -> Grid:
+    """The points of the first diagram."""
+    head = ["mean predicted probability, %", "share of all pixels, %", "pixels that are target, %"]
+    rows = [[_number(p, 100), _number(share, 100, 3), _number(o, 100)] for share, p, o in part.plain.points()]
+    return Grid("All tasks as one, as predicted: the points of the diagram", head, rows)
+
+
+def _provenance(files: RunFiles) -> Grid:
+    """What can differ between two runs of one command, side by side."""
+    records = [record for _, record in _records(files)]
+    facts: dict[str, Iterable[Any]] = {
+        "status": [record["status"] for record in records],
+        "started (UTC)": [record["started"] for record in records],
+        "seconds": [record["seconds"] for record in records],
+        "commit": [record.get("commit") for record in records],
+        "seed": [record["options"].get("seed") for record in records],
+        "datalist SHA-256": [record["results"].get("datalist_sha256") for record in records],
+        "device": [record["options"].get("device") for record in records],
+    }
+    for part in ("machine", "versions"):
+        for key in dict.fromkeys(key for record in records for key in record[part]):
+            facts[key] = [record[part].get(key) for record in records]
+    return Grid(
+        "The two runs", ["fact", "training", "evaluation"], [[key, *map(_word, row)] for key, row in facts.items()]
+    )
+
+
+def _options(files: RunFiles) -> Grid:
+    chosen = [record["options"] for _, record in _records(files)]
+    keys = sorted({key for options in chosen for key in options})
+    rows = [[key, *(_word(options.get(key)) for options in chosen)] for key in keys]
+    return Grid("All options", ["option", "training", "evaluation"], rows)
+
+
+def _inputs(files: RunFiles) -> Grid:
+    rows = [[entry["path"], run, entry["sha256"]] for run, record in _records(files) for entry in record["inputs"]]
+    return Grid("Files that were read", ["file", "by", "SHA-256"], rows)
+
+
+def _records(files: RunFiles) -> tuple[tuple[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]]:
+    return ("training", files.training_record), ("evaluation", files.evaluation_record)
+
+
+def _interval(row: Mapping[str, Any], score: str) -> str:
+    """A score in percent, with its interval if there is one."""
+    mean, low, high = (_number(row[score + end], 100) for end in ("", "_low", "_high"))
+    return mean if row[f"{score}_low"] is None else f"{mean} [{low}, {high}]"
+
+
+def _number(value: float | None, scale: float = 1.0, digits: int = 1) -> str:
+    return NONE if value is None else f"{value * scale:.{digits}f}"
+
+
+def _word(value: Any) -> str:
+    """A JSON value in words."""
+    if value is None:
+        return NONE
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

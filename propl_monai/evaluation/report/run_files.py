@@ -1,0 +1,176 @@
+"""What a training and its evaluation left on disk, read and checked to belong together. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from propl_monai import tasks
+from propl_monai.common.files import file_sha256, require_file
+from propl_monai.errors import ProPLError, unknown
+from propl_monai.evaluation.summary import STATUSES
+
+RECORD = "run.json"
+RECORD_KEYS = ("verb", "status", "started", "seconds", "command", "versions", "machine", "options", "inputs", "results")
+WORDS = ("case", "task", "source", "group", "status")
+PIXELS = ("reference_pixels", "predicted_pixels")
+EVALUATE_AGAIN = "evaluate again (`evaluating` of the bundle)"
+
+
+@dataclass(frozen=True, eq=False)
+class RunFiles:
+    """One training and its evaluation.
+
+    Attributes:
+        training, evaluation: the folders.
+        training_record, evaluation_record: their run.json.
+        epochs: the lines of metrics.jsonl, in order; empty when there is no such file.
+        cases: one row an evaluated case: case, task, source, group, status as text; dice; the two counts of pixels.
+        table: the rows of the table, by `summary.COLUMNS`, the last one the mean over the tasks.
+        notes: what stands under the table.
+    """
+
+    training: Path
+    evaluation: Path
+    training_record: Mapping[str, Any]
+    evaluation_record: Mapping[str, Any]
+    epochs: Sequence[Mapping[str, Any]]
+    cases: pd.DataFrame
+    table: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
+
+    @property
+    def split(self) -> str:
+        """The split that was evaluated; says nothing where `external` data were."""
+        return str(self.evaluation_record["options"].get("split", "test"))
+
+    @property
+    def external(self) -> str | list[str] | None:
+        """The external data that were evaluated in place of a split, see `cohort.external_cases`."""
+        return self.evaluation_record["options"].get("external") or None
+
+    @property
+    def measured_on(self) -> str:
+        """What was evaluated, in words."""
+        named = [self.external] if isinstance(self.external, str) else self.external
+        return f"external data, {', '.join(named)}" if named else f"{self.split} split"
+
+    @property
+    def task_names(self) -> list[str]:
+        """The evaluated tasks, in the order of the registry."""
+        return [name for name in tasks.NAMES if (self.cases["task"] == name).any()]
+
+
+def read_run_files(training: Path | str, evaluation: Path | str | None = None) -> RunFiles:
+    """Read a training folder and the folder of its evaluation.
+
+    Args:
+        training: holds run.json and metrics.jsonl.
+        evaluation: holds run.json, cases.csv and table.md; `test` inside the training folder when None.
+
+    Raises:
+        ProPLError: a folder or file is missing or broken, the evaluation is not finished, or its parts disagree.
+    """
+    training = Path(training)
+    evaluation = training / "test" if evaluation is None else Path(evaluation)
+    trained = _record(training, "train", "name the folder that a training wrote its run.json to")
+    evaluated = _record(evaluation, "evaluate", "name the folder of the evaluation with --evaluation")
+    path = evaluation / RECORD
+    if evaluated["status"] != "finished":
+        raise ProPLError(path, f"is of an evaluation that is {evaluated['status']}", EVALUATE_AGAIN)
+    table = evaluated["results"].get("table")
+    if not isinstance(table, list) or not table:
+        raise ProPLError(path, "holds no table in its results", EVALUATE_AGAIN)
+    cases = _cases(evaluation / "cases.csv")
+    if table[-1].get("n") != len(cases):
+        fact = f"counts {table[-1].get('n')} cases, cases.csv beside it {len(cases)}"
+        raise ProPLError(path, fact, EVALUATE_AGAIN)
+    epochs, notes = _epochs(training / "metrics.jsonl"), _notes(evaluation / "table.md")
+    return RunFiles(training, evaluation, trained, evaluated, epochs, cases, table, notes)
+
+
+def find_input(files: RunFiles, suffix: str, nearby: Sequence[Path], given: Path | None, option: str) -> Path:
+    """The file that the evaluation read, as its SHA-256 proves.
+
+    Args:
+        files: of the run.
+        suffix: of its name, such as ".safetensors".
+        nearby: where it usually is; the place that the evaluation wrote down is looked at last.
+        given: where the user says it is; nothing else is looked at then.
+        option: that gives it, for the message.
+
+    Raises:
+        ProPLError: no such file was read, or none of the places holds it with the same bytes.
+    """
+    record = files.evaluation / RECORD
+    read = [entry for entry in files.evaluation_record["inputs"] if str(entry["path"]).endswith(suffix)]
+    if not read:
+        raise ProPLError(record, f"names no {suffix} file among its inputs", EVALUATE_AGAIN)
+    places = [given] if given is not None else [*nearby, Path(read[0]["path"])]
+    for place in places:
+        if place.is_file() and file_sha256(place) == read[0]["sha256"]:
+            return place
+    where = " and ".join(str(place) for place in places)
+    fact = f"not the file that was evaluated (SHA-256 {read[0]['sha256'][:12]}…)"
+    raise ProPLError(where, fact, f"name it with {option}, or {EVALUATE_AGAIN}")
+
+
+def _record(folder: Path, verb: str, cure: str) -> dict[str, Any]:
+    """The run.json of a folder, with all the keys that the report shows."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise ProPLError(folder, f"holds no {RECORD}", cure)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ProPLError(path, f"cannot be read as JSON ({error})", "run it again") from error
+    absent = [key for key in RECORD_KEYS if not isinstance(content, dict) or key not in content]
+    if absent:
+        raise ProPLError(path, f"has no {', '.join(absent)}", "run it again")
+    if content["verb"] != verb:
+        raise ProPLError(path, f"is of the verb '{content['verb']}', not '{verb}'", cure)
+    return content
+
+
+def _epochs(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            epoch = json.loads(line)
+            found.append({**epoch, "epoch": int(epoch["epoch"])})
+        except (ValueError, KeyError, TypeError) as error:
+            fact = f"is no epoch of a training ({type(error).__name__}: {error})"
+            raise ProPLError(f"{path}, line {number}", fact, "delete that line, or resume the training") from error
+    return found
+
+
+def _cases(path: Path) -> pd.DataFrame:
+    """The rows of cases.csv; words stay as they are, so that a case may be called NA."""
+    require_file(path)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if absent := [name for name in (*WORDS, *PIXELS, "dice") if name not in frame.columns]:
+            raise ProPLError(path, f"has no column {', '.join(absent)}", EVALUATE_AGAIN)
+        kept = frame[[*WORDS, *PIXELS, "dice"]].astype({"dice": float} | dict.fromkeys(PIXELS, int))
+    except ValueError as error:  # pandas' own errors of a broken file are ValueErrors too
+        raise ProPLError(path, f"is no table of cases ({error})", EVALUATE_AGAIN) from error
+    for status in kept["status"].unique():
+        if status not in STATUSES:
+            raise unknown(path, "status", status, STATUSES)
+    if not kept["dice"].between(0, 1).all():
+        raise ProPLError(path, "has a Dice that is missing or not from 0 to 1", EVALUATE_AGAIN)
+    kept["task"] = [tasks.find(name, path).name for name in kept["task"]]
+    return kept
+
+
+def _notes(path: Path) -> list[str]:
+    """The list items under the table of table.md."""
+    require_file(path)
+    return [line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("- ")]

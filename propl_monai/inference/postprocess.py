@@ -1,0 +1,67 @@
+"""MONAI transforms behind the network: maps back to the size of the picture, probabilities, a viewer's mask."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import (
+    MapTransform,
+    Transform,
+)
+from torch import Tensor
+from torch.nn import functional
+
+
+class RestoreSized(MapTransform):
+    """Maps on the network's grid back to the original size (bilinear).
+
+    Args:
+        keys: items (C, h, w), logits or other real-valued maps.
+        size_key: where `ToGridd` left (H, W).
+    """
+
+    def __init__(self, keys: KeysCollection, size_key: str = "original_size", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.size_key = size_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        size = tuple(int(side) for side in result[self.size_key])
+        for key in self.key_iterator(result):
+            maps = torch.as_tensor(result[key]).float().unsqueeze(0)
+            result[key] = functional.interpolate(maps, size, mode="bilinear", align_corners=False)[0]
+        return result
+
+
+class Probabilitiesd(MapTransform):
+    """Splits the inferer's maps: `probability` (K, H, W) from K logits, `uncertainty` from K variances if they follow.
+
+    Args:
+        keys: the item with (K or 2K, H, W) maps.
+        count: K, the number of tasks.
+    """
+
+    def __init__(self, keys: KeysCollection, count: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.count = count
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            maps: Tensor = result[key]
+            result[key] = maps[: self.count]
+            result["probability"] = maps[: self.count].sigmoid()
+            if len(maps) > self.count:
+                result["uncertainty"] = maps[self.count :]
+        return result
+
+
+class ViewerMask(Transform):
+    """`pred` as MONAI Label's writer takes it: the mask of the first task, uint8 (W, H) of 0 and 1, x first."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        # 0.5 itself rounds to 0: above it is the target, as in every mask of this package.
+        return {**data, "pred": torch.as_tensor(data["probability"])[0].round().to(torch.uint8).T}

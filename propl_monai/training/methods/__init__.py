@@ -1,0 +1,16 @@
+"""Training methods, one file each, by name.
+
+A new method is a subclass of `methods.base.Method` in a file of its own, a line in `METHODS`, and a config that names
+its class as `method_def`; the tests of the registry then try it. The trainer knows no method by name.
+"""
+
+from __future__ import annotations
+
+from propl_monai.training.methods.base import Method
+from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
+from propl_monai.training.methods.propl import ProPLMethod
+from propl_monai.training.methods.supervised import SupervisedMethod
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (ProPLMethod, SupervisedMethod, MeanTeacherMethod)
+}

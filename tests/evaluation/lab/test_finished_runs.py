@@ -1,0 +1,218 @@
+"""Reading runs: what is taken, what is passed over, and that every broken or foreign run is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_runs import cases, write_run
+
+from propl_monai.errors import ProPLError
+from propl_monai.evaluation.lab.finished_runs import read_run, read_runs
+
+
+def alter(path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_run_is_read_whole(tmp_path: Path) -> None:
+    path = write_run(tmp_path, "propl", "1/8", seed=2)
+    (run,) = read_runs(tmp_path)
+    assert (run.path, run.variant, run.fraction, run.seed, run.budget) == (path, "propl", "1/8", 2, "short")
+    assert run.images_seen == {"labelled": 4000, "unlabelled": 4000} and run.steps == 500
+    assert len(run.cases) == 8 * 12 * 2 and len(run.curve) == 5
+    missed = run.cases[run.cases["status"] == "missed"]
+    assert len(missed) and missed["hd95_grid"].isna().all() and run.cases["dice"].dtype == np.float64
+
+
+def test_other_verbs_and_unfinished_runs_are_passed_over(tmp_path: Path) -> None:
+    write_run(tmp_path, "propl")
+    write_run(tmp_path, "supervised", verb="train")
+    write_run(tmp_path, "prompt-none", status="running")
+    assert [run.variant for run in read_runs(tmp_path)] == ["propl"]
+
+
+def test_runs_come_sorted_by_number_not_by_text(tmp_path: Path) -> None:
+    for fraction in ("1/4", "1/16", "1/8"):
+        write_run(tmp_path, "propl", fraction)
+    write_run(tmp_path, "propl", "1/8", seed=1)
+    assert [(run.fraction, run.seed) for run in read_runs(tmp_path)] == [
+        ("1/16", 0),
+        ("1/8", 0),
+        ("1/8", 1),
+        ("1/4", 0),
+    ]
+
+
+def test_fractions_have_one_spelling(tmp_path: Path) -> None:
+    path = alter(write_run(tmp_path, "propl"), lambda c: c["options"].update(labelled_fraction="0.125"))
+    run = read_run(path)
+    assert run is not None and run.fraction == "1/8"
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(ProPLError, match="is not a folder"):
+        read_runs(tmp_path / "absent")
+    with pytest.raises(ProPLError, match="no finished run"):
+        read_runs(tmp_path)
+
+
+def option(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda content: content["options"].update(values)
+
+
+def result(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda content: content["results"].update(values)
+
+
+def column(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    """Whole columns of the cases."""
+    return lambda content: content["results"]["cases"].update(values)
+
+
+def first_case(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    """The first case, which is a hit."""
+
+    def change(content: dict[str, Any]) -> None:
+        assert content["results"]["cases"]["status"][0] == "ok"
+        for name, value in values.items():
+            content["results"]["cases"][name][0] = value
+
+    return change
+
+
+def point(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    """The only epoch of the curve."""
+    sound = {"epoch": 1, "iteration": 100, "seconds": 9.5, "validation": {"sd": 0.5}, "losses": {}}
+    return result(curve=[sound | values])
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda c: c.update(options=None), "has no options"),
+        (lambda c: c.update(options=["variant"]), "has no options"),
+        (lambda c: c.update(commit=["a"]), r"commit is \['a'\], not a line of text, or null"),
+        (lambda c: c["options"].pop("budget"), "options without budget"),
+        (option(variant=3), "variant is 3, not a name"),
+        (option(title=None), "title is None, not a line of text"),
+        (option(title="\ud800"), "title is .*, not a line of text"),  # no file and no terminal would take it
+        (option(budget=None), "budget is None, not a name"),
+        (option(budget="../../evil"), "budget is '../../evil', not a name"),
+        (option(budget=".."), r"budget is '\.\.', not a name"),
+        (option(overrides=[]), r"overrides is \[\], not an object"),
+        (option(seed=None), "seed is None, not a whole number"),
+        (option(seed=0.5), "seed is 0.5, not a whole number"),
+        (option(seed=True), "seed is True, not a whole number"),
+        (option(seed=-1), "seed is -1, not a whole number"),
+        (option(labelled_fraction="all"), "labelled_fraction: 'all' is not a number"),
+        (option(labelled_fraction="7"), "labelled_fraction: 7 is not above 0 and at most 1"),
+        (option(labelled_fraction=None), "labelled_fraction is None, not a fraction"),
+        (option(leave_out="TG3K"), "leave_out is 'TG3K', not a list of lines of text, or null"),
+        (option(leave_out=[1]), r"leave_out is \[1\], not a list of lines of text, or null"),
+        (lambda c: c["results"].pop("split"), "results without split"),
+        (result(steps="many"), "steps is 'many', not a whole number from 0 to 2.53, or null"),
+        (result(steps=0.5), "steps is 0.5, not a whole number"),
+        (result(seconds_training=-1), "seconds_training is -1, not a number from 0"),
+        (result(peak_memory_mb=10**400), "peak_memory_mb is 1000.*, not a number from 0"),
+        (result(images_seen=5), "images_seen is 5, not labelled and unlabelled"),
+        (result(images_seen={"labelled": 5}), "images_seen is .*, not labelled and unlabelled"),
+        (result(images_seen={"labelled": "5", "unlabelled": 0}), "images_seen is .*, not labelled and unlabelled"),
+        (result(datalist_sha256=None), "datalist_sha256 is None, not 64 hexadecimal digits"),
+        (result(decoder=None), "decoder is None, not sd, pd or mean"),
+        (result(best_validation_mdice=71.0), "best_validation_mdice is 71.0, not a number from 0 to 1, or null"),
+        (result(recipe=[1]), r"recipe is \[1\], not an object"),
+        (result(curve=[1]), r"curve is \[1\], not a list of objects with iteration"),
+        (point(seconds=None), "curve is .*, not a list of objects with iteration"),
+        (point(validation={"mean": "x"}), "curve is .*, not a list of objects with iteration"),
+        (point(losses=None), "curve is .*, not a list of objects with iteration"),
+        (result(cases=None), "cases is None, not columns of cases"),
+        (lambda c: c["results"]["cases"].pop("iou"), "cases without columns iou"),
+        (column(dice=3), "columns of cases that are no lists: dice"),
+        (column(dice="0" * 192), "columns of cases that are no lists: dice"),
+        (column(diagonal_mm=3), "columns of cases that are no lists: diagonal_mm"),
+        (lambda c: c["results"]["cases"]["case"].pop(), "columns of cases of 191 to 192 rows"),
+        (lambda c: [values.clear() for values in c["results"]["cases"].values()], "columns of cases of 0 to 0 rows"),
+        (first_case(case=None), "case of case 1 is None, not a line of text"),
+        (first_case(group=5), "group of case 1 is 5, not a line of text, or null"),
+        (first_case(task="breast"), "unknown task 'breast'"),
+        (first_case(status="lost"), "unknown status 'lost'"),
+        (first_case(dice=None), "dice of case 1 is None, not a number from 0 to 1"),
+        (first_case(dice=71.0), "dice of case 1 is 71.0, not a number from 0 to 1"),
+        (first_case(iou=True), "iou of case 1 is True, not a number from 0 to 1"),
+        (first_case(dice=float("nan")), "NaN is not a JSON number"),
+        (first_case(hd95_grid=-5), "hd95_grid of case 1 is -5, not a number from 0 to 2.53, or null"),
+        (first_case(diagonal_grid=None), "diagonal_grid of case 1 is None, not a number from 0"),
+        (first_case(hd95_px=None), "case BC-0-0 is 'ok' with a Dice of .*, HD95 nan px"),
+        (first_case(status="missed"), "case BC-0-0 is 'missed' with a Dice of 0.7"),
+        (first_case(status="missed", dice=1.0, hd95_px=None, hd95_grid=None), "'missed' with a Dice of 1, HD95 nan px"),
+        (first_case(status="false alarm", dice=0.0, hd95_grid=None), "'false alarm' with a Dice of 0, HD95"),
+        (first_case(status="both empty", dice=0.0, hd95_px=None, hd95_grid=None), "'both empty' with a Dice of 0"),
+        (first_case(status="missed", dice=0.0, hd95_px=None), "'missed' with a Dice of 0, HD95 nan px"),
+        (first_case(case="BC-0-1"), "case BC-0-1 stands there twice"),
+    ],
+)
+def test_a_broken_run_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], fact: str) -> None:
+    path = alter(write_run(tmp_path, "propl"), change)
+    with pytest.raises(ProPLError, match=fact) as error:
+        read_runs(tmp_path)
+    assert error.value.where == str(path)
+
+
+def test_what_a_run_may_lack(tmp_path: Path) -> None:
+    """No training of its own, no spacing, no patients, no validation; and a thin mask that vanishes on the grid."""
+    nothing = dict.fromkeys(("steps", "seconds_training", "peak_memory_mb", "parameters", "best_epoch"))
+    path = alter(write_run(tmp_path, "propl"), result(**nothing))
+    alter(path, column(group=[None] * 192, hd95_mm=[None] * 192, diagonal_mm=[None] * 192))
+    alter(path, first_case(hd95_grid=None))
+    alter(path, point(validation=None))
+    run = read_run(path)
+    assert run is not None and run.steps is None and run.cases["diagonal_mm"].dtype == np.float64
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = write_run(tmp_path, "propl")
+    path.write_text(text)
+    with pytest.raises(ProPLError) as error:
+        read_runs(tmp_path)
+    assert error.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fact"),
+    [
+        ({"datalist_sha256": "b" * 64}, "datalist"),
+        ({"split": "validation"}, "split"),
+        ({"split": "external"}, "but evaluated on 'external'"),
+        ({"options": {"leave_out": ["busi"]}}, "but evaluated on 'test'"),
+        ({"cases": cases(0.0, groups=11)}, "other test cases"),
+        ({"options": {"preset": "default"}}, "preset default"),
+    ],
+)
+def test_runs_that_do_not_belong_into_one_table(tmp_path: Path, changes: dict[str, Any], fact: str) -> None:
+    write_run(tmp_path, "propl")
+    write_run(tmp_path, "supervised", **changes)
+    with pytest.raises(ProPLError, match=fact):
+        read_runs(tmp_path)
+
+
+def test_two_runs_of_one_cell(tmp_path: Path) -> None:
+    write_run(tmp_path / "here", "propl")
+    write_run(tmp_path / "there", "propl")
+    with pytest.raises(ProPLError, match="the same variant, fraction, seed and budget"):
+        read_runs(tmp_path)
+
+
+def test_seeds_of_one_row_share_their_options(tmp_path: Path) -> None:
+    write_run(tmp_path, "propl", seed=0)
+    write_run(tmp_path, "propl", seed=1, options={"overrides": {"passes": 3}})
+    with pytest.raises(ProPLError, match="other options than"):
+        read_runs(tmp_path)

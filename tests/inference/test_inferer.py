@@ -1,0 +1,267 @@
+"""Images in, masks out: one encoding for many tasks, original sizes, findings, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose
+from PIL import Image
+from torch import Tensor
+
+from propl_monai.data import transforms
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
+from propl_monai.inference import postprocess
+from propl_monai.inference.bundle_handlers import InputImages, SavePredictions
+from propl_monai.inference.inferer import PromptInferer
+from propl_monai.model.network import ProPL
+from propl_monai.model.weights import save_weights
+from propl_monai.tasks import NAMES
+
+Check = Callable[[Path], dict[str, Any]]
+TWO = ["left atrium", "thyroid nodule"]
+pytestmark = pytest.mark.usefixtures("few_threads")
+
+
+def picture(path: Path, height: int, width: int, colour: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3) if colour else (height, width))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.array(opened)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Grey, colour, odd and nested."""
+    folder = tmp_path / "in"
+    picture(folder / "grey.png", 40, 61)
+    picture(folder / "deep" / "colour.bmp", 33, 97, colour=True)
+    picture(folder / "tall.tif", 131, 17)
+    return folder
+
+
+def names(found: InputImages) -> list[str]:
+    return [item["name"] for item in found.items]
+
+
+class Counted:
+    """Counts calls of `encode`; everything else is the network's."""
+
+    def __init__(self, network: ProPL) -> None:
+        self.network, self.encoded = network, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def encode(self, image: Tensor) -> Any:
+        self.encoded += 1
+        return self.network.encode(image)
+
+
+@pytest.fixture
+def still() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def test_many_tasks_need_one_encoding_and_equal_single_calls(network: ProPL, still: None) -> None:
+    image, counted = torch.rand(2, 1, 40, 33), Counted(network)
+    maps = PromptInferer(["LA", "thyroid_nodule", "myocardium"])(image, counted)  # type: ignore[arg-type]
+    assert counted.encoded == 1 and maps.shape == (2, 3, 40, 33)
+    for index, task in enumerate([*TWO, "myocardium"]):
+        torch.testing.assert_close(maps[:, index], PromptInferer(task)(image, network)[:, 0], atol=1e-5, rtol=0)
+        assert torch.allclose(maps[:, index], network(image, task=task)[:, 0], atol=1e-6)
+    assert not torch.allclose(maps[:, 0], maps[:, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, [7]), (2, [8, 6]), (3, [6, 6, 6, 3]), (5, [5] * 7), (9, [9] * 7)])
+def test_as_many_tasks_are_decoded_together_as_make_eight_rows(
+    network: ProPL, still: None, monkeypatch: pytest.MonkeyPatch, batch: int, rows: list[int]
+) -> None:
+    """Seven tasks; every image keeps its own features, every map its place."""
+    image, names, found = torch.rand(batch, 1, 32, 32), list(NAMES[:7]), []
+    expected = torch.cat([network(image, task=name) for name in names], dim=1)
+    decode = network.decode
+    monkeypatch.setattr(
+        network, "decode", lambda features, *rest: (found.append(len(rest[0])), decode(features, *rest))[1]
+    )
+    torch.testing.assert_close(PromptInferer(names)(image, network), expected, atol=1e-5, rtol=0)
+    assert found == rows
+
+
+def test_the_decoder_that_is_asked_for_predicts(network: ProPL, still: None) -> None:
+    image = torch.rand(1, 1, 32, 32)
+    maps = {name: PromptInferer("LA", name)(image, network) for name in (None, "sd", "pd", "mean")}
+    assert torch.equal(maps[None], maps[network.chosen_decoder])
+    assert not torch.allclose(maps["sd"], maps["pd"], atol=1e-3)
+    assert torch.equal(maps["pd"], network(image, task="left atrium", decoder="pd"))
+
+
+def test_a_batch_may_bring_its_own_tasks(network: ProPL, still: None) -> None:
+    image = torch.rand(2, 1, 32, 32)
+    maps = PromptInferer()(image, network, task=TWO)
+    assert maps.shape == (2, 1, 32, 32) and torch.equal(maps, network(image, task=TWO))
+
+
+def test_uncertainty_follows_the_logits(network: ProPL, still: None) -> None:
+    image, counted = torch.rand(1, 1, 32, 32), Counted(network)
+    torch.manual_seed(0)
+    maps = PromptInferer(TWO, uncertainty_passes=4)(image, counted)  # type: ignore[arg-type]
+    assert maps.shape == (1, 4, 32, 32) and counted.encoded == 1
+    assert torch.equal(maps[:, :2], PromptInferer(TWO)(image, network))
+    variance = maps[:, 2:]
+    assert 0 <= variance.min() and variance.max() <= 0.25 and variance.max() > 0
+    torch.manual_seed(0)
+    assert torch.equal(PromptInferer(TWO, uncertainty_passes=4)(image, network), maps)
+    assert PromptInferer(TWO, uncertainty_passes=4, strength=0.0)(image, network)[:, 2:].max() < 1e-12
+
+
+def test_unknown_task_of_the_inferer() -> None:
+    with pytest.raises(ProPLError, match="tasks: unknown task 'left atrum'; did you mean 'left atrium'"):
+        PromptInferer(["left atrum"])
+
+
+def test_names_follow_the_folder(images: Path, tmp_path: Path) -> None:
+    found = InputImages(str(images), str(tmp_path / "out"))
+    assert names(found) == ["deep/colour", "grey", "tall"] and found.findings == []
+    assert found.items[1]["image"] == found.items[1]["image_path"] == str(images / "grey.png")
+
+
+def test_one_file(images: Path, tmp_path: Path) -> None:
+    assert names(InputImages(str(images / "grey.png"), str(tmp_path / "out"))) == ["grey"]
+
+
+def test_names_that_differ_in_suffix_only_stay_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("v1.0/a.png", "v1.0/a.jpg", "v1.0/a_png.png", "v1.0/b.c.png", "a.png"):
+        picture(folder / name, 8, 9)
+    found = InputImages(str(folder), str(tmp_path / "out"))
+    assert len(set(names(found))) == 5
+    by_file = {Path(item["image"]).relative_to(folder).as_posix(): item["name"] for item in found.items}
+    assert by_file["a.png"] == "a" and by_file["v1.0/b.c.png"] == "v1.0/b.c"
+    assert all(Path(name).parent == Path(file).parent for file, name in by_file.items())
+
+
+def test_results_inside_the_input_folder_are_not_read_again(images: Path) -> None:
+    picture(images / "out" / "grey_left_atrium.png", 8, 8)
+    picture(images / "out" / "deep" / "x.png", 8, 8)
+    assert names(InputImages(str(images), str(images / "out"))) == ["deep/colour", "grey", "tall"]
+    assert len(names(InputImages(str(images), str(images / "elsewhere")))) == 5
+
+
+def test_hidden_and_other_files_are_passed_over(images: Path, tmp_path: Path) -> None:
+    (images / "notes.txt").write_text("x")
+    picture(images / ".hidden.png", 8, 8)
+    assert len(InputImages(str(images), str(tmp_path / "out")).items) == 3
+
+
+def test_bad_files_become_findings(images: Path, tmp_path: Path) -> None:
+    (images / "empty.png").touch()
+    (images / "page.png").write_text("<html>")
+    found = InputImages(str(images), str(tmp_path / "out"))
+    assert len(found.items) == 3
+    told = {Path(path).name: reason for path, reason in found.findings}
+    assert set(told) == {"empty.png", "page.png"}
+    assert "is empty (0 bytes); copy or download it again" in told["empty.png"] and "an HTML page" in told["page.png"]
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(ProPLError, match="nowhere: does not exist; name an image or a folder"):
+        InputImages(str(tmp_path / "nowhere"), "out")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ProPLError, match="holds no picture; supported: PNG"):
+        InputImages(str(tmp_path), "out")
+
+
+def predict(network: ProPL, found: InputImages, saver: SavePredictions, passes: int = 0, workers: int = 0) -> int:
+    """As `bundle/configs/inference.json` wires it."""
+    tasks = [task.name for task in saver.tasks]
+    SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(
+            Dataset(found.items, transforms.inference((32, 32), "half")), batch_size=2, num_workers=workers
+        ),
+        network=network,
+        inferer=PromptInferer(tasks, uncertainty_passes=passes),
+        postprocessing=Compose([postprocess.RestoreSized("pred"), postprocess.Probabilitiesd("pred", len(tasks))]),
+        val_handlers=[saver],
+    ).run()
+    return saver.finish()
+
+
+def test_a_folder_through_monais_evaluator(network: ProPL, images: Path, tmp_path: Path, check_run_json: Check) -> None:
+    out = tmp_path / "out"
+    save_weights(network, tmp_path / "weights", {})
+    weights = str(tmp_path / "weights" / "model.safetensors")
+    found = InputImages(str(images), str(out))
+    saver = SavePredictions(str(out), found, TWO, True, True, True, {"passes": 3}, weights)
+    assert predict(network, found, saver, passes=3) == EXIT_OK
+    sizes = {"grey": (40, 61), "deep/colour": (33, 97), "tall": (131, 17)}
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    kinds = [
+        f"_{task}{kind}" for task in ("left_atrium", "thyroid_nodule") for kind in ("", "_probability", "_uncertainty")
+    ]
+    assert written == {f"{name}{kind}.png" for name in sizes for kind in [*kinds, "_overlay"]} | {"run.json"}
+    for name, size in sizes.items():
+        mask, probability, uncertainty = (read(out / f"{name}{kind}.png") for kind in kinds[:3])
+        assert mask.shape == probability.shape == uncertainty.shape == size
+        assert mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 255}
+        assert probability.dtype == uncertainty.dtype == np.uint16
+        sure = abs(probability / 65535 - 0.5) > 1e-4
+        assert np.array_equal((mask > 0)[sure], (probability > 65535 / 2)[sure])
+        assert read(out / f"{name}_overlay.png").shape == (*size, 3)
+    record = check_run_json(out / "run.json")
+    assert (record["verb"], record["status"]) == ("predict", "finished")
+    assert record["results"] == {"images": 3, "refused": 0} and record["findings"] == []
+    assert len(record["outputs"]) == 21 and all(Path(path).is_file() for path in record["outputs"])
+    assert [entry["path"] for entry in record["inputs"]][-1] == weights and len(record["inputs"]) == 4
+
+
+def test_only_masks_by_default_and_no_more_tasks_than_asked(network: ProPL, images: Path, tmp_path: Path) -> None:
+    found = InputImages(str(images / "grey.png"), str(tmp_path / "out"))
+    assert predict(network, found, SavePredictions(str(tmp_path / "out"), found, "TN")) == EXIT_OK
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grey_thyroid_nodule.png", "run.json"]
+
+
+def test_a_bad_file_does_not_stop_the_rest_and_the_exit_code_says_so(
+    network: ProPL, images: Path, tmp_path: Path, check_run_json: Check
+) -> None:
+    (images / "broken.png").write_bytes((images / "grey.png").read_bytes()[:200])
+    found = InputImages(str(images), str(tmp_path / "out"))
+    assert predict(network, found, SavePredictions(str(tmp_path / "out"), found, "LA")) == EXIT_PARTIAL == 3
+    record = check_run_json(tmp_path / "out" / "run.json")
+    assert record["status"] == "partial" and record["results"] == {"images": 3, "refused": 1}
+    assert record["findings"][0]["path"] == str(images / "broken.png") and record["findings"][0]["message"]
+    assert len(record["outputs"]) == 3
+
+
+def test_nothing_readable_at_all(network: ProPL, tmp_path: Path, check_run_json: Check) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    found = InputImages(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert predict(network, found, SavePredictions(str(tmp_path / "out"), found, "LA")) == EXIT_BAD_INPUT
+    assert check_run_json(tmp_path / "out" / "run.json")["results"] == {"images": 0, "refused": 1}
+
+
+def test_figures_of_the_written_maps(tmp_path: Path) -> None:
+    """16-bit maps by hand: 65535 is probability 1, and deviation 0.5; the mask begins above 0.5."""
+    path = picture(tmp_path / "a.png", 1, 4)
+    found = InputImages(str(path), str(tmp_path / "out"))
+    saver = SavePredictions(str(tmp_path / "out"), found, "LA", probability=True, uncertainty=True)
+    probability = torch.tensor([[[0.0, 0.5, 0.51, 1.0]]])
+    saver.save(str(path), "a", probability, torch.tensor([[[0.0, 0.01, 0.25, 0.3]]]))
+    out = tmp_path / "out"
+    assert read(out / "a_left_atrium.png").tolist() == [[0, 0, 255, 255]]
+    assert read(out / "a_left_atrium_probability.png").tolist() == [[0, 32768, 33423, 65535]]
+    assert read(out / "a_left_atrium_uncertainty.png").tolist() == [[0, 13107, 65535, 65535]]

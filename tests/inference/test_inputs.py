@@ -1,0 +1,126 @@
+"""Which files are predicted, and that no two share the name of their results."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from picture_samples import GREY, save_dicom
+
+from propl_monai.errors import ProPLError
+from propl_monai.images import write_picture
+from propl_monai.inference.inputs import find_inputs
+
+
+def plant(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def named(folder: Path, *paths: Path, cines: bool = True) -> dict[str, str]:
+    """File below the folder -> name of its results."""
+    found = find_inputs(paths or [folder], folder / "results", cines)
+    return {file.relative_to(folder).as_posix(): name for file, name in found}
+
+
+def test_a_folder_in_one_order(tmp_path: Path) -> None:
+    plant(tmp_path, "b/2.png", "a.JPG", "b/1.nii.gz", "b/c/x.y.dcm", "clip.avi", "v.MP4")
+    assert list(named(tmp_path).items()) == [
+        ("a.JPG", "a"),
+        ("b/1.nii.gz", "b/1"),
+        ("b/2.png", "b/2"),
+        ("b/c/x.y.dcm", "b/c/x.y"),
+        ("clip.avi", "clip"),
+        ("v.MP4", "v"),
+    ]
+    assert "clip.avi" not in named(tmp_path, cines=False)
+
+
+def test_what_is_passed_over(tmp_path: Path) -> None:
+    plant(
+        tmp_path, "a.png", ".hidden.png", ".git/b.png", "notes.txt", "values.raw", "results/a_left_atrium.png", "README"
+    )
+    assert named(tmp_path) == {"a.png": "a"}
+
+
+def test_dicom_needs_no_suffix(tmp_path: Path) -> None:
+    plant(tmp_path, "IM0002", "1.2.3")
+    save_dicom(tmp_path / "IM0001", GREY[None])
+    save_dicom(tmp_path / "1.2.840.7", GREY[None])
+    assert named(tmp_path) == {"1.2.840.7": "1.2.840.7", "IM0001": "IM0001"}
+
+
+def test_a_file_that_is_named_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+    plant(tmp_path, "scan.xyz", "other.png")
+    assert named(tmp_path, tmp_path / "scan.xyz") == {"scan.xyz": "scan.xyz"}
+
+
+def test_several_inputs_keep_their_place_below_the_folder_of_all(tmp_path: Path) -> None:
+    plant(tmp_path, "one/a.png", "two/a.png", "two/deep/b.png", "three/c.png")
+    given = (tmp_path / "one" / "a.png", tmp_path / "two", tmp_path / "two" / "a.png")
+    assert named(tmp_path, *given) == {"one/a.png": "one/a", "two/a.png": "two/a", "two/deep/b.png": "two/deep/b"}
+    assert named(tmp_path, tmp_path / "two") == {"two/a.png": "a", "two/deep/b.png": "deep/b"}
+
+
+def test_relative_paths_stay_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(tmp_path, "in/a.png")
+    monkeypatch.chdir(tmp_path)
+    assert find_inputs(["in"], "out") == [(Path("in/a.png"), "a")]
+    assert find_inputs(["."], "out") == [(Path("in/a.png"), "in/a")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.png", "a.jpg", "a_png.png"),
+        ("a.png", "A.PNG", "a_png.jpg"),
+        ("clip.avi", "clip_frame_0001.png"),
+        ("v1.0/a.png", "v1.0/a.nii.gz", "v1.0/a_nii_gz.png", "a.png"),
+    ],
+)
+def test_no_two_files_share_a_name(tmp_path: Path, names: tuple[str, ...]) -> None:
+    plant(tmp_path, *names)
+    found = named(tmp_path)
+    assert set(found) == set(names)
+    assert len({name.casefold() for name in found.values()}) == len(names)
+    assert all(Path(name).parent == Path(file).parent for file, name in found.items())
+    if "clip.avi" in names:  # the first frame of the clip is called so
+        assert found["clip_frame_0001.png"] != "clip_frame_0001" and found["clip.avi"] == "clip"
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(ProPLError, match="nowhere: does not exist; name an image or a folder"):
+        find_inputs([tmp_path / "nowhere"], tmp_path / "out")
+    plant(tmp_path, "notes.txt")
+    with pytest.raises(ProPLError, match=r"holds no picture; supported: PNG, .*, AVI, MP4"):
+        find_inputs([tmp_path], tmp_path / "out", cines=True)
+    with pytest.raises(ProPLError, match="the inputs: holds no picture"):
+        find_inputs([], tmp_path / "out")
+
+
+def test_inputs_inside_the_folder_of_the_results(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    with pytest.raises(ProPLError, match="holds no picture outside the folder for the results"):
+        find_inputs([tmp_path], tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the administrator may list every folder")
+def test_a_folder_that_may_not_be_listed(tmp_path: Path) -> None:
+    plant(tmp_path, "a.png", "closed/b.png")
+    (tmp_path / "closed").chmod(0)
+    try:
+        with pytest.raises(ProPLError, match="closed: cannot be listed"):
+            find_inputs([tmp_path], tmp_path / "out")
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+def test_links_do_not_lead_in_circles(tmp_path: Path) -> None:
+    plant(tmp_path, "a.png", "b/c.png")
+    (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "again.png").symlink_to(tmp_path / "a.png")
+    assert len(find_inputs([tmp_path], tmp_path / "out")) == 2
