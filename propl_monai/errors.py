@@ -1,4 +1,8 @@
-"""The one exception that a user of this package is meant to read."""
+"""The one exception that a user of this package is meant to read.
+
+Every public function raises `ProPLError` for bad input: a file, option, task or tensor that it cannot use. Docstrings name
+only what is raised beside it.
+"""
 
 from __future__ import annotations
 

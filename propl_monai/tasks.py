@@ -52,11 +52,7 @@ NAMES: tuple[str, ...] = tuple(task.name for task in TASKS)
 
 
 def find(text: str, where: object = "task") -> Task:
-    """The task of a name, code or slug, in any case.
-
-    Raises:
-        ProPLError: no such task; the message names `where` and the nearest name.
-    """
+    """The task of a name, code or slug, in any case."""
     wanted = str(text).strip().lower()
     for task in TASKS:
         if wanted in (task.name, task.code.lower(), task.slug):
@@ -65,9 +61,5 @@ def find(text: str, where: object = "task") -> Task:
 
 
 def find_all(texts: str | Iterable[str], where: object = "tasks") -> list[Task]:
-    """The tasks of one name or several; a single one may come without a list, as from a command line.
-
-    Raises:
-        ProPLError: see `find`.
-    """
+    """The tasks of one name or several; a single one may come without a list, as from a command line."""
     return [find(text, where) for text in ([texts] if isinstance(texts, str) else texts)]

@@ -21,9 +21,6 @@ class Plan:
     Attributes:
         repeats: pairs of processes, reference and this package in turn, so that a change of the machine meets both.
         calls: that count in each process.
-
-    Raises:
-        ProPLError: fewer than one.
     """
 
     repeats: int = 3

@@ -45,9 +45,6 @@ def measure_apart(work: Work, calls: int, warmup: int = 1) -> Measured:
         work: what.
         calls: that count.
         warmup: calls before them, which count for memory only.
-
-    Raises:
-        ProPLError: the process failed; the error has its last line.
     """
     command = [sys.executable, "-m", "benchmarks.speed.measure", work.text(), str(calls), str(warmup)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads), "PYTHONWARNINGS": "ignore"}

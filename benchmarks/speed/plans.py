@@ -64,9 +64,6 @@ def bench(parts: Sequence[str], asked: Asked, plan: Plan, tell: Tell) -> dict[st
             second).
         asked, plan: what and how carefully.
         tell: gets a line for each thing that is done.
-
-    Raises:
-        ProPLError: an unknown part or preset, or a measurement that failed.
     """
     for part in parts:
         if part not in PARTS:

@@ -12,11 +12,7 @@ from propl_monai.errors import ProPLError
 
 
 def config_file(bundle: Path, name: str) -> Path:
-    """The config of a name in a bundle folder.
-
-    Raises:
-        ProPLError: there is none; tells which there are.
-    """
+    """The config of a name in a bundle folder."""
     folder = bundle / "configs"
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -36,9 +32,6 @@ def bundle_arguments(
         bundle: its folder.
         configs: names of configs of the bundle, or paths, later ones over earlier ones.
         settings: config keys and values, over all files.
-
-    Raises:
-        ProPLError: a config does not exist.
     """
     files = [str(each if isinstance(each, Path) else config_file(bundle, each)) for each in configs]
     given = [part for key, value in settings.items() for part in (f"--{key}", value)]

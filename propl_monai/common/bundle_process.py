@@ -34,9 +34,6 @@ def run_bundle_apart(
 
     Returns:
         Its peak resident memory in MB. Linux counts in it what this process had when it started the other.
-
-    Raises:
-        ProPLError: it ended with an error, told with the last line of its log.
     """
     overrides = log.with_suffix(".config.json")
     write_atomically(overrides, json.dumps(keys, indent=2).encode())

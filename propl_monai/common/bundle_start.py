@@ -32,9 +32,6 @@ def begin(output_dir: str, model_dir: str | None = None, seed: int | None = None
     Args:
         output_dir, model_dir: folders that the run will write to; made here.
         seed: of torch's global generator, so that the network starts from the same weights every time.
-
-    Raises:
-        ProPLError: a config key that nothing uses, or a folder that cannot be written.
     """
     install_exit_messages()
     check_keys(sys.argv)
@@ -52,11 +49,7 @@ def exit_with(code: int) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder and try to write there, before hours of work would be lost.
-
-    Raises:
-        ProPLError: it cannot be made or written.
-    """
+    """Make a folder and try to write there, before hours of work would be lost."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
@@ -70,9 +63,6 @@ def check_keys(argv: Sequence[str]) -> None:
 
     MONAI takes any `--key value` and silently ignores what nothing refers to, so a misspelt option would train with
     the default. Does nothing unless `argv` is a command line of `python -m monai.bundle run`.
-
-    Raises:
-        ProPLError: with the nearest key that exists.
     """
     if not argv or Path(argv[0]).parent.name != "bundle" or "run" not in argv[1:2]:
         return

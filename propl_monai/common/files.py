@@ -57,22 +57,14 @@ def belongs_to_header(path: Path) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes as 64 lower-case hexadecimal digits.
-
-    Raises:
-        ProPLError: the file is missing, empty or may not be read.
-    """
+    """The SHA-256 of a file's bytes as 64 lower-case hexadecimal digits."""
     require_file(path)
     with path.open("rb") as stream:  # in pieces: weights have hundreds of megabytes
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_file(path: Path) -> None:
-    """Check that a path is a file that holds bytes and may be read.
-
-    Raises:
-        ProPLError: with the true reason, when it is not.
-    """
+    """Check that a path is a file that holds bytes and may be read."""
     try:
         if path.is_dir():
             raise ProPLError(path, "is a folder, not a file", "name a file inside it")
@@ -117,9 +109,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a kill or a full disk at any moment leaves either the old file or the new one, never a part.
 
     The recipe: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are made.
-
-    Raises:
-        ProPLError: the file cannot be written; what was there before is untouched.
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
@@ -148,9 +137,6 @@ def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
     Args:
         folder: to lock.
         shared: let in those that ask for a shared lock too, and keep out all others.
-
-    Raises:
-        ProPLError: another process holds the lock, or the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,6 @@ def switch(name: str, value: object) -> bool:
     Args:
         name: of the option, for the message.
         value: True, False, or those words in any case.
-
-    Raises:
-        ProPLError: anything else.
     """
     text = str(value).lower()
     if text not in ("true", "false"):
@@ -29,9 +26,6 @@ def pairs(name: str, texts: Iterable[str]) -> dict[str, str]:
     Args:
         name: of the option, for the message.
         texts: each name=value; the value may hold further equals signs.
-
-    Raises:
-        ProPLError: a text without a name or an equals sign, or a name given twice.
     """
     found: dict[str, str] = {}
     for text in texts:

@@ -25,11 +25,7 @@ def is_writer() -> bool:
 
 
 def share(size: int) -> range:
-    """The positions that this process takes of `size`: every n-th for n processes. Shares may differ by one.
-
-    Raises:
-        ProPLError: there are fewer than processes; one without work would never come to where the others wait for it.
-    """
+    """The positions that this process takes of `size`: every n-th for n processes. Shares may differ by one."""
     rank, ranks = rank_and_count()
     if size < ranks:
         raise ProPLError("ranks", f"{size} cases do not go round {ranks} processes", "start fewer processes")

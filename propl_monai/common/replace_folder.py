@@ -18,9 +18,6 @@ def require_replaceable(home: Path, ours: bool) -> None:
     Args:
         home: the place.
         ours: whether the folder there is known to be a product of this package.
-
-    Raises:
-        ProPLError: it is a link, a file, or a folder that is neither empty nor ours.
     """
     if not os.path.lexists(home):
         return
@@ -49,9 +46,6 @@ def take_place(staging: Path, home: Path) -> Path:
 
     Returns:
         The place.
-
-    Raises:
-        ProPLError: one of the folders may not be renamed.
     """
     old = _set_aside(home)
     try:

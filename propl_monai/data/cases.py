@@ -98,9 +98,6 @@ def check_cases(cases: Sequence[Case], where: object, place: Callable[[int], str
         cases: what to check.
         where: name of the whole, for the message.
         place: words for the case at an index, for the message.
-
-    Raises:
-        ProPLError: no case at all, or the first few broken rules and their number.
     """
     if not cases:
         raise ProPLError(where, "holds no case", "add at least one picture")

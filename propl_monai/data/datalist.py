@@ -45,9 +45,6 @@ class Datalist:
 
     Args:
         place: words for the case at an index, used in messages only; its number and id when None.
-
-    Raises:
-        ProPLError: a rule is broken; names the first few offending cases and how many there are.
     """
 
     root: Path
@@ -66,9 +63,6 @@ class Datalist:
         Args:
             path: a JSON file as `write` makes it; `datalists/schema.json` describes it.
             root: folder of the pictures; the folder of the file itself when None.
-
-        Raises:
-            ProPLError: the file is missing, is not JSON, or breaks a rule; with the line and the nearest valid name.
         """
         path = Path(path)
         text = _read_text(path)
@@ -95,11 +89,7 @@ class Datalist:
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
     def select(self, split: str | None = None, tasks: Sequence[str] | None = None) -> Datalist:
-        """The cases of one split and of some tasks (names, codes or slugs); None means all.
-
-        Raises:
-            ProPLError: no such split or task, or no case is left.
-        """
+        """The cases of one split and of some tasks (names, codes or slugs); None means all."""
         if split is not None and split not in SPLITS:
             raise unknown(self.name, "split", split, SPLITS)
         names = None if tasks is None else {task.name for task in registry.find_all(tasks, self.name)}

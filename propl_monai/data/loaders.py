@@ -79,9 +79,6 @@ class PairedLoader:
         seed: of the run.
         num_workers: loader processes of each stream.
         steps: of an epoch, so that runs of different methods and batches train equally long; None for one pass.
-
-    Raises:
-        ProPLError: no image is labelled, `steps` is no number from 1, or a batch size does not divide among the ranks.
     """
 
     def __init__(

@@ -54,9 +54,6 @@ class UltrasoundReader(ImageReader):
             float32 `(W, H)`, or `(W, H, 3)` for colour when `grey` is off; images 0-255, masks 0 and 1. And the meta
             dictionary: `affine` and `original_affine` diag(column mm, row mm, 1, 1), the identity when the spacing is
             unknown; `spacing_known` 0 or 1; `spatial_shape` (W, H); `original_channel_dim`.
-
-        Raises:
-            ProPLError: from `read_image` or `read_mask`; or more than one file was given.
         """
         if len(img) != 1:
             raise ProPLError(", ".join(map(str, img)), f"{len(img)} files are not one picture", "load one file a key")

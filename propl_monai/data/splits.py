@@ -89,9 +89,6 @@ def assign_splits(
     Returns:
         The cases in the order given. Groups without any mask are all in train. Running the function on its own result
         changes nothing.
-
-    Raises:
-        ProPLError: a share or the minimum is out of range.
     """
     cases = tuple(cases)
     for name, share in (("test", test), ("validation", validation)):
@@ -173,9 +170,6 @@ def labelled_images(
 
     Returns:
         The `case_id` of every labelled case.
-
-    Raises:
-        ProPLError: the fraction is not a number in (0, 1].
     """
     limit = parse_fraction(fraction)
     pool = [case for case in cases if case.split == "train" and case.mask is not None]
@@ -195,11 +189,7 @@ def _labelled_place(case: Case) -> float:
 
 
 def parse_fraction(text: str | float | Fraction) -> Fraction:
-    """A fraction in (0, 1] from `"1/8"`, `"0.125"`, 0.125 or 1.
-
-    Raises:
-        ProPLError: it is not a number, or out of range.
-    """
+    """A fraction in (0, 1] from `"1/8"`, `"0.125"`, 0.125 or 1."""
     try:
         fraction = Fraction(text)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:

@@ -77,9 +77,6 @@ class Normalised(MapTransform):
     Args:
         keys: items (C, H, W), float in [0, 1].
         kind: "imagenet", "half", or "z-score" (mean 0 and deviation 1 of each image).
-
-    Raises:
-        ProPLError: unknown kind.
     """
 
     def __init__(self, keys: KeysCollection, kind: str, allow_missing_keys: bool = False) -> None:
@@ -163,9 +160,6 @@ def training(
         flip: probability of a left-right mirror image; not in the paper.
         photometric: strength, 0 to 1, of random changes of contrast, brightness, blur and noise of "image".
         strong_view: 0, or the strength of such changes on a second view of the same geometry, "image_strong".
-
-    Raises:
-        ProPLError: unknown augmentation.
     """
     steps = [*load(), ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
     both: dict[str, Any] = {"keys": ("image", "label"), "allow_missing_keys": True}

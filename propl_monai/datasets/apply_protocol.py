@@ -92,9 +92,6 @@ def split_datalist(file: str | Path, protocol: str, output: str | Path) -> Repor
         file: the datalist.
         protocol: a name of `protocol_names`, or a protocol file that ends in `.json`.
         output: the datalist to write; another one, as a protocol leaves cases and groups out.
-
-    Raises:
-        ProPLError: an unknown protocol, a datalist that breaks a rule or holds nothing for it, or no room to write.
     """
     file, output = Path(file), Path(output)
     if output.resolve() == file.resolve():
@@ -111,9 +108,6 @@ def apply_protocol(datalist: Datalist, protocol: Protocol) -> tuple[Datalist, Re
 
     Returns:
         The new datalist, whose cases all have a `labelled_place`, and what came of it.
-
-    Raises:
-        ProPLError: the datalist holds nothing that the protocol asks for.
     """
     cases = [_with_labelled_place(case) for case in datalist.cases]
     if protocol.level == "picture":

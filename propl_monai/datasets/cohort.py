@@ -43,10 +43,6 @@ def open_datalist(
         output_dir: folder of the run.
         tasks: names of tasks; those that the data lack are left out.
         allow_unverified: take the data without verification, or whatever it says.
-
-    Raises:
-        ProPLError: no such folder or file, a broken rule, no case of these tasks, or data that are not verified, were
-            changed since, or have errors.
     """
     if not Path(dataset_dir).is_dir():
         raise no_folder(dataset_dir)
@@ -89,9 +85,6 @@ class TrainingCohort:
         counts: how many of each.
         inputs: the datalist file, and the record of its verification.
         sha256: of the datalist.
-
-    Raises:
-        ProPLError: see `open_datalist`; or no train image has a mask.
     """
 
     def __init__(
@@ -137,9 +130,6 @@ def external_cases(datalist: Datalist, patterns: str | Sequence[str]) -> list[Ca
     Args:
         datalist: where they are.
         patterns: "SOURCE", or "SOURCE/GROUP" where the group may hold the wildcards * and ?; one or several.
-
-    Raises:
-        ProPLError: a pattern fits no case.
     """
     found: dict[str, Case] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -203,9 +193,6 @@ def evaluation_items(
         split: of the datalist; does not count for external data, which training has not seen at all.
         tasks: names of tasks; None for all.
         external: evaluate on these alone, see `external_cases`; they must have been left out of the training.
-
-    Raises:
-        ProPLError: no such split, or no case with a mask in it.
     """
     chosen = datalist.select(tasks=tasks) if external else datalist.select(split, tasks)
     wanted = {case.case_id for case in external_cases(datalist, external)} if external else None

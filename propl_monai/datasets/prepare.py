@@ -78,11 +78,7 @@ class Prepared:
 
 
 def find_source(name: str) -> Source:
-    """The source of a name, in any case.
-
-    Raises:
-        ProPLError: no such source; names the nearest.
-    """
+    """The source of a name, in any case."""
     for known, source in SOURCES.items():
         if known.lower() == name.strip().lower():
             return source
@@ -106,11 +102,6 @@ def prepare(
         options: of the source's reader.
         splits: "hash" (by group, `propl_monai.data.splits`), or "official" where the publishers name one; others by hash.
         progress: called with (pictures done, pictures in all).
-
-    Raises:
-        ProPLError: unknown source, option or splits; nothing in the folder; every picture refused; a folder of the source's
-            name beside the datalist that this function did not make; another process that prepares there; no room to write.
-            Then all is as it was before.
     """
     output = Path(output)
     if output.suffix.lower() != ".json":
@@ -178,11 +169,7 @@ def _cases_of_others(output: Path, source: Source) -> tuple[Case, ...]:
 def _write_all(
     records: Sequence[Record], staging: Path, source: str, progress: Progress | None
 ) -> tuple[list[Case], list[ProPLError]]:
-    """Write every record; the refused ones leave nothing behind.
-
-    Raises:
-        ProPLError: a file cannot be written. A full disk is no fault of the input, and must not pass for one.
-    """
+    """Write every record; the refused ones leave nothing behind."""
     cases: list[Case] = []
     refused: list[ProPLError] = []
     with ThreadPoolExecutor(THREADS) as pool:

@@ -72,11 +72,7 @@ def protocol_names() -> list[str]:
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of a name, or of a file when the name ends in `.json`.
-
-    Raises:
-        ProPLError: no such protocol, or see `read_protocol`.
-    """
+    """The protocol of a name, or of a file when the name ends in `.json`."""
     if name.lower().endswith(_SUFFIX):
         return read_protocol(Path(name))
     if name not in protocol_names():
@@ -85,11 +81,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 def read_protocol(path: Path) -> Protocol:
-    """Read a protocol file; `datalists/README.md` describes it.
-
-    Raises:
-        ProPLError: the file is missing, is not JSON, or holds a key, task, share or fraction that does not exist.
-    """
+    """Read a protocol file; `datalists/README.md` describes it."""
     require_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -62,11 +62,6 @@ def export(
 
     Returns:
         What was written to the parity file.
-
-    Raises:
-        ProPLError: no fitting weights, unknown format or decoder, a network that cannot be exported, packages missing
-            (extra `export`), or a file that differs from the network by more than 1e-4, a safetensors file by anything;
-            nothing is kept then.
     """
     output = Path(output)
     format = _format_of(output) if format is None else format
@@ -113,9 +108,6 @@ def describe(network: ProPL, header: Mapping[str, Any], decoder: str | None = No
         network: with a prompt bank.
         header: of its weights.
         decoder: None for the network's choice.
-
-    Raises:
-        ProPLError: no prompt bank, or the weights do not say how images are prepared.
     """
     if network.prompts is None or "spatial_size" not in header or header.get("normalisation") not in NORMALISATIONS:
         fact = "do not say their tasks, and the size and normalisation of their images"

@@ -19,9 +19,6 @@ class ExportableNetwork(nn.Module):
     Args:
         network: stays as it is.
         decoder: "sd", "pd", "mean", or None for the network's choice.
-
-    Raises:
-        ProPLError: no prompt bank, or a decoder that is unknown or not there.
     """
 
     texts: Tensor

@@ -25,11 +25,7 @@ Runner = Callable[[Tensor, Tensor], Tensor]
 
 
 def require(*modules: str) -> None:
-    """Import packages of the extra `export`.
-
-    Raises:
-        ProPLError: one is not installed.
-    """
+    """Import packages of the extra `export`."""
     for module in modules:
         try:
             import_module(module)
@@ -38,11 +34,7 @@ def require(*modules: str) -> None:
 
 
 def onnx_runner(path: Path | str) -> Runner:
-    """An ONNX file as a function of image and task, by ONNX Runtime on the CPU.
-
-    Raises:
-        ProPLError: ONNX Runtime is not installed.
-    """
+    """An ONNX file as a function of image and task, by ONNX Runtime on the CPU."""
     require("onnxruntime")
     import onnxruntime
 
@@ -134,11 +126,7 @@ def compare(
 
 
 def require_parity(output: Path, parity: dict[str, Any]) -> None:
-    """Check the result of `compare` against its limits.
-
-    Raises:
-        ProPLError: the file differs too much; `output` is the name that it was meant to get.
-    """
+    """Check the result of `compare` against its limits."""
     difference, share = parity["largest_logit_difference"], parity["mask_disagreement"]
     allowed = parity["limit_of_difference"]
     if difference <= allowed and share <= parity["limit_of_disagreement"]:

@@ -64,10 +64,6 @@ def release(
         url: the address below which the files will be found; None for the zoo's own on Hugging Face.
         results: a table in Markdown for the model card, such as the table.md of an evaluation.
         published: the zoo's `model_info.json`, to see that the version is new.
-
-    Raises:
-        ProPLError: files are missing, a check has findings (all are named), or this version was built before with other
-            content.
     """
     bundle, output_dir = Path(bundle), Path(output_dir)
     version = _version(bundle)

@@ -46,9 +46,6 @@ def premerge(folder: Path | str, published: Path | str | None = None) -> list[Fi
     Args:
         folder: of the bundle, with its weights; its name is the bundle's.
         published: the zoo's `model_info.json`, to see that the version is new.
-
-    Raises:
-        ProPLError: jsonschema is not installed (extra `release`).
     """
     folder = Path(folder)
     found = list(_files(folder))

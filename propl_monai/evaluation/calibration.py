@@ -69,11 +69,7 @@ class ReliabilityCounts:
         self.images += 1
 
     def reliability(self) -> Reliability:
-        """What has been added.
-
-        Raises:
-            ProPLError: nothing has.
-        """
+        """What has been added."""
         if not self.images:
             raise ProPLError("calibration", "no picture to measure it on", "evaluate at least one")
         return Reliability(*(self.sums / self.images))
@@ -118,9 +114,6 @@ def fit_temperature(histograms: Iterable[LogitHistogram]) -> float:
 
     Returns:
         T, above 1 where the network is too sure of itself; within `TEMPERATURES`.
-
-    Raises:
-        ProPLError: there is no picture.
     """
     parts = [histogram.counts / histogram.images for histogram in histograms if histogram.images]
     if not parts:

@@ -37,9 +37,6 @@ def describe(
         split: of the datalist.
         decoder: that predicts.
         external: what is evaluated on instead of a split, see `cohort.external_cases`.
-
-    Raises:
-        ProPLError: external data that the training did not leave out.
     """
     if external and header and header.get("leave_out") != external:
         fact = f"was left out of a training that left out {header.get('leave_out')}, so it is not external"

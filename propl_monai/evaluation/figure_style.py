@@ -50,11 +50,7 @@ def canvas(columns: int = 1, height: float = 3.6) -> tuple[Figure, Sequence[Axes
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.svg and `stem`.png, without date or version.
-
-    Raises:
-        ProPLError: a file cannot be written.
-    """
+    """Write `stem`.svg and `stem`.png, without date or version."""
     written = []
     for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
         buffer = io.BytesIO()

@@ -58,10 +58,6 @@ def case_row(
         counts reference_pixels, predicted_pixels, intersection_pixels; height, width, diagonal_px; hd95_px in pixels;
         spacing "row x column" in mm; hd95_mm and diagonal_mm, None when the spacing is unknown; hd95_grid in pixels of
         the grid, None also when a mask is so thin that it vanishes there; diagonal_grid; convention.
-
-    Raises:
-        ProPLError: a mask has another number of dimensions, no pixels, values that are not finite or not 0 and 1;
-            the two differ in shape; the spacing is not two positive numbers; the grid or the convention is not known.
     """
     if convention not in get_args(Convention):
         raise unknown(where, "metric convention", convention, get_args(Convention))

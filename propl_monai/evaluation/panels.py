@@ -46,9 +46,6 @@ def best_median_worst(cases: pd.DataFrame, task: str) -> dict[str, str]:
     Args:
         cases: of one run, columns task, case and dice.
         task: name or code.
-
-    Raises:
-        ProPLError: no such task, or no case of it.
     """
     name = tasks.find(task).name
     ranked = cases[cases["task"] == name].sort_values(["dice", "case"], ascending=[False, True], ignore_index=True)
@@ -64,9 +61,6 @@ def draw_panels(panels: Sequence[Panel], text: str = "") -> Figure:
     Args:
         panels: with predictions of the same rows.
         text: small lines above all; the last of them says what the lines in the pictures are.
-
-    Raises:
-        ProPLError: no panels; panels of different rows; a mask of another shape than its picture.
     """
     names = _checked(panels)
     column = WIDTH / len(panels)

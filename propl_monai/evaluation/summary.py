@@ -56,10 +56,6 @@ def summarise(rows: Iterable[Row], resamples: int = 2000, seed: int = 0) -> pd.D
             a group of its own, shared by the tasks that share its source and case.
         resamples: number of bootstrap resamples.
         seed: of the resampling; the same rows in any order give the same table.
-
-    Raises:
-        ProPLError: no rows; a key is missing; a task or status is unknown; a case comes twice in a task; a number
-            that must be there is not finite; the rows mix two metric conventions.
     """
     if resamples < 100:
         raise ProPLError("summary", f"{resamples} bootstrap resamples", "give at least 100, better 2000")

@@ -43,12 +43,7 @@ __all__ = [
 
 
 def read_image(path: str | Path) -> Picture:
-    """Read a picture of one frame: PNG, JPEG, BMP, TIFF, WebP, NIfTI, MetaImage, DICOM.
-
-    Raises:
-        ProPLError: the file is missing, empty, cut short, not a picture (its true type is named), too large, of several
-            frames, or holds negative or non-finite values.
-    """
+    """Read a picture of one frame: PNG, JPEG, BMP, TIFF, WebP, NIfTI, MetaImage, DICOM."""
     stored = _open_still(Path(path))
     return Picture(without_equal_channels(_only(shown(stored))), stored.spacing_mm)
 
@@ -57,20 +52,13 @@ def read_frames(path: str | Path) -> Cine:
     """Read a cine, or a still as a cine of one frame: all that `read_image` reads, and AVI and MP4.
 
     A frame whose channels are equal is grey, also between frames of colour.
-
-    Raises:
-        ProPLError: as `read_image`, but of several frames; as far as the header tells. The rest comes while iterating.
     """
     stored = open_file(Path(path))
     return Cine(stored.count, stored.spacing_mm, stored.seconds_per_frame, partial(_frames, stored))
 
 
 def read_values(path: str | Path) -> np.ndarray:
-    """Read the upright values of one frame as stored: `(H, W)` of any dtype, or uint8 `(H, W, 3)` RGB.
-
-    Raises:
-        ProPLError: as `read_image`, but negative and large values are let through.
-    """
+    """Read the upright values of one frame as stored: `(H, W)` of any dtype, or uint8 `(H, W, 3)` RGB."""
     return _only(decode(_open_still(Path(path))))
 
 
@@ -79,10 +67,6 @@ def read_mask(path: str | Path) -> np.ndarray:
 
     Returns:
         bool `(H, W)`, upright.
-
-    Raises:
-        ProPLError: as `read_image`; or a lossy compression, which blurs labels; or more values than two; or no value 0
-            beside two others.
     """
     path = Path(path)
     stored = _open_still(path)
@@ -100,11 +84,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of the upright picture, from the header alone.
-
-    Raises:
-        ProPLError: as `read_image`, as far as the header tells.
-    """
+    """Height and width of the upright picture, from the header alone."""
     stored = _open_still(Path(path))
     return stored.height, stored.width
 

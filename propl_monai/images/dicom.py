@@ -49,12 +49,7 @@ _Result = TypeVar("_Result")
 
 
 def open_dicom(path: Path, kind: str) -> Stored:
-    """Read the header, and for compressed data that of each frame.
-
-    Raises:
-        ProPLError: a transfer syntax that is not read (by name), no pixel data, an element that is missing or senseless,
-            too many pixels, or pixel data that do not hold the frames which the header tells of.
-    """
+    """Read the header, and for compressed data that of each frame."""
     header = _in_our_words(path, lambda: _checked_header(path))
     numbers = header.numbers
     return Stored(

@@ -76,11 +76,7 @@ def silence() -> Iterator[None]:
 
 
 def read_syntax(path: Path) -> Any:
-    """The UID of the transfer syntax.
-
-    Raises:
-        ProPLError: the file does not tell.
-    """
+    """The UID of the transfer syntax."""
     syntax = read_file_meta_info(path).get("TransferSyntaxUID")
     if syntax is None:
         raise ProPLError(path, "is a DICOM file without a Transfer Syntax UID", COPY_AGAIN)
@@ -88,11 +84,7 @@ def read_syntax(path: Path) -> Any:
 
 
 def read_header(path: Path, syntax: Any) -> Header:
-    """Read what stands before the pixel data; errors of pydicom are left to the caller, who must not quote them.
-
-    Raises:
-        ProPLError: no pixel data, or an element that is missing or senseless.
-    """
+    """Read what stands before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
     with path.open("rb") as stream:
         wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS]
         elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)

@@ -25,9 +25,6 @@ def write_frames(
 
     Returns:
         The pictures written.
-
-    Raises:
-        ProPLError: the cine cannot be read, `every` is below 1, or the folder holds files. No frame is left then.
     """
     cine, folder = Path(cine), Path(folder)
     if every < 1:

@@ -45,12 +45,7 @@ class _Header:
 
 
 def open_metaimage(path: Path, kind: str) -> Stored:
-    """Read the header.
-
-    Raises:
-        ProPLError: a header that cannot be read, values of several channels that are not RGB, more than one axis of
-            frames, a file of values that is missing, too short or outside the header's folder, or too many pixels.
-    """
+    """Read the header."""
     header = _read_header(path)
     long = [axis for axis, length in enumerate(header.sizes) if axis >= 2 and length != 1]
     if len(long) > 1:

@@ -29,12 +29,7 @@ _TIME_AXIS = 3
 
 
 def open_nifti(path: Path, kind: str) -> Stored:
-    """Read the header; errors of nibabel are left to the caller.
-
-    Raises:
-        ProPLError: gzip of something else, values that are not numbers, more than one axis of frames, too many pixels,
-            or a file that is shorter than its header tells.
-    """
+    """Read the header; errors of nibabel are left to the caller."""
     with _open(path, kind) as picture:
         shape = tuple(int(length) for length in picture.shape)
         if picture.get_data_dtype().kind not in "uif":

@@ -20,12 +20,7 @@ VIDEOS = ("an AVI video", "an MP4 video")
 
 
 def open_file(path: Path) -> Stored:
-    """Read the header of a picture or cine.
-
-    Raises:
-        ProPLError: the file is missing, empty, of a type that is not read (its true type is named), too large, or its
-            header is damaged.
-    """
+    """Read the header of a picture or cine."""
     require_file(path)
     kind = true_type(path)
     try:
@@ -68,11 +63,7 @@ def _open(path: Path, kind: str) -> Stored:
 
 
 def decode(stored: Stored) -> Iterator[np.ndarray]:
-    """Upright values as stored, frame by frame, all finite and of the size that the header told.
-
-    Raises:
-        ProPLError: a frame cannot be decoded, is of another size or not finite; or there are fewer than the header told.
-    """
+    """Upright values as stored, frame by frame, all finite and of the size that the header told."""
     number = 0
     frames = stored.values()
     while True:
@@ -104,9 +95,6 @@ def shown(stored: Stored) -> Iterator[np.ndarray]:
 
     Deep values of a cine are stretched by what all of its frames hold, so that brightness does not jump between them;
     this decodes such a cine twice.
-
-    Raises:
-        ProPLError: as `decode`; or values that are negative or beyond 16 bits.
     """
     if stored.show is not None:
         yield from map(stored.show, decode(stored))

@@ -86,11 +86,7 @@ class Stored:
 
 
 def check_size(path: Path, height: int, width: int) -> None:
-    """Refuse frames too large to decode, or of no size, before anything is allocated for them.
-
-    Raises:
-        ProPLError: more than `MAX_PIXELS`, or none.
-    """
+    """Refuse frames too large to decode, or of no size, before anything is allocated for them."""
     if height * width > MAX_PIXELS:
         raise too_large(path)
     if height < 1 or width < 1:
@@ -108,11 +104,7 @@ def damaged(path: Path, kind: str, error: Exception) -> ProPLError:
 
 
 def require_finite(path: Path, values: np.ndarray) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        ProPLError: with their number.
-    """
+    """Refuse NaN and infinity."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         count = int(np.count_nonzero(~np.isfinite(values)))
         raise ProPLError(path, f"holds {count} values that are not finite", "replace NaN and infinity, then save again")
@@ -126,9 +118,6 @@ def full_scale(path: Path, low: float, high: float, floating: bool) -> float:
         low: the least value of all frames.
         high: the greatest value of all frames.
         floating: whether the values are floating point.
-
-    Raises:
-        ProPLError: negative values, or more than 16 bits.
     """
     if low < 0 or high > 65535:
         raise ProPLError(path, f"holds values from {low:g} to {high:g}", "shift and scale them to 0-255")

@@ -33,11 +33,7 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 def open_pillow(path: Path, kind: str) -> Stored:
-    """Read the header; errors of Pillow are left to the caller.
-
-    Raises:
-        ProPLError: too many pixels, or a way of storing them that Pillow misreads.
-    """
+    """Read the header; errors of Pillow are left to the caller."""
     with _open(path) as picture:
         count = getattr(picture, "n_frames", 1)
         height, width = _upright_size(path, picture)

@@ -19,11 +19,7 @@ from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size
 
 
 def open_video(path: Path, kind: str) -> Stored:
-    """Read the header, and decode once to count: what containers say of their length is often wrong.
-
-    Raises:
-        ProPLError: PyAV is not installed, there is no video stream, too many pixels, or the file is cut short.
-    """
+    """Read the header, and decode once to count: what containers say of their length is often wrong."""
     _check_length(path, kind)
     with _open(path) as (container, stream):
         count = sum(1 for _ in container.decode(stream))

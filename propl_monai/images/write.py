@@ -16,11 +16,7 @@ OVERLAY_OPACITY = 0.35
 
 
 def write_picture(path: str | Path, pixels: np.ndarray) -> None:
-    """Write uint8 `(H, W)` or `(H, W, 3)` as an 8-bit PNG.
-
-    Raises:
-        ProPLError: another dtype or shape was given, or the file cannot be written.
-    """
+    """Write uint8 `(H, W)` or `(H, W, 3)` as an 8-bit PNG."""
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         fact = f"a picture of {pixels.dtype} {pixels.shape} was given"
         raise ProPLError(path, fact, "give uint8 (H, W) or (H, W, 3)")

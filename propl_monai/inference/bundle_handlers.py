@@ -32,9 +32,6 @@ class InputImages:
         items: {"image": path, "image_path": the same (loading replaces the first), "name": path of its results relative
             to the output folder, without suffix}.
         findings: (path, reason) of what cannot be read.
-
-    Raises:
-        ProPLError: nothing is there, or no file of it has the suffix of a picture.
     """
 
     def __init__(self, path: str, output_dir: str) -> None:

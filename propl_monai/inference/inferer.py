@@ -66,9 +66,6 @@ class PromptInferer(Inferer):
         Returns:
             Logits (B, K, H, W) for K tasks (1 when `task` is used), followed by K variances in [0, 0.25] when
             uncertainty is wanted.
-
-        Raises:
-            ProPLError: an unknown task, or a decoder that the network was built without.
         """
         if self.passes:
             network.require_decoder("sd", "uncertainty")

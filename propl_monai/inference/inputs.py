@@ -28,9 +28,6 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
     Returns:
         Sorted (file, name of its results): its path below the deepest folder that holds all of `paths`, without suffix;
         the suffix becomes a part of the name where two files differ in nothing else.
-
-    Raises:
-        ProPLError: a path does not exist, a folder may not be listed, or there is no picture.
     """
     suffixes = PICTURE_SUFFIXES + (VIDEO_SUFFIXES if cines else ())
     given = [Path(os.path.abspath(path)) for path in paths]

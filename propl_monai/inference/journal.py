@@ -30,9 +30,6 @@ class Journal:
 
     Attributes:
         entries: name of the results: {"name", "sha256" (of the input), "asked", "files", "rows"}.
-
-    Raises:
-        ProPLError: the folder holds results of other settings (they are named), or the file is not a journal.
     """
 
     def __init__(
@@ -79,11 +76,7 @@ class Journal:
         return entry if all((self.folder / file).is_file() for file in entry["files"]) else None
 
     def add(self, entry: Entry) -> None:
-        """Note a file that is done.
-
-        Raises:
-            ProPLError: the line cannot be written.
-        """
+        """Note a file that is done."""
         self.entries[entry["name"]] = entry
         try:
             with self.path.open("a", encoding="utf-8") as stream:

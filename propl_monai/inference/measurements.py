@@ -65,9 +65,6 @@ def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | Non
         mask: bool (H, W).
         spacing_mm: height and width of a pixel (row, column); None when unknown.
         task: its name; decides whether an ellipse is fitted.
-
-    Raises:
-        ProPLError: the mask is not bool (H, W), or the spacing not two positive numbers.
     """
     if mask.dtype != np.bool_ or mask.ndim != 2:
         raise ProPLError("mask", f"{mask.dtype} {mask.shape} was given", "give bool (H, W)")
@@ -86,11 +83,7 @@ def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | Non
 
 
 def require_spacing(spacing_mm: Spacing | None) -> Spacing | None:
-    """The spacing as two floats, or None.
-
-    Raises:
-        ProPLError: not two positive numbers.
-    """
+    """The spacing as two floats, or None."""
     if spacing_mm is None:
         return None
     values = tuple(float(value) for value in spacing_mm)

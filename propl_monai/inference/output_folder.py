@@ -105,9 +105,6 @@ class PredictedFiles:
             number: of the frame, from 1.
             predictions: one a task.
             below: the picture for the overlay, uint8 (H, W); None for no overlay.
-
-        Raises:
-            ProPLError: something cannot be written.
         """
         base = self.folder / file.frame_name(number)
         written = write_predictions(base, predictions, self.asked["probability"], below)

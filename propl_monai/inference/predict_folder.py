@@ -70,10 +70,6 @@ def predict_paths(
         shard: do these of the files only, beside other processes that do other shards; the papers go to `shard.papers`. A
             later run without it takes the journals of all shards over, and writes the papers of the whole.
         progress: called with (files done, files in all), from a thread of its own.
-
-    Raises:
-        ProPLError: nothing to read, an unknown task, uncertainty of weights without decoder sd, results of other settings,
-            another process at work in the folder, or a result that cannot be written.
     """
     asked = {"tasks": list(dict.fromkeys(predictor.names(tasks))), "probability": probability}
     asked |= {"uncertainty": uncertainty, "overlay": overlay, "measurements": measurements}

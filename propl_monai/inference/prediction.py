@@ -71,9 +71,6 @@ def write_predictions(
 
     Returns:
         The files.
-
-    Raises:
-        ProPLError: a file cannot be written.
     """
     written = []
     for one in predictions:

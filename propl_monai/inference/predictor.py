@@ -57,10 +57,6 @@ class Predictor:
         weights_sha256: of the file that the network came from.
         about: name and version of the bundle.
 
-    Raises:
-        ProPLError: an option that makes no sense, a decoder that the weights do not hold, or a network without a prompt
-            bank.
-
     Example:
         >>> predictor = Predictor.from_bundle("bundle")                                         # doctest: +SKIP
         >>> head = predictor("scan.png", "fetal head")                                          # doctest: +SKIP
@@ -111,9 +107,6 @@ class Predictor:
             path: a folder with models/model.safetensors, or a safetensors file.
             sha256: what the weights file must have, where you were told it.
             options: device, decoder, tta, threshold, batch; see the class.
-
-        Raises:
-            ProPLError: no weights, not ours, damaged, not those of `sha256`, or of no use for prediction.
         """
         path = Path(path)
         weights = find_weights(path)
@@ -155,9 +148,6 @@ class Predictor:
 
         Returns:
             One prediction, or a list in the order of the tasks.
-
-        Raises:
-            ProPLError: a picture that cannot be read, or a task that the weights do not know.
         """
         found = self.predict([as_picture(image)], task, uncertainty)[0]
         return found[0] if isinstance(task, str) else found
@@ -169,9 +159,6 @@ class Predictor:
 
         Which pictures share a batch, and how many tasks are asked for together, changes a probability or a variance by
         less than 1e-5, and so a mask only at pixels that are this near to the threshold: the network rounds differently.
-
-        Raises:
-            ProPLError: an unknown task; or uncertainty of weights without decoder sd.
         """
         names = self.names(task)
         results: list[list[Prediction]] = []
@@ -197,9 +184,6 @@ class Predictor:
 
         Returns:
             (B, K, rows, columns) logits, followed by K variances where uncertainty is wanted; on the CPU.
-
-        Raises:
-            ProPLError: uncertainty of weights without decoder sd.
         """
         passes = PASSES if uncertainty else 0
         inferer = PromptInferer(names, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
@@ -215,11 +199,7 @@ class Predictor:
         return from_maps(names, done["probability"], spread, self.threshold, prepared.spacing_mm)
 
     def names(self, task: str | Sequence[str]) -> list[str]:
-        """The names of tasks given by name, code or slug.
-
-        Raises:
-            ProPLError: none is given, or one is unknown, at all or to these weights.
-        """
+        """The names of tasks given by name, code or slug."""
         names = [found.name for found in registry.find_all(task, "task")]
         if not names:
             raise ProPLError("task", "none was given", "ask for one of: " + ", ".join(self.tasks))
@@ -230,11 +210,7 @@ class Predictor:
 
 
 def as_picture(image: Image) -> Picture:
-    """A file, an array or a picture as a picture.
-
-    Raises:
-        ProPLError: the file cannot be read, or the array is not uint8 (H, W) or (H, W, 3) with at least one pixel.
-    """
+    """A file, an array or a picture as a picture."""
     if isinstance(image, (str, Path)):
         return read_image(image)
     picture = Picture(image) if isinstance(image, np.ndarray) else image

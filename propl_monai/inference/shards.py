@@ -29,11 +29,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The shard of a text such as "2/5".
-
-        Raises:
-            ProPLError: not of that form, or a number from 1 to the count.
-        """
+        """The shard of a text such as "2/5"."""
         found = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
         number, count = (int(part) for part in found.groups()) if found else (0, 0)
         if not 1 <= number <= count:
@@ -55,11 +51,7 @@ class Shard:
 
 @contextmanager
 def lock_results(output: Path, shard: Shard | None) -> Iterator[None]:
-    """Make the folder of results one's own: shards of it together, each of them once; a run of all files alone.
-
-    Raises:
-        ProPLError: another process has it, or a folder cannot be made.
-    """
+    """Make the folder of results one's own: shards of it together, each of them once; a run of all files alone."""
     with ExitStack() as held:
         held.enter_context(lock_folder(output, shared=shard is not None))
         if shard is not None:

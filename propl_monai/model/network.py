@@ -37,9 +37,6 @@ class ProPL(nn.Module):
         unfilled: leave the values of all weights undefined and the encoder untried, as a file that such a network wrote
             is about to fill it (`checkpoint.load_network`); random values cost seconds.
 
-    Raises:
-        ProPLError: what `VisionEncoder`, `PromptBank` and `Prompts` refuse.
-
     Example:
         >>> net = ProPL("tf_efficientnet_lite0")
         >>> logits = net(torch.rand(2, 1, 160, 160), task=["thyroid gland", "thyroid nodule"])
@@ -87,11 +84,7 @@ class ProPL(nn.Module):
         return bank.embeddings.shape[1], bank.embeddings.shape[2]
 
     def attach_prompts(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
-        """Give the network (another) prompt bank, so that `task=` works.
-
-        Raises:
-            ProPLError: the bank's L or E is not that of the decoders.
-        """
+        """Give the network (another) prompt bank, so that `task=` works."""
         shape = tuple(bank.embeddings.shape[1:])
         if shape != self.text_shape:
             raise ProPLError(
@@ -100,21 +93,13 @@ class ProPL(nn.Module):
         self.prompts = Prompts(bank, mode, padding).to(next(self.encoder.parameters()).device)
 
     def choose_decoder(self, decoder: str) -> None:
-        """Which decoder `forward` uses from now on: "sd", "pd" or "mean".
-
-        Raises:
-            ProPLError: see `require_decoder`.
-        """
+        """Which decoder `forward` uses from now on: "sd", "pd" or "mean"."""
         self.require_decoder(decoder)
         self.get_buffer("predictor").fill_(DECODERS.index(decoder))
 
     @property
     def chosen_decoder(self) -> str:
-        """The decoder that `forward` uses.
-
-        Raises:
-            ProPLError: the weights that were loaded name none.
-        """
+        """The decoder that `forward` uses."""
         number = int(self.get_buffer("predictor"))
         if not 0 <= number < len(DECODERS):
             raise ProPLError("predictor", f"is {number}, and no decoder has this number", "download the weights again")
@@ -126,9 +111,6 @@ class ProPL(nn.Module):
         Args:
             decoder: "sd", "pd" or "mean".
             asking: what needs it, for the error; None for the decoder itself.
-
-        Raises:
-            ProPLError: unknown decoder, or one that this network was built without.
         """
         if decoder not in DECODERS:
             raise unknown("decoder", "decoder", decoder, DECODERS)
@@ -139,11 +121,7 @@ class ProPL(nn.Module):
                 raise ProPLError(asking or f"decoder '{decoder}'", fact, cure)
 
     def keep_decoder(self, decoder: str) -> None:
-        """Choose a decoder, and drop the other one for good; "mean" keeps both.
-
-        Raises:
-            ProPLError: see `require_decoder`.
-        """
+        """Choose a decoder, and drop the other one for good; "mean" keeps both."""
         self.choose_decoder(decoder)
         for name in self.decoders:
             if decoder not in (name, "mean"):
@@ -161,9 +139,6 @@ class ProPL(nn.Module):
             features: of `encode`.
             text: one prompt an image.
             decoder: "sd", "pd", or "mean" (the logit of the mean of their probabilities).
-
-        Raises:
-            ProPLError: unknown decoder, or one that this network was built without.
         """
         self.require_decoder(decoder)
         if decoder == "sd":
@@ -173,11 +148,7 @@ class ProPL(nn.Module):
         return mean_logits(self.decoder_sd(features, text), self.decoder_pd(features, text))
 
     def text(self, task: str | Sequence[str] | Tensor | None, batch: int) -> Tensor:
-        """The text (B, L, E) of one task for all, or one an image; None means the default task.
-
-        Raises:
-            ProPLError: unknown task, no prompt bank, or no default task.
-        """
+        """The text (B, L, E) of one task for all, or one an image; None means the default task."""
         if self.prompts is None:
             raise ProPLError("task", "this network has no prompt bank", "call attach_prompts(bank), or pass text=")
         if task is None:

@@ -19,9 +19,6 @@ def ask(network: ProPL, way: str) -> None:
     Args:
         network: in prompt mode "text", with the packaged bank's text encoder.
         way: "paraphrased" for sentences that training never saw, "wrong" for the prompt of another task.
-
-    Raises:
-        ProPLError: no such way, or the network has no prompt bank.
     """
     if way not in WAYS:
         raise unknown("asked", "way of asking", way, WAYS)

@@ -101,11 +101,7 @@ class PromptBank(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> PromptBank:
-        """Read a bank written by `save`; without a path, the one of the eight tasks that ships with the package.
-
-        Raises:
-            ProPLError: no such file, or not a prompt bank.
-        """
+        """Read a bank written by `save`; without a path, the one of the eight tasks that ships with the package."""
         file = Path(str(resources.files("propl_monai.model").joinpath(PACKAGED_BANK))) if path is None else Path(path)
         try:
             with safe_open(str(file), framework="pt") as opened:
@@ -125,9 +121,6 @@ class Prompts(nn.Module):
         mode: "text" (the paper), or a control: "learned" (a free parameter a task), "onehot" (the task's number as a
             one-hot vector at each position), "none" (zeros: the network is not told what is asked for).
         padding: see `PromptBank.forward`.
-
-    Raises:
-        ProPLError: unknown mode or padding.
     """
 
     def __init__(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
@@ -159,11 +152,7 @@ class Prompts(nn.Module):
         return self.table()[numbers]
 
     def numbers(self, task: str | Sequence[str] | Tensor, batch: int, device: torch.device) -> Tensor:
-        """Task names (one for all, or one each) or numbers as an int64 tensor (B,).
-
-        Raises:
-            ProPLError: a name that the bank does not hold, or not one task an image.
-        """
+        """Task names (one for all, or one each) or numbers as an int64 tensor (B,)."""
         if isinstance(task, Tensor):
             numbers = task.to(device=device, dtype=torch.int64).reshape(-1)
         else:
@@ -199,9 +188,6 @@ def build_bank(
         task_names: names of registered tasks.
         length: L; shorter prompts are padded.
         template: the sentence, with `{target}` where the task's name goes.
-
-    Raises:
-        ProPLError: the encoder cannot be had, the template names no target, or a prompt is longer than `length` tokens.
     """
     if "{target}" not in template:
         raise ProPLError("template", f"'{template}' does not hold {{target}}", "write {target} where the name goes")

@@ -65,9 +65,6 @@ def from_released(state_dict: Mapping[str, Tensor]) -> ProPL:
     Returns:
         The network on the CPU, in eval mode. Its `released_report` is {"loaded": n, "ignored": {what: n}}, counts of
         their tensors.
-
-    Raises:
-        ProPLError: names left over or missing (the first ten of each and their count), or a tensor of another shape.
     """
     given = _without_module(state_dict)
     network = ProPL(ENCODER, prompts=False, text_shape=TEXT_SHAPE)

@@ -24,9 +24,6 @@ def perturb(v4: Tensor, kind: str = "element", strength: float = 0.3) -> Tensor:
             released code's Dropout2d does to its (B, hw, C) layout); or "gaussian" noise. The paper says only
             "dropout (rate 0.3)", so "element" is the default.
         strength: dropout rate in [0, 1), or the noise's standard deviation as a share of that of v4.
-
-    Raises:
-        ProPLError: unknown kind.
     """
     if kind == "element":
         return functional.dropout(v4, strength)
@@ -103,9 +100,6 @@ def pseudo_label(mean: Tensor, variance: Tensor, kind: str = "soft", power: int 
 
     Returns:
         target in [0, 1], and weight in (0, 1] or None where every pixel counts the same.
-
-    Raises:
-        ProPLError: unknown kind.
     """
     if kind == "soft":
         return rectify(mean, variance, power), None

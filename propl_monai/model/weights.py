@@ -90,11 +90,7 @@ def copy_aside(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path | str) -> dict[str, Any]:
-    """The header of a safetensors weights file.
-
-    Raises:
-        ProPLError: no such file, damaged, or not ours.
-    """
+    """The header of a safetensors weights file."""
     try:
         with safe_open(str(path), framework="pt") as opened:
             header = json.loads((opened.metadata() or {})[HEADER])
@@ -137,9 +133,6 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
 
     Returns:
         The header; empty for a `.pt`, which has none.
-
-    Raises:
-        ProPLError: missing or damaged file, or weights of another architecture, with the differences.
     """
     path = Path(path)
     header: dict[str, Any] = {}
@@ -165,9 +158,6 @@ def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
     """The network that a safetensors file describes, with its weights, in eval mode, and the header. Runs no config.
 
     It has the decoders that the file holds: both, or the one that it was exported with (`save_safetensors`).
-
-    Raises:
-        ProPLError: see `read_header` and `load_weights`.
     """
     header = read_header(path)
     wanted = header["architecture"]
@@ -228,11 +218,7 @@ def save_state(path: Path | str, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path | str) -> dict[str, Any]:
-    """Read a resume state.
-
-    Raises:
-        ProPLError: missing or damaged.
-    """
+    """Read a resume state."""
     return _torch_load(Path(path))
 
 

@@ -37,9 +37,6 @@ def draw_cutmix(tasks: Sequence[str], height: int, width: int, probability: floa
         tasks: one name an image, B ≥ 1.
         height, width: of the images in pixels.
         probability: that an image gets a box; one without another of its task in the batch stays whole.
-
-    Raises:
-        ProPLError: the probability is outside 0…1.
     """
     if not 0 <= probability <= 1:
         raise ProPLError("cutmix", f"{probability} is outside 0…1", "give a probability from 0 (never) to 1 (always)")

@@ -41,9 +41,6 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         precision: "fp32", "bf16" (CUDA or CPU), or "fp16" (CUDA, with loss scaling).
         train_handlers: MONAI or ignite handlers.
         inferer: kept for MONAI's tools, which look for it; the method decides how the network is called.
-
-    Raises:
-        ProPLError: unknown precision, or fp16 on a CPU.
     """
 
     def __init__(

@@ -68,9 +68,6 @@ def make_phantom(anatomy: str, patient: int, view: int, size: int = 192, seed: i
         view: number from 0; speckle, gain and the position of the probe belong to it.
         size: edge of the square picture in pixels.
         seed: number from 0.
-
-    Raises:
-        ProPLError: unknown anatomy, a size outside 64 to 1024, or a negative number.
     """
     _check(size, seed=seed, patient=patient, view=view)
     if anatomy not in ANATOMIES:
@@ -104,9 +101,6 @@ def write_phantoms(folder: Path, cases_per_task: int = 96, size: int = 192, seed
         cases_per_task: number of images of each task, at least 2.
         size: edge of the square pictures in pixels, 64 to 1024.
         seed: number from 0.
-
-    Raises:
-        ProPLError: a value out of range, or a folder that holds something else.
     """
     folder = Path(folder)
     _check(size, seed=seed)

@@ -20,11 +20,7 @@ IN_PLACE: dict[str, Callable[[Path], Datalist]] = {"folder": read_folder}  # tra
 
 
 def read_source(name: str, root: str | Path) -> Datalist:
-    """Read a folder in a layout that needs no preparation.
-
-    Raises:
-        ProPLError: no such layout, or whatever its reader finds wrong.
-    """
+    """Read a folder in a layout that needs no preparation."""
     if name not in IN_PLACE:
         raise unknown("source", "layout", name, IN_PLACE)
     return IN_PLACE[name](Path(root))

@@ -101,11 +101,7 @@ class Source:
         return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def open(self, folder: Path, options: Mapping[str, str] | None = None) -> Reading:
-        """Read a folder.
-
-        Raises:
-            ProPLError: no folder, no such option, nothing of this source in it, or what the reader finds wrong.
-        """
+        """Read a folder."""
         for option in options or {}:
             if option not in self.options:
                 raise unknown(f"source {self.name}", "option", option, self.options)
@@ -132,11 +128,7 @@ def unreadable(error: OSError, folder: Path) -> ProPLError:
 
 
 def choice(source: str, option: str, value: str, allowed: Iterable[str]) -> str:
-    """The value of an option that has a closed list of them.
-
-    Raises:
-        ProPLError: it is none of them.
-    """
+    """The value of an option that has a closed list of them."""
     allowed = list(allowed)
     if value not in allowed:
         raise unknown(f"source {source}, option {option}", "value", value, allowed)

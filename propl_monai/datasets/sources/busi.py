@@ -65,9 +65,6 @@ def read_busi(folder: Path, *, normal: str = "drop", near_duplicates: str = "dro
         folder: `Dataset_BUSI_with_GT`, one of its folders, or a folder around it.
         normal: `drop` leaves the pictures without a tumour out; `keep` gives them their empty masks.
         near_duplicates: `drop` leaves the later picture of each pair out; `keep` gives it the group of the earlier one.
-
-    Raises:
-        ProPLError: no such folder, or no such value of an option.
     """
     choice("BUSI", "normal", normal, ("drop", "keep"))
     choice("BUSI", "near_duplicates", near_duplicates, ("drop", "keep"))
@@ -125,9 +122,6 @@ def read_union(paths: tuple[Path, ...]) -> np.ndarray:
 
     Returns:
         bool `(H, W)`.
-
-    Raises:
-        ProPLError: a file cannot be read, sizes differ, or there is drawing that is all darker than the threshold.
     """
     layers = [to_grey(read_image(path).pixels) for path in paths]
     for path, layer in zip(paths, layers, strict=True):

@@ -78,9 +78,6 @@ def read_camus(folder: Path, *, sequences: str = "none", every: str = "1", poor_
             as `patient0001_2CH_frame003`; "labelled" with the masks of `_half_sequence_gt` where there is one.
         every: keep the first of these frames, and every so many after it.
         poor_quality: "drop" leaves out views whose `ImageQuality` is Poor, or not told.
-
-    Raises:
-        ProPLError: no patient's folder, a patient in two places, half a set of split files, or a wrong option.
     """
     options = _Options(
         choice(NAME, "sequences", sequences, SEQUENCES),
@@ -205,11 +202,7 @@ def _read_stills(patient: _Patient, view: str, files: Mapping[str, Path]) -> Ite
 
 
 def _frames_between(path: Path, labels: Path | None, info: Mapping[str, str]) -> list[int]:
-    """The numbers of the frames of a sequence that are not end-diastole or end-systole: those two are there as stills.
-
-    Raises:
-        ProPLError: the sequence cannot be read, or does not fit its label maps or its Info file.
-    """
+    """The numbers of the frames of a sequence that are not end-diastole or end-systole: those two are there as stills."""
     count = read_frames(path).count
     if labels and read_frames(labels).count != count:
         raise ProPLError(labels, "its label maps are not as many as its frames", "download both again")

@@ -37,9 +37,6 @@ def official_splits(folder: Path) -> dict[str, str]:
 
     Returns:
         Patient to `train`, `validation` or `test`.
-
-    Raises:
-        ProPLError: one of the three files is missing, names no patient, or one that is in another file too.
     """
     if not folder.is_dir():
         held_out = dict.fromkeys(VALIDATION_PATIENTS, "validation") | dict.fromkeys(TEST_PATIENTS, "test")

@@ -54,9 +54,6 @@ def read_frame(path: Path, number: int) -> Picture:
     Args:
         path: any file that `propl_monai.images.read_frames` reads.
         number: from 1.
-
-    Raises:
-        ProPLError: as `read_frames`; or the cine ends before that frame.
     """
     with _LOCK:
         if not _play(path).reaches(number):
@@ -70,11 +67,7 @@ def read_frame(path: Path, number: int) -> Picture:
 
 
 def parse_every(source: str, text: str) -> int:
-    """The option `every`: 1 for each frame, 2 for every second one.
-
-    Raises:
-        ProPLError: not a whole number of at least 1.
-    """
+    """The option `every`: 1 for each frame, 2 for every second one."""
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         fact = f"'{text}' is not a whole number of at least 1"
         raise ProPLError(f"source {source}, option every", fact, "give 1 for each frame, 2 for every second one")

@@ -67,9 +67,6 @@ def read_ddti(folder: Path, *, truncated: str = "salvage") -> Reading:
             straight line where it has three points. Nodules are nearly convex, so that this marks hardly a pixel that is
             none (at most 0.8 % of the area, three whole outlines cut anywhere), but it may leave out a part of the
             nodule. "drop" leaves the picture out.
-
-    Raises:
-        ProPLError: no or several such folders, or a wrong option.
     """
     choice(NAME, "truncated", truncated, TRUNCATED)
     listed = _list(_find_home(folder))

@@ -47,12 +47,7 @@ class Marks:
 
 
 def read_marks(path: Path) -> dict[int, Marks]:
-    """What a case file says of each of its pictures, by their numbers.
-
-    Raises:
-        ProPLError: it is too large, declares a document type, or is not XML; or a mark names no picture, or its `<svg>` is
-            neither a list of regions nor the beginning of one.
-    """
+    """What a case file says of each of its pictures, by their numbers."""
     found: dict[int, Marks] = {}
     for mark in _parse(path).iter("mark"):
         number = (mark.findtext("image") or "").strip()
@@ -130,11 +125,7 @@ def _read_outline(path: Path, region: Any) -> Outline | None:
 
 
 def draw(path: Path, outlines: tuple[Outline, ...]) -> np.ndarray:
-    """What lies in any of the outlines, bool `(H, W)` of the picture's size; what leaves the picture is clipped.
-
-    Raises:
-        ProPLError: the picture's header cannot be read, or no pixel of it lies in an outline.
-    """
+    """What lies in any of the outlines, bool `(H, W)` of the picture's size; what leaves the picture is clipped."""
     mask = np.zeros(image_size(path), bool)
     for outline in outlines:
         columns, rows = np.array(outline).T

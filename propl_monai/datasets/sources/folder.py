@@ -50,10 +50,6 @@ def read_folder(root: str | Path) -> Datalist:
 
     Returns:
         A datalist named after the folder, with hashes and splits; its description tells what was noticed.
-
-    Raises:
-        ProPLError: no folder of a task, no picture, names that occur twice, masks or rows without an image, or a
-            manifest that cannot be read; everything found is told at once.
     """
     try:
         return _read(Path(root))

@@ -45,9 +45,6 @@ def read_hc18(folder: Path) -> Reading:
 
     Args:
         folder: the folder that holds `training_set`, that folder itself, or a folder around both.
-
-    Raises:
-        ProPLError: no such folder, or a CSV that is not as published.
     """
     home = find_home(folder, (TRAINING,))
     images, annotations, excluded = _training(unpacked(home / TRAINING))
@@ -108,9 +105,6 @@ def read_head(path: Path) -> np.ndarray:
 
     Returns:
         bool `(H, W)`.
-
-    Raises:
-        ProPLError: the file cannot be read, is empty, or is an open line that is no part of an ellipse.
     """
     drawn = read_mask(path)
     if not drawn.any():

@@ -60,9 +60,6 @@ def read_hmc_qu(folder: Path, *, videos: str = "labelled", every: str = "1") -> 
         videos: "labelled" takes the frames that have masks; "A4C" adds all frames of the four-chamber videos without masks,
             "all" those of the two-chamber videos too, both unlabelled.
         every: keep frames 1, 1 + every, ... of a heartbeat or video.
-
-    Raises:
-        ProPLError: no table or more than one set, a table that cannot be read, or a wrong option.
     """
     choice(NAME, "videos", videos, VIDEOS)
     step = parse_every(NAME, every)

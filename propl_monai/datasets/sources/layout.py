@@ -23,9 +23,6 @@ def find_home(folder: Path, parts: Sequence[str], usual_name: str = "") -> Path:
         folder: what the user named.
         parts: names of the subfolders that it must hold.
         usual_name: what its name is in the download; decides between several that hold all parts.
-
-    Raises:
-        ProPLError: there is no such folder, or several.
     """
     parent = folder.resolve().parent
     if folder.resolve().name in parts and _holds(parent, parts):
@@ -46,11 +43,7 @@ def find_home(folder: Path, parts: Sequence[str], usual_name: str = "") -> Path:
 
 
 def pictures(folder: Path) -> tuple[dict[str, Path], list[Exclusion]]:
-    """The pictures of a folder by name without suffix, in the order of the names, and whatever else lies there.
-
-    Raises:
-        ProPLError: the folder is missing or may not be listed.
-    """
+    """The pictures of a folder by name without suffix, in the order of the names, and whatever else lies there."""
     found: dict[str, Path] = {}
     excluded = []
     for path in visible(folder):
@@ -65,11 +58,7 @@ def pictures(folder: Path) -> tuple[dict[str, Path], list[Exclusion]]:
 
 
 def named_pictures(folder: Path, fits: Callable[[str], object]) -> tuple[dict[str, Path], list[Exclusion]]:
-    """As `pictures`, of those alone whose name fits.
-
-    Raises:
-        ProPLError: see `pictures`.
-    """
+    """As `pictures`, of those alone whose name fits."""
     paths, excluded = pictures(folder)
     found = {name: path for name, path in paths.items() if fits(name)}
     reason = "is not named as the published pictures are"

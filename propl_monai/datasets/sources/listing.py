@@ -12,11 +12,7 @@ _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 def visible(folder: Path) -> list[Path]:
-    """The entries of a folder without hidden and system files, sorted by name.
-
-    Raises:
-        ProPLError: the folder is missing or may not be listed.
-    """
+    """The entries of a folder without hidden and system files, sorted by name."""
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
@@ -32,11 +28,7 @@ def glance(folder: Path) -> str:
 
 
 def find_folders(folder: Path, fits: Callable[[Path], bool], depth: int = DEPTH) -> Iterator[Path]:
-    """The folders that fit: the given one, and those up to `depth` levels inside it, in the order of their names.
-
-    Raises:
-        ProPLError: a folder may not be listed.
-    """
+    """The folders that fit: the given one, and those up to `depth` levels inside it, in the order of their names."""
     if fits(folder):
         yield folder
     if depth > 0:
@@ -54,9 +46,6 @@ def find_one(folder: Path, fits: Callable[[Path], bool], lacks: str, several: st
         lacks: what is missing where nothing fits, after "holds no".
         several: what is there more than once where several fit, after "holds".
         cure: where nothing fits.
-
-    Raises:
-        ProPLError: there is none, or more than one.
     """
     homes = list(find_folders(folder, fits))
     if not homes:

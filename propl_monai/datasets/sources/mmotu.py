@@ -45,9 +45,6 @@ def read_mmotu(folder: Path, *, normal_ovary: str = "keep") -> Reading:
         folder: `OTU_2d`, one of its folders, or a folder around it.
         normal_ovary: `keep` as the authors' binary task does, where the outline of a normal ovary counts as target;
             `drop` leaves those pictures out. As only colours tell the class, `drop` opens every annotation.
-
-    Raises:
-        ProPLError: no such folder, no such value of an option, or lists of a split that contradict each other.
     """
     choice("MMOTU", "normal_ovary", normal_ovary, ("keep", "drop"))
     home = find_home(folder, (IMAGES, ANNOTATIONS), "OTU_2d")
@@ -127,9 +124,6 @@ def read_target(annotation: Path, binary: Path | None) -> np.ndarray:
 
     Returns:
         bool `(H, W)`.
-
-    Raises:
-        ProPLError: a file cannot be read, holds a colour that is no class, or the two disagree.
     """
     colours = read_colours(annotation)
     _classes(annotation, colours)

@@ -52,10 +52,6 @@ def read_tg3k(folder: Path, *, videos: str = "detect") -> Reading:
     Args:
         folder: that holds `thyroid-image`, or one above it (two levels at most).
         videos: "detect", see above; or a CSV file with columns `name` (such as 0000) and `group`.
-
-    Raises:
-        ProPLError: no or several such folders, a split file that is damaged or does not place a frame, more videos than
-            there can be, or a CSV file that is missing, damaged or lacks a frame.
     """
     home = find_home(folder, NAME, FOLDERS[:1])
     listed = pair_by_number(home / FOLDERS[0], home / FOLDERS[1])
@@ -77,11 +73,7 @@ def read_tg3k(folder: Path, *, videos: str = "detect") -> Reading:
 
 
 def detect_videos(home: Path, pairs: Sequence[Pair]) -> dict[str, str]:
-    """Name of a frame to its video, which is named after its first frame: a new one begins where the size changes.
-
-    Raises:
-        ProPLError: more videos come out than were published, so that frames of one would count as several.
-    """
+    """Name of a frame to its video, which is named after its first frame: a new one begins where the size changes."""
     groups: dict[str, str] = {}
     group = ""
     size: tuple[int, int] | None = None
@@ -124,11 +116,7 @@ def _read_videos(path: Path, pairs: Sequence[Pair]) -> dict[str, str]:
 
 
 def read_gland(path: Path) -> np.ndarray:
-    """A mask without the letters in its corner, bool `(H, W)`.
-
-    Raises:
-        ProPLError: as `read_white`; or nothing but letters is in it.
-    """
+    """A mask without the letters in its corner, bool `(H, W)`."""
     white = read_white(path)
     components, _ = label(white, _EIGHT_NEIGHBOURS)
     areas = np.bincount(components.ravel())

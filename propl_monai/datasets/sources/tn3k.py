@@ -63,10 +63,6 @@ def read_tn3k(folder: Path, *, fold: str = "0") -> Reading:
     Args:
         folder: that holds `trainval-image` and `test-image`, or one above it (two levels at most).
         fold: which of the five official folds tells train from validation; "none" when the fold files are not there.
-
-    Raises:
-        ProPLError: no or several such folders, a wrong option, or a fold file that is missing, damaged, or does not place
-            a picture.
     """
     choice(NAME, "fold", fold, FOLDS)
     home = find_home(folder, NAME, [f"{part}-image" for part in PARTS])
@@ -86,11 +82,7 @@ def read_tn3k(folder: Path, *, fold: str = "0") -> Reading:
 
 
 def find_home(folder: Path, source: str, names: Sequence[str]) -> Path:
-    """The one folder that holds at least one of the named folders: this one, or one in it (two levels at most).
-
-    Raises:
-        ProPLError: there is none, or more than one.
-    """
+    """The one folder that holds at least one of the named folders: this one, or one in it (two levels at most)."""
     shown = " or ".join(names)
     cure = f"name the folder of {source} that holds {shown}, unpacked"
     return find_one(
@@ -145,9 +137,6 @@ def read_split(path: Path, pairs: Sequence[Pair], cure: str) -> dict[int, str]:
         path: the file.
         pairs: what it must place.
         cure: what to do without the file.
-
-    Raises:
-        ProPLError: it is missing, is not of that form, puts a number in both, or leaves out one of the pairs.
     """
     if not path.is_file():
         raise ProPLError(path, "is missing", f"download it from the authors' repository, or {cure}")
@@ -174,12 +163,7 @@ def _numbers(content: Any, key: str) -> set[int] | None:
 
 
 def read_white(path: Path) -> np.ndarray:
-    """What is white (above 127) in a black and white picture that may be JPEG, bool `(H, W)`.
-
-    Raises:
-        ProPLError: as `propl_monai.images.read_values`; or nothing reaches 127, though not all is black: a mask of 0 and 1,
-            or a label map, of which the threshold would leave nothing.
-    """
+    """What is white (above 127) in a black and white picture that may be JPEG, bool `(H, W)`."""
     values = read_values(path)
     grey = to_grey(values) if values.ndim == 3 else values
     if 0 < grey.max() <= WHITE_ABOVE:

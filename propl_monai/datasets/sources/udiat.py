@@ -22,9 +22,6 @@ def read_udiat(folder: Path) -> Reading:
 
     Args:
         folder: `BUS`, one of its folders, or a folder around it.
-
-    Raises:
-        ProPLError: no such folder.
     """
     home = find_home(folder, (IMAGES, MASKS), "BUS")
     images, excluded = pictures(home / IMAGES)

@@ -39,9 +39,6 @@ def read_unlabelled(folder: Path, *, task: str = "", every: str = "1", group: st
     Returns:
         Records named after their place, `a/b.png` as `a__b`, frames of cines as `a__b_frame001`; a name that two files would
         share keeps its suffix. All are for training: nothing can be measured on a picture without a mask.
-
-    Raises:
-        ProPLError: no task, an unknown one, or a wrong option.
     """
     task_names = _tasks(task)
     step = parse_every(NAME, every)

@@ -53,9 +53,6 @@ def verify(datalist: Datalist, processes: int | None = None, progress: Progress 
         datalist: what to check.
         processes: that decode; None takes one for each core that this process may use, 1 stays in this process.
         progress: is called with the number of files done and of all.
-
-    Raises:
-        ProPLError: `processes` is below 1, or a process was killed.
     """
     clock = time.monotonic()
     found, files = _verify_cases(datalist.cases, datalist.root, processes, progress)
@@ -72,9 +69,6 @@ def verify_datalist(
         file: a JSON file as `Datalist.write` makes it.
         root: folder of the pictures; the folder of the file itself when None.
         processes, progress: see `verify`.
-
-    Raises:
-        ProPLError: `root` is not a folder; or see `verify`.
     """
     clock = time.monotonic()
     root = root or file.parent
@@ -95,9 +89,6 @@ def require_verified(datalist: Datalist, datalist_file: str | Path, allow_unveri
         datalist: as read from the file.
         datalist_file: beside which the record is.
         allow_unverified: warn instead.
-
-    Raises:
-        ProPLError: with the reason, and the command that verifies.
     """
     error = objection(datalist, datalist_file)
     if error is None:
@@ -114,9 +105,6 @@ def verify_now(datalist: Datalist, datalist_file: str | Path, processes: int | N
         datalist: what to check.
         datalist_file: where it was written to; the record comes beside it.
         processes: see `verify`.
-
-    Raises:
-        ProPLError: it has errors; names the first few and how many there are. Warnings are logged.
     """
     if objection(datalist, datalist_file) is None:
         logger.info("%s is as it was verified", datalist_file)

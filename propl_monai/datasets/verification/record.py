@@ -35,9 +35,6 @@ def write_record(datalist_file: str | Path, verification: Verification) -> Path:
 
     Returns:
         Its path.
-
-    Raises:
-        ProPLError: the folder cannot be written.
     """
     content = {
         "schema": SCHEMA,
@@ -53,11 +50,7 @@ def write_record(datalist_file: str | Path, verification: Verification) -> Path:
 
 
 def read_record(datalist_file: str | Path) -> dict[str, Any] | None:
-    """The record of a datalist; None when it was never verified.
-
-    Raises:
-        ProPLError: there is a file of that name which is no record of this version.
-    """
+    """The record of a datalist; None when it was never verified."""
     path = record_path(datalist_file)
     if not path.is_file():
         return None

@@ -34,9 +34,6 @@ class ProPLApp(MONAILabelApp):
         app_dir: folder of this app, where MONAI Label writes its log.
         studies: folder of the pictures.
         conf: see the top of this file.
-
-    Raises:
-        ProPLError: no bundle is named, or it has no weights that can be served.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:

@@ -63,12 +63,7 @@ class Claim:
                     path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Call it now and then during long work.
-
-        Raises:
-            ProPLError: another worker took this one for dead and owns the run now, or has finished with it; or somebody
-                deleted the claim.
-        """
+        """Call it now and then during long work."""
         if self.won and (not self._stands() or _highest(self.folder)[0] > _number(self.path)):
             self.won = False
             self._stop.set()

@@ -107,9 +107,6 @@ class Comparison:
         runs: from `read_runs`, of one budget, on the test split or on the same external data.
         against: a variant.
         resamples: of the intervals.
-
-    Raises:
-        ProPLError: `against` is neither a variant nor among the runs.
     """
 
     def __init__(self, runs: Sequence[RunResult], against: str = "supervised", resamples: int = RESAMPLES) -> None:
@@ -151,11 +148,7 @@ class Comparison:
 def read_comparisons(
     folder: Path | str, against: str = "supervised", resamples: int = RESAMPLES
 ) -> dict[str, Comparison]:
-    """The runs below a folder, by `variants.table_folder`: other budgets or external data never share a table.
-
-    Raises:
-        ProPLError: see `read_runs` and `Comparison`.
-    """
+    """The runs below a folder, by `variants.table_folder`: other budgets or external data never share a table."""
     homes: dict[str, list[RunResult]] = defaultdict(list)
     for run in read_runs(folder):
         homes[table_folder(run.budget, run.leave_out)].append(run)

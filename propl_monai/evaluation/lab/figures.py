@@ -69,9 +69,6 @@ def make_figures(comparisons: Mapping[str, Comparison], out: Path | str) -> tupl
 
     Returns:
         The files written, and a line for each figure that was left out or drawn without some of its runs.
-
-    Raises:
-        ProPLError: matplotlib is not installed; a file cannot be written.
     """
     written: list[Path] = []
     lines: list[str] = []

@@ -82,11 +82,6 @@ def read_runs(folder: Path | str) -> list[RunResult]:
     """Every finished run below a folder, sorted by budget, variant, fraction and seed.
 
     run.json files of other verbs (the training and the evaluation inside a run) and unfinished ones are passed over.
-
-    Raises:
-        ProPLError: no such folder; no finished run; a run.json is broken, named in the message; two runs are the same
-            cell, or are on different datalists, or on other splits or cases where they left out the same external data,
-            or one budget holds two presets.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -100,11 +95,7 @@ def read_runs(folder: Path | str) -> list[RunResult]:
 
 
 def read_run(path: Path) -> RunResult | None:
-    """The run of a run.json; None if it is of another verb or not finished.
-
-    Raises:
-        ProPLError: the file is not what `propl compare` writes.
-    """
+    """The run of a run.json; None if it is of another verb or not finished."""
     content = read_object(path)
     if content.get("verb") != VERB or content.get("status") != "finished":
         return None

@@ -84,9 +84,6 @@ def do_run(lab: Lab, run: Run, check: Check) -> None:
         lab: where.
         run: what; the run that it stands on is finished.
         check: called all the while; what it raises ends the work.
-
-    Raises:
-        ProPLError: a process ended with an error, or the training that lies there is of another recipe.
     """
     folder = lab.folder(run)
     record = RunRecord(folder / RUN, "compare", lab.options(run))

@@ -59,10 +59,6 @@ def make_panels(
 
     Returns:
         The files written.
-
-    Raises:
-        ProPLError: a folder holds no finished run or no weights; the runs were tested on other data; a case has another
-            Dice now than in its run.json; see `panels.best_median_worst` and `draw_panels`.
     """
     rows = _rows(folders)
     datalist = Datalist.read(datalist_file or _find_datalist(rows[0].folder), data)

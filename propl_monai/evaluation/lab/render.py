@@ -48,11 +48,7 @@ def markdown(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> str
 
 
 def html(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
-    """All tables as one page without scripts, pictures or links to other files; every text is escaped.
-
-    Raises:
-        ProPLError: jinja2 is not installed.
-    """
+    """All tables as one page without scripts, pictures or links to other files; every text is escaped."""
     try:
         import jinja2
     except ModuleNotFoundError as error:

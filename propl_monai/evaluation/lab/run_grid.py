@@ -45,11 +45,7 @@ def compare_all(
     budget_name: str,
     leave_out: Sequence[str] = (),
 ) -> Outcome:
-    """As `compare`, from words; "all" stands for every method and control, `leave_out` names external data.
-
-    Raises:
-        ProPLError: an unknown name, "all" beside other names, a seed that is no number, or what `compare` raises.
-    """
+    """As `compare`, from words; "all" stands for every method and control, `leave_out` names external data."""
     if "all" in methods and len(methods) > 1:
         raise ProPLError("--methods", "'all' is every method and control, and stands beside a name", "give it alone")
     names = list(variants()) if list(methods) == ["all"] else list(methods)
@@ -63,12 +59,7 @@ def compare_all(
 
 
 def compare(lab: Lab, runs: Sequence[Run]) -> Outcome:
-    """Do what is not done of a grid; call it again, or in many places at once, until nothing is left.
-
-    Raises:
-        ProPLError: the bundle has no such preset, the data are not sound, the run.json of a finished run is broken or it
-            was asked for otherwise, or what is left out leaves nothing to learn its task from.
-    """
+    """Do what is not done of a grid; call it again, or in many places at once, until nothing is left."""
     config_file(lab.bundle, lab.preset)
     for run in runs:
         _check_finished(lab, run)

@@ -99,11 +99,7 @@ CASE_COLUMNS = tuple(name for name in CASES if name not in LATER)
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file.
-
-    Raises:
-        ProPLError: it cannot be read, is not JSON or holds something else.
-    """
+    """The JSON object of a file."""
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not a JSON number")
@@ -125,9 +121,6 @@ def read_part(path: Path, content: Mapping[str, Any], name: str, kinds: Mapping[
         content: of it.
         name: "options" or "results".
         kinds: the keys that must be there, but for those of `LATER`, and what they hold.
-
-    Raises:
-        ProPLError: there is no such part, or a key is absent or holds something else.
     """
     part = content.get(name)
     if not isinstance(part, dict):
@@ -139,11 +132,7 @@ def read_part(path: Path, content: Mapping[str, Any], name: str, kinds: Mapping[
 
 
 def check_values(path: Path, values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
-    """Refuse a value of another kind than its key has; keys that are absent are passed over.
-
-    Raises:
-        ProPLError: there is one.
-    """
+    """Refuse a value of another kind than its key has; keys that are absent are passed over."""
     for key, kind in kinds.items():
         if key in values and not kind.fits(values[key]):
             raise ProPLError(path, f"{key} is {reprlib.repr(values[key])}, not {kind.words}", RUN_AGAIN)
@@ -155,10 +144,6 @@ def read_cases(path: Path, columns: Mapping[str, Any]) -> pd.DataFrame:
     Args:
         path: of the run.json, for messages.
         columns: its results' cases.
-
-    Raises:
-        ProPLError: a column is absent or of another length, a value is of another kind, a case stands there twice, or
-            its Dice and HD95 are not those of its status.
     """
     if absent := [name for name in CASE_COLUMNS if name not in columns]:
         raise ProPLError(path, f"cases without columns {', '.join(absent)}", RUN_AGAIN)

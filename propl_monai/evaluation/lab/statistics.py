@@ -76,11 +76,7 @@ def seed_spread(runs: Sequence[RunResult]) -> float | None:
 def difference(
     runs: Sequence[RunResult], against: Sequence[RunResult], resamples: int = 2000, seed: int = 0
 ) -> Difference | None:
-    """A row minus another, paired by case and seed; None if they share no seed.
-
-    Raises:
-        ProPLError: the two were not tested on the same cases.
-    """
+    """A row minus another, paired by case and seed; None if they share no seed."""
     theirs = {run.seed: run for run in against}
     pairs = [(run, theirs[run.seed]) for run in runs if run.seed in theirs]
     if not pairs:

@@ -44,9 +44,6 @@ def make_tables(comparisons: Mapping[str, Comparison], out: Path | str) -> list[
 
     Returns:
         The files written.
-
-    Raises:
-        ProPLError: jinja2 is not installed; a file cannot be written.
     """
     written = []
     for home, comparison in comparisons.items():

@@ -121,11 +121,7 @@ def variants() -> dict[str, Variant]:
 
 
 def variant(name: str) -> Variant:
-    """The variant of a name.
-
-    Raises:
-        ProPLError: there is none; names the nearest.
-    """
+    """The variant of a name."""
     if name not in variants():
         raise unknown("--methods", "method or control", name, variants())
     return variants()[name]
@@ -138,11 +134,7 @@ def trained_as(name: str) -> str:
 
 
 def budget(name: str) -> dict[str, Any]:
-    """Config keys that fix how long every run of a table trains: steps, pictures a step, size.
-
-    Raises:
-        ProPLError: no such budget.
-    """
+    """Config keys that fix how long every run of a table trains: steps, pictures a step, size."""
     budgets = _data()["budgets"]
     if name not in budgets:
         raise unknown("--budget", "budget", name, budgets)
@@ -155,9 +147,6 @@ def grid(
     """All runs of a comparison, without doubles; the first seed of every row comes before the second of any.
 
     A variant that fixes its own labelled fraction (all labels) has one run a seed.
-
-    Raises:
-        ProPLError: unknown variant or budget, or no fraction.
     """
     budget(budget_name)
     runs = []

@@ -139,9 +139,6 @@ def collect(
         datalist_file: that was evaluated on.
         pictures: keep the best, median and worst case of each task to look at.
         progress: called with (pictures done, in all).
-
-    Raises:
-        ProPLError: a file cannot be read, or the cases are not those of the evaluation.
     """
     network, header = load_network(weights)
     if absent := [key for key in ("spatial_size", "normalisation") if key not in header]:

@@ -25,9 +25,6 @@ def render(files: RunFiles, collected: Collected | None = None) -> str:
     Args:
         files: of the run.
         collected: what the network told; None leaves calibration and pictures out, and says so.
-
-    Raises:
-        ProPLError: jinja2 is not installed.
     """
     try:
         import jinja2

@@ -72,9 +72,6 @@ def read_run_files(training: Path | str, evaluation: Path | str | None = None) -
     Args:
         training: holds run.json and metrics.jsonl.
         evaluation: holds run.json, cases.csv and table.md; `test` inside the training folder when None.
-
-    Raises:
-        ProPLError: a folder or file is missing or broken, the evaluation is not finished, or its parts disagree.
     """
     training = Path(training)
     evaluation = training / "test" if evaluation is None else Path(evaluation)
@@ -103,9 +100,6 @@ def find_input(files: RunFiles, suffix: str, nearby: Sequence[Path], given: Path
         nearby: where it usually is; the place that the evaluation wrote down is looked at last.
         given: where the user says it is; nothing else is looked at then.
         option: that gives it, for the message.
-
-    Raises:
-        ProPLError: no such file was read, or none of the places holds it with the same bytes.
     """
     record = files.evaluation / RECORD
     read = [entry for entry in files.evaluation_record["inputs"] if str(entry["path"]).endswith(suffix)]

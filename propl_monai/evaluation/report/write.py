@@ -43,10 +43,6 @@ def write_report(
 
     Returns:
         The files written.
-
-    Raises:
-        ProPLError: see `run_files.read_run_files`, `run_files.find_input` and `collect.collect`; `output` is no page; or
-            jinja2 or matplotlib is not installed.
     """
     output = Path(output)
     if output.suffix.lower() not in (".html", ".htm") or output.is_dir():

@@ -32,9 +32,6 @@ class MeanTeacherMethod(Method):
             each pixel weighted by the teacher's confidence |2p - 1|.
         unlabelled_weight: λ. Its ramp exp(-5 (1 - progress)²) is the paper's, over the whole training.
         cutmix: probability that an image of the strong view gets a box of another of its task, see `mixing`.
-
-    Raises:
-        ProPLError: unknown pseudo_label.
     """
 
     name = "mean_teacher"

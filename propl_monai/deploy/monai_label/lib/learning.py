@@ -204,9 +204,6 @@ def learn(
         measured: see `Measure`; holds `task`.
         header: see `Measure`.
         settings: see there.
-
-    Raises:
-        ProPLError: a picture or mask that cannot be read, or steps that are not finite.
     """
     earlier = {name: value.detach().clone() for name, value in network.state_dict().items()}
     measure = Measure(network, measured, header)

@@ -49,9 +49,6 @@ def pictures_of_others(
         study: pictures at hand; those that cannot be read are left out.
         labels: submitted labels, items by task name; may lack tasks.
         reference: a folder in the plain layout.
-
-    Raises:
-        ProPLError: from reading the reference folder.
     """
     known = _reference_items(reference) if reference else {}
     at_hand = [{"image": str(path)} for path in study if _readable(path)]

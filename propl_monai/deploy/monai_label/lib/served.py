@@ -32,9 +32,6 @@ class Served:
 
     Attributes:
         tasks: those that the weights know.
-
-    Raises:
-        ProPLError: no such weights, or they are of no use for prediction; see `Predictor.from_bundle`.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -62,19 +59,11 @@ class Served:
         return f"{found.st_mtime_ns}-{found.st_size}"
 
     def mask(self, image: Path | str, task: Task) -> np.ndarray:
-        """The mask of one task, bool (H, W) at the size of the picture.
-
-        Raises:
-            ProPLError: the picture cannot be read.
-        """
+        """The mask of one task, bool (H, W) at the size of the picture."""
         return self.loaded().predictor(image, task.name).mask
 
     def uncertainty(self, image: Path | str, task: Task) -> float:
-        """The mean over the picture of UPLC's variance over N passes (eq. 4), in [0, 0.25].
-
-        Raises:
-            ProPLError: the picture cannot be read.
-        """
+        """The mean over the picture of UPLC's variance over N passes (eq. 4), in [0, 0.25]."""
         deviation = self.loaded().predictor(image, task.name, uncertainty=True).uncertainty
         assert deviation is not None
         return float(np.square(deviation, dtype=np.float64).mean())
