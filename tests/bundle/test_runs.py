@@ -17,7 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 pytestmark = pytest.mark.slow
-RUN_SCHEMA = json.loads((ROOT / "propl_monai" / "data" / "run.schema.json").read_text())
+RUN_SCHEMA = json.loads((ROOT / "propl_monai" / "common" / "run.schema.json").read_text())
 COMPACT = ("train", "compact")
 SIZE = {"spatial_size": "[32,32]"}
 

@@ -268,12 +268,14 @@ def test_the_packaged_protocols_are_those_of_the_paper() -> None:
 def test_the_packaged_protocols_are_installed() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    patterns = setup["options.package_data"]["propl_monai"].replace("\n", ",").split(",")
-    for path in (ROOT / "propl_monai" / "data").glob("protocol.*.json"):
-        assert any(fnmatch(f"data/{path.name}", pattern.strip()) for pattern in patterns)
+    patterns = setup["options.package_data"]["*"].replace("\n", ",").split(",")
+    packaged = list((ROOT / "propl_monai" / "datasets").glob("protocol.*.json"))
+    assert packaged
+    for path in packaged:
+        assert any(fnmatch(path.name, pattern.strip()) for pattern in patterns)
 
 
-SOUND = json.loads((ROOT / "propl_monai" / "data" / "protocol.universal-8x800.json").read_text(encoding="utf-8"))
+SOUND = json.loads((ROOT / "propl_monai" / "datasets" / "protocol.universal-8x800.json").read_text(encoding="utf-8"))
 BAD_FILES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "unknown key": (lambda file: file.update(lable=1), "unknown key 'lable'"),
     "missing key": (lambda file: file.pop("salt"), "has no key 'salt'"),

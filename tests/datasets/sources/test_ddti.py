@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.ddti import SIZE, arrow, make, region, write_case, write_picture
+from originals.ddti import SIZE, arrow, make, region, write_case, write_picture
 
 from propl_monai.datasets.sources.base import Reading
 from propl_monai.datasets.sources.ddti import SOURCE, TASK

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.hc18 import ELLIPSES, HEIGHT, WIDTH, inside, make
+from originals.hc18 import ELLIPSES, HEIGHT, WIDTH, inside, make
 from PIL import Image, ImageDraw
 
 from propl_monai.datasets.sources.base import Exclusion, Record

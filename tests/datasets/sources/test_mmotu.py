@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.mmotu import DRAWN, HEIGHT, WIDTH, make
+from originals.mmotu import DRAWN, HEIGHT, WIDTH, make
 from PIL import Image
 
 from propl_monai.datasets.sources.base import Exclusion, Record

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.tg3k import SIZES, gland, letters, make, write_frame
+from originals.tg3k import SIZES, gland, letters, make, write_frame
 from PIL import Image
 
 from propl_monai.datasets.sources.tg3k import SOURCE, TASK, read_gland

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.tn3k import disc, make
+from originals.tn3k import disc, make
 from PIL import Image
 
 from propl_monai.datasets.sources.tn3k import FOLDS, SOURCE, TASK, read_white

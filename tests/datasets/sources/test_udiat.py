@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.udiat import NAMES, make
+from originals.udiat import NAMES, make
 from PIL import Image
 
 from propl_monai.datasets.sources.base import Exclusion
