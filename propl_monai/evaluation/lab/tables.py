@@ -13,6 +13,7 @@ import pandas as pd
 from propl_monai import tasks
 from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError
+from propl_monai.evaluation.cases import STATUSES
 from propl_monai.evaluation.lab import paper, render
 from propl_monai.evaluation.lab.comparison import SEEDS_FOR_P, Cell, Comparison
 from propl_monai.evaluation.lab.render import Table
@@ -26,7 +27,7 @@ from propl_monai.evaluation.lab.variants import (
     in_order,
     variants,
 )
-from propl_monai.evaluation.summary import MIN_GROUPS, STATUSES
+from propl_monai.evaluation.summary import MIN_GROUPS
 
 ENDS = ("", "_low", "_high")  # of a score: itself and its interval
 
@@ -168,7 +169,7 @@ def _table(comparison: Comparison, number: int | None, title: str, fraction: str
                 f"table {number}", f"set at {fraction}, in the paper {paper.fraction(number)}", "mend layout"
             )
         rows += [_paper_row(row, fraction) for row in paper.paper_rows(number)]
-    return Table(f"table-{number}" if number else "controls", title, fraction, rows, notes)
+    return Table(f"table-{number}" if number else "controls", title, rows, notes)
 
 
 def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from propl_monai.evaluation.calibration import Reliability
-from propl_monai.evaluation.figure_style import DPI, STYLE, Axes, Figure, look, matplotlib
-from propl_monai.evaluation.report.collect import Mask, Shown, TaskCalibration
+from propl_monai.evaluation.figure_style import DPI, STYLE, Axes, Figure, look, matplotlib, outline
+from propl_monai.evaluation.report.collect import Shown, TaskCalibration
 from propl_monai.model.network import DECODERS
 from propl_monai.tasks import NAMES
 
@@ -100,8 +100,9 @@ def overlay(shown: Shown) -> str:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(shown.picture, cmap="gray", vmin=0, vmax=255, aspect="auto")
     axes.set_axis_off()
-    _outline(axes, shown.reference, "#FFFFFF", "solid")
-    _outline(axes, shown.prediction, "#E69F00", (0, (4, 2.5)))
+    for mask, colour, dashes in ((shown.reference, "#FFFFFF", "solid"), (shown.prediction, "#E69F00", (0, (4, 2.5)))):
+        outline(axes, mask, "#000000", "solid", 4.0, 0.45)  # a darker edge below shows on bright tissue too
+        outline(axes, mask, colour, dashes, 2.0)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -141,17 +142,6 @@ def _look(number: int) -> dict[str, Any]:
     found = look(number)
     found["color"] = INSTEAD if found["color"] == YELLOW else found["color"]
     return found | {"markersize": 5, "markeredgecolor": "#333333", "markeredgewidth": 0.6}
-
-
-def _outline(axes: Axes, mask: Mask, colour: str, dashes: Any) -> None:
-    """The edge of a mask over a darker one, so that it shows on bright tissue too; nothing for an empty mask."""
-    if not mask.any():
-        return
-    padded = np.pad(mask, 1).astype(float)  # closed at the border of the picture
-    rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
-    for width, tone, style in ((4.0, "#000000", "solid"), (2.0, colour, dashes)):
-        alpha = 0.45 if tone == "#000000" else 1.0
-        axes.contour(columns, rows, padded, [0.5], colors=[tone], linestyles=[style], linewidths=width, alpha=alpha)
 
 
 def _svg(figure: Figure, name: str, alt: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from propl_monai import __version__, tasks
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.grids import NONE, Grid
+from propl_monai.evaluation.grids import NONE, Grid, number, pair, percent
 from propl_monai.evaluation.report.charts import LOSSES, curves, overlay, reliability
 from propl_monai.evaluation.report.collect import FITTED_ON, Calibration, Collected, TaskCalibration
 from propl_monai.evaluation.report.failures import failure_grids
@@ -61,7 +61,7 @@ def _facts(files: RunFiles, collected: Collected | None) -> list[tuple[str, str]
     mean, options = files.table[-1], files.training_record["options"]
     counts = files.training_record["results"].get("cases", {})
     facts = [
-        (f"Mean Dice of {len(files.table) - 1} tasks", _interval(mean, "dice") + " %"),
+        (f"Mean Dice of {len(files.table) - 1} tasks", percent(mean, "dice") + " %"),
         ("Evaluated on", f"{files.measured_on}: {mean['n']:,} pictures of {mean['groups']:,} patients or videos"),
         ("Missed targets, false alarms", f"{mean['missed']}, {mean['false_alarm']}"),
         (
@@ -100,11 +100,8 @@ def _result(table: Sequence[Mapping[str, Any]]) -> Grid:
     rows = []
     for row in table:
         cells = [f"{row[key]:,}" for key in ("n", "groups", "missed", "false_alarm", "both_empty")]
-        pairs = [
-            " / ".join(_number(row[f"hd95_{unit}_{kind}"]) for kind in ("hits", "all")) for unit in ("px", "mm", "grid")
-        ]
-        pairs[1] += f" ({row['hd95_mm_n']})"
-        rows.append([row["task"], _interval(row, "dice"), _interval(row, "iou"), *cells, *pairs])
+        cells += [pair(row, "hd95_px"), f"{pair(row, 'hd95_mm')} ({row['hd95_mm_n']})", pair(row, "hd95_grid")]
+        rows.append([row["task"], percent(row, "dice"), percent(row, "iou"), *cells])
     return Grid("Every evaluated case, by task", head, rows)
 
 
@@ -114,9 +111,9 @@ def _epochs(epochs: Sequence[Mapping[str, Any]]) -> Grid:
     rows = []
     for epoch in epochs:
         found = epoch.get("validation") or {}
-        cells = [_number(epoch.get(name), 1, 4) for name in losses]
-        cells += [_number(found.get(name), 100) for name in DECODERS]
-        cells += [_number(epoch.get("learning_rate"), 1, 6), _number(epoch.get("seconds"))]
+        cells = [number(epoch.get(name), 1, 4) for name in losses]
+        cells += [number(found.get(name), 100) for name in DECODERS]
+        cells += [number(epoch.get("learning_rate"), 1, 6), number(epoch.get("seconds"))]
         rows.append([str(epoch["epoch"]), *cells])
     return Grid("Each epoch", head, rows)
 
@@ -167,13 +164,13 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
 def _errors(part: TaskCalibration) -> list[str]:
     measured = [one for one in (part.plain, part.scaled) if one is not None]
     errors = [error for one in measured for error in (one.expected_error, one.average_error)]
-    return [*(_number(error, 100, 2) for error in errors), f"{part.images:,}"]
+    return [*(number(error, 100, 2) for error in errors), f"{part.images:,}"]
 
 
 def _bins(part: TaskCalibration) -> Grid:
     """The points of the first diagram."""
     head = ["mean predicted probability, %", "share of all pixels, %", "pixels that are target, %"]
-    rows = [[_number(p, 100), _number(share, 100, 3), _number(o, 100)] for share, p, o in part.plain.points()]
+    rows = [[number(p, 100), number(share, 100, 3), number(o, 100)] for share, p, o in part.plain.points()]
     return Grid("All tasks as one, as predicted: the points of the diagram", head, rows)
 
 
@@ -211,16 +208,6 @@ def _inputs(files: RunFiles) -> Grid:
 
 def _records(files: RunFiles) -> tuple[tuple[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]]:
     return ("training", files.training_record), ("evaluation", files.evaluation_record)
-
-
-def _interval(row: Mapping[str, Any], score: str) -> str:
-    """A score in percent, with its interval if there is one."""
-    mean, low, high = (_number(row[score + end], 100) for end in ("", "_low", "_high"))
-    return mean if row[f"{score}_low"] is None else f"{mean} [{low}, {high}]"
-
-
-def _number(value: float | None, scale: float = 1.0, digits: int = 1) -> str:
-    return NONE if value is None else f"{value * scale:.{digits}f}"
 
 
 def _word(value: Any) -> str:
