@@ -15,8 +15,8 @@ from benchmarks.speed.workloads import Work, build
 from propl_monai.data.datalist import as_items
 from propl_monai.data.loaders import DrawnDataset, PairedLoader
 from propl_monai.data.transforms import training
-from propl_monai.datasets.phantoms import write_phantoms
-from propl_monai.datasets.sources import read_source
+from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
+from propl_monai.datasets.sources.registry import read_source
 
 CASES = 24  # of each task
 ORIGINAL = 512  # pixels of a side of a phantom on disk

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.speed.clock import seconds
 from benchmarks.speed.workloads import network_of
-from propl_monai.datasets.phantoms import make_phantom
+from propl_monai.datasets.phantoms.phantom import make_phantom
 from propl_monai.deploy.export import export
 from propl_monai.images import write_picture
 from propl_monai.inference.inferer import PromptInferer

@@ -14,11 +14,13 @@ from typing import Any
 
 from propl_monai import tasks as registry
 from propl_monai.common.files import require_file, write_atomically
+from propl_monai.common.findings import Finding
 from propl_monai.data.cases import (
+    BAD_ENTRY,
     KEYS,
     OPTIONAL_KEYS,
     SPLITS,
-    BrokenRule,
+    Broken,
     Case,
     broken_between,
     broken_values,
@@ -70,7 +72,7 @@ class Datalist:
         rows, place = content["cases"], _Places(path, text, content["cases"])
         broken = list(_broken_rows(rows))
         if broken:
-            raise summarise(path, [ProPLError(place(rule.index), rule.fact, rule.cure) for rule in broken])
+            raise summarise(path, [ProPLError(place(index), rule.fact, rule.cure) for index, rule in broken])
         cases = tuple(map(_to_case, rows))
         return cls(Path(root or path.parent), cases, content["name"], content.get("description", ""), place)
 
@@ -105,29 +107,11 @@ class Datalist:
         return [_to_row(case) for case in sorted(self.cases, key=lambda case: case.case_id)]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong in a datalist file.
+def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Finding, ...]]:
+    """The valid cases of a datalist file, whatever is wrong with the others, and everything that is wrong.
 
-    Attributes:
-        code: see `cases.BrokenRule`.
-        place: line, number and id of the case, in words; empty when the whole file is meant.
-        case: the case, when its values are sound.
-        fact: what is wrong.
-        cure: what the user can do about it.
-    """
-
-    code: str
-    place: str
-    case: Case | None
-    fact: str
-    cure: str
-
-
-def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Problem, ...]]:
-    """The sound cases of a datalist file, whatever is wrong with the others, and everything that is wrong.
-
-    Of a file that is no datalist at all there is one problem and no case.
+    A file that is no datalist at all gives one finding and no case. What breaks a rule is reported under the name of the
+    datalist, with the line of the case; what is in two splits is reported under the name of the picture.
     """
     path = Path(path)
     try:
@@ -135,32 +119,30 @@ def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Problem, ...]]:
         rows = _parse(path, text)["cases"]
     except ProPLError as error:
         place = error.where.removeprefix(str(path)).removeprefix(", ")
-        return (), (Problem("E-DATALIST", place, None, error.fact, error.cure),)
+        return (), (Finding(BAD_ENTRY, path.name, f"{place}: {error.fact}".removeprefix(": "), error.cure),)
     if not rows:
-        return (), (Problem("E-DATALIST", "", None, "holds no case", "add at least one picture"),)
+        return (), (Finding(BAD_ENTRY, path.name, "holds no case", "add at least one picture"),)
     broken = list(_broken_rows(rows))
-    whole = _others(range(len(rows)), broken)
-    cases = {index: _to_case(rows[index]) for index in whole}
-    values = [replace(rule, index=whole[rule.index]) for rule in broken_values(cases.values())]
-    sound = _others(whole, values)
-    between = [replace(rule, index=sound[rule.index]) for rule in broken_between([cases[index] for index in sound])]
+    readable = _others(range(len(rows)), broken)
+    cases = {index: _to_case(rows[index]) for index in readable}
+    values = [(readable[index], rule) for index, rule in broken_values(cases.values())]
+    valid = _others(readable, values)
+    between = [(valid[index], rule) for index, rule in broken_between([cases[index] for index in valid])]
     places = _Places(path, text, rows)
-    problems = tuple(
-        Problem(
-            rule.code,
-            places.within(rule.index),
-            cases[rule.index] if rule.subject else None,
-            f"{rule.subject} {rule.fact}".strip(),
-            rule.cure,
-        )
-        for rule in sorted([*broken, *values, *between], key=lambda rule: rule.index)
-    )
-    return tuple(cases[index] for index in sound), problems
+    found = []
+    for index, rule in sorted([*broken, *values, *between], key=lambda each: each[0]):
+        case, fact = cases.get(index), f"{rule.where} {rule.fact}".strip()
+        if case is not None and rule.code != BAD_ENTRY:
+            found.append(replace(rule, where=case.image, fact=fact, case_id=case.case_id))
+        else:
+            case_id = case.case_id if case and rule.where else None
+            found.append(replace(rule, where=path.name, fact=f"{places.within(index)}: {fact}", case_id=case_id))
+    return tuple(cases[index] for index in valid), tuple(found)
 
 
-def _others(indexes: Iterable[int], broken: list[BrokenRule]) -> list[int]:
+def _others(indexes: Iterable[int], broken: list[Broken]) -> list[int]:
     """The indexes that break no rule."""
-    guilty = {rule.index for rule in broken}
+    guilty = {index for index, _ in broken}
     return [index for index in indexes if index not in guilty]
 
 
@@ -239,15 +221,15 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _broken_rows(rows: list[Any]) -> Iterator[BrokenRule]:
+def _broken_rows(rows: list[Any]) -> Iterator[Broken]:
     """Rows that are no objects, or whose keys are not those of a case."""
     allowed, required = set(KEYS), set(KEYS) - OPTIONAL_KEYS
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            yield BrokenRule("E-DATALIST", index, "", "is not an object", "see datalists/schema.json")
+            yield index, Finding(BAD_ENTRY, "", "is not an object", "see datalists/schema.json")
         elif not required <= row.keys() <= allowed:
             for fact, cure in _key_faults(row, KEYS, OPTIONAL_KEYS):
-                yield BrokenRule("E-DATALIST", index, "", fact, cure)
+                yield index, Finding(BAD_ENTRY, "", fact, cure)
 
 
 def _to_case(row: dict[str, Any]) -> Case:

@@ -13,8 +13,9 @@ from propl_monai.common.ranks import is_writer
 from propl_monai.data.cases import Case
 from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.data.splits import labelled_images
-from propl_monai.datasets.sources import read_source
-from propl_monai.datasets.verification import is_recorded, record_path, require_verified, verify_now
+from propl_monai.datasets.sources.registry import read_source
+from propl_monai.datasets.verification.record import is_recorded, record_path
+from propl_monai.datasets.verification.verify import require_verified, verify_now
 from propl_monai.errors import ProPLError
 
 DATALIST = "datalist.json"

@@ -25,8 +25,8 @@ from propl_monai.data.cases import SPLITS as SPLIT_NAMES
 from propl_monai.data.cases import Case
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits_but, labelled_place, splits_not_by_hash
-from propl_monai.datasets.sources import IN_PLACE, SOURCES, read_source
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source
+from propl_monai.datasets.sources.registry import IN_PLACE, SOURCES, read_source
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.images import write_mask, write_picture
 

@@ -68,7 +68,9 @@ class Protocol:
 def protocol_names() -> list[str]:
     """The protocols that the package holds."""
     files = [file.name for file in resources.files("propl_monai.datasets").iterdir()]
-    return sorted(name[len(_PREFIX) : -len(_SUFFIX)] for name in files if name.startswith(_PREFIX))
+    return sorted(
+        name[len(_PREFIX) : -len(_SUFFIX)] for name in files if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+    )
 
 
 def find_protocol(name: str) -> Protocol:

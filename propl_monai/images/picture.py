@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from propl_monai.errors import ProPLError, first_line
 
@@ -136,3 +137,8 @@ def without_equal_channels(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 3 and (pixels[..., :1] == pixels).all():
         return np.ascontiguousarray(pixels[..., 0])
     return pixels
+
+
+def to_grey(pixels: np.ndarray) -> np.ndarray:
+    """Luminance (ITU-R 601) of uint8 `(H, W)` or `(H, W, 3)` as uint8 `(H, W)`; colour Doppler becomes grey."""
+    return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))

@@ -13,8 +13,9 @@ from PIL import Image
 
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import TrainingCohort, evaluation_items, external_cases, open_datalist
-from propl_monai.datasets.sources import read_source
-from propl_monai.datasets.verification import verify_datalist, write_record
+from propl_monai.datasets.sources.registry import read_source
+from propl_monai.datasets.verification.record import write_record
+from propl_monai.datasets.verification.verify import verify_datalist
 from propl_monai.errors import ProPLError
 from propl_monai.tasks import NAMES
 

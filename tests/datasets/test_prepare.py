@@ -19,7 +19,7 @@ from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits
 from propl_monai.datasets import prepare as module
 from propl_monai.datasets.prepare import find_source, prepare
-from propl_monai.datasets.sources import SOURCES, facts
+from propl_monai.datasets.sources.registry import SOURCES, facts
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image, read_mask
 
@@ -27,7 +27,7 @@ OPTIONS = {"unlabelled": {"task": "LV"}}
 
 
 def made(name: str, folder: Path) -> Path:
-    maker = import_module(f"data.{SOURCES[name].read.__module__.rpartition('.')[2]}")
+    maker = import_module(f"originals.{SOURCES[name].read.__module__.rpartition('.')[2]}")
     folder.mkdir(parents=True, exist_ok=True)
     maker.make(folder)
     return folder

@@ -20,7 +20,7 @@ def phantoms(
     seed: Annotated[int, typer.Option(help="Of the random anatomy and speckle.")] = 0,
 ) -> None:
     """Make ultrasound-like images and masks of all eight tasks, to try things on."""
-    from propl_monai.datasets.phantoms import write_phantoms
+    from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 
     write_phantoms(folder, cases, size, seed)
     typer.echo(f"{cases} images of each of {len(tasks.TASKS)} tasks in {folder}")
@@ -65,7 +65,8 @@ def verify(
     """Decode every file of a datalist once, tell all that is wrong, and write the record that training asks for."""
     from propl_monai.cli.progress import progress
     from propl_monai.common.files import require_file
-    from propl_monai.datasets.verification import verify_datalist, write_record
+    from propl_monai.datasets.verification.record import write_record
+    from propl_monai.datasets.verification.verify import verify_datalist
 
     require_file(datalist)  # else a record would be written beside what is not there
     with progress("verifying") as shown:

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from propl_monai.common.findings import Finding
 from propl_monai.data.cases import SPLITS
 from propl_monai.datasets.verification.file_checks import THUMBNAIL
-from propl_monai.datasets.verification.findings import Finding
 
 HASH_BITS = 40
 EXPLAINED = 0.93
@@ -78,9 +78,9 @@ def _exact(ordered: Sequence[Shown]) -> Iterator[Finding]:
                 if other.sha256 == first.sha256:
                     continue  # the datalist's own rules tell of equal files
                 cure = "keep it in one split: drop one of them, or give both one group"
-                yield Finding("E-LEAK-EXACT", other.path, other.case_id, f"in {other.split} {fact}", cure)
+                yield Finding("E-LEAK-EXACT", other.path, f"in {other.split} {fact}", cure, other.case_id)
             elif other.group != first.group:
-                yield Finding("W-DUPLICATE", other.path, other.case_id, fact, "drop one, or give both one group")
+                yield Finding("W-DUPLICATE", other.path, fact, "drop one, or give both one group", other.case_id)
 
 
 def _near(ordered: Sequence[Shown]) -> Iterator[Finding]:
@@ -88,13 +88,9 @@ def _near(ordered: Sequence[Shown]) -> Iterator[Finding]:
     textured = [shown for shown in distinct if np.frombuffer(shown.thumbnail, np.uint8).std() >= FLAT]
     for index, (partner, explained) in sorted(_nearest(textured).items()):
         shown, other = textured[index], textured[partner]
-        fact = (
-            f"looks like {_name(other)} (group {other.group[1]!r}, {100 * explained:.0f} % of the detail is the same)"
-        )
-        if shown.split != other.split:
-            yield Finding("W-LEAK-NEAR", shown.path, shown.case_id, f"in {shown.split} {fact}", _NEAR_CURE)
-        else:
-            yield Finding("W-DUPLICATE", shown.path, shown.case_id, fact, _NEAR_CURE)
+        likeness = f"(group {other.group[1]!r}, {100 * explained:.0f} % of the detail is the same)"
+        code, where = ("W-DUPLICATE", "") if shown.split == other.split else ("W-LEAK-NEAR", f"in {shown.split} ")
+        yield Finding(code, shown.path, f"{where}looks like {_name(other)} {likeness}", _NEAR_CURE, shown.case_id)
 
 
 def _nearest(textured: Sequence[Shown]) -> dict[int, tuple[int, float]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
+
+from propl_monai.common.findings import Finding
 
 SCHEMA = "propl-verification/1"
 PATHS_SHOWN = 5
@@ -37,33 +39,6 @@ CODES: dict[str, str] = {
     "W-FULL": "a mask without background",
     "W-SPECK": "a mask of a few pixels",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault.
-
-    Attributes:
-        code: a key of `CODES`.
-        path: of the file, relative to the root; the name of the datalist where its own text is at fault.
-        case_id: of a case that uses the file, None where no case is meant.
-        fact: what is wrong.
-        cure: what the user can do about it.
-    """
-
-    code: str
-    path: str
-    case_id: str | None
-    fact: str
-    cure: str
-
-    @property
-    def is_error(self) -> bool:
-        """Whether training on it is refused."""
-        return self.code.startswith("E-")
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.path}: {self.fact}; {self.cure}"
 
 
 @dataclass(frozen=True)
@@ -113,7 +88,10 @@ class Verification:
             "errors": len(self.errors),
             "warnings": len(self.warnings),
             "counts": self.counts,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [
+                {"code": each.code, "path": each.where, "case_id": each.case_id, "fact": each.fact, "cure": each.cure}
+                for each in self.findings
+            ],
         }
 
     def to_text(self, shown: int = PATHS_SHOWN) -> str:
@@ -135,7 +113,7 @@ def _section(code: str, findings: Sequence[Finding], shown: int) -> list[str]:
     lines = ["", f"{code}  {len(findings)}  {CODES[code]}"]
     first = findings[:shown]
     for number, finding in enumerate(first, 1):
-        lines.append(f"  {finding.path}: {finding.fact}")
+        lines.append(f"  {finding.where}: {finding.fact}")
         if number == len(first) or first[number].cure != finding.cure:
             lines.append(f"    -> {finding.cure}")
     if len(findings) > shown:
@@ -146,4 +124,4 @@ def _section(code: str, findings: Sequence[Finding], shown: int) -> list[str]:
 def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Errors first, in the order of `CODES`, then by path, then as they came; each once."""
     rank = {code: number for number, code in enumerate(CODES)}
-    return tuple(sorted(dict.fromkeys(findings), key=lambda found: (rank[found.code], found.path)))
+    return tuple(sorted(dict.fromkeys(findings), key=lambda found: (rank[found.code], found.where)))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from propl_monai.datasets.sources import IN_PLACE, read_source
 from propl_monai.datasets.sources.folder import read_folder
+from propl_monai.datasets.sources.registry import IN_PLACE, read_source
 from propl_monai.errors import ProPLError
 
 

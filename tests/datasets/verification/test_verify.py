@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from propl_monai.common.files import file_sha256
+from propl_monai.common.findings import Finding
 from propl_monai.data.cases import Case
 from propl_monai.data.datalist import Datalist
-from propl_monai.datasets import verification
-from propl_monai.datasets.verification import Verification, read_record, verify, verify_datalist, verify_now
-from propl_monai.datasets.verification.findings import CODES, Finding, in_order
+from propl_monai.datasets.verification.findings import CODES, Verification, in_order
+from propl_monai.datasets.verification.record import read_record
+from propl_monai.datasets.verification.verify import verify, verify_datalist, verify_now
 from propl_monai.errors import ProPLError
 
 
@@ -60,8 +61,8 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 
 def test_small_sets_stay_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    assert [verification._workers(None, files) for files in (0, 300, 900, 10_000)] == [1, 1, 4, 8]
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert [module._workers(None, files) for files in (0, 300, 900, 10_000)] == [1, 1, 4, 8]
 
 
 def test_text_groups_by_code_and_tells_the_cure_once(tmp_path: Path) -> None:
@@ -96,9 +97,13 @@ def test_json_holds_everything(tmp_path: Path) -> None:
 
 
 def test_errors_come_first_and_nothing_twice() -> None:
-    given = [Finding(code, path, None, "f", "c") for code, path in (("W-EMPTY", "a"), ("E-SIZE", "b"), ("E-SIZE", "a"))]
+    given = [Finding(code, path, "f", "c") for code, path in (("W-EMPTY", "a"), ("E-SIZE", "b"), ("E-SIZE", "a"))]
     ordered = in_order([*given, given[0]])
-    assert [(finding.code, finding.path) for finding in ordered] == [("E-SIZE", "a"), ("E-SIZE", "b"), ("W-EMPTY", "a")]
+    assert [(finding.code, finding.where) for finding in ordered] == [
+        ("E-SIZE", "a"),
+        ("E-SIZE", "b"),
+        ("W-EMPTY", "a"),
+    ]
     made = Verification("x", ordered, 1, {}, "", 0)
     assert made.errors == ordered[:2] and made.warnings == ordered[2:] and made.counts == {"E-SIZE": 2, "W-EMPTY": 1}
     assert str(ordered[0]) == "E-SIZE a: f; c"
