@@ -15,6 +15,7 @@ from propl_monai.common.files import file_sha256
 from propl_monai.common.findings import Finding
 from propl_monai.data.cases import Case
 from propl_monai.data.datalist import Datalist
+from propl_monai.datasets.verification import verify as module
 from propl_monai.datasets.verification.findings import CODES, Verification, in_order
 from propl_monai.datasets.verification.record import read_record
 from propl_monai.datasets.verification.verify import verify, verify_datalist, verify_now
