@@ -20,6 +20,11 @@ def is_spacing(value: object) -> bool:
     )
 
 
+def positive(number: float) -> float | None:
+    """The number, or None where it is not finite and above 0, as no length or duration is."""
+    return number if 0 < number <= sys.float_info.max else None
+
+
 def spacing_or_none(row: float, column: float) -> Spacing | None:
     """The spacing that a file holds; None where it makes no sense, as zeros and NaN do not."""
     return (row, column) if is_spacing((row, column)) else None

@@ -16,9 +16,8 @@ PROBLEMS_SHOWN = 5
 BAD_ENTRY = "E-DATALIST"  # the code of a broken rule; those of what is in two splits start with E-LEAK
 Broken = tuple[int, Finding]  # the index of a case and the rule that it breaks, alone or together with an earlier case
 # datalists/schema.json holds the same three patterns; a test compares them.
-PATH_PATTERN = (
-    r"^(?![A-Za-z]:)(?!(?:.*/)?\.{0,2}(?:/|$))[^\\\x00-\x1f]+$"  # relative, POSIX, no empty, `.` or `..` part
-)
+# A path is relative, POSIX, without empty, `.` or `..` parts.
+PATH_PATTERN = r"^(?![A-Za-z]:)(?!(?:.*/)?\.{0,2}(?:/|$))[^\\\x00-\x1f]+$"
 TEXT_PATTERN = r"^[^\x00-\x1f]+$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
@@ -37,7 +36,7 @@ class Case:
     Attributes:
         case_id: unique name, `CODE/SOURCE/NAME`, e.g. `LA/CAMUS/patient0001_2CH_ES`; safe as a relative path.
         image: POSIX path of the picture, relative to the datalist's root.
-        mask: POSIX path of its mask, or None when nobody has drawn one.
+        mask: POSIX path of its mask, or None when none was drawn.
         task: a name of `propl_monai.tasks.NAMES`.
         source: the data set it comes from, e.g. `CAMUS`.
         group: patient, examination or video: the unit that is never divided between splits; unique within its source.
@@ -72,7 +71,7 @@ def summarise(where: object, problems: Sequence[ProPLError]) -> ProPLError:
         return problems[0]
     shown = "".join(f"\n  - {problem}" for problem in problems[:PROBLEMS_SHOWN])
     more = f"\n  - and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-    return ProPLError(where, f"{len(problems)} problems:{shown}{more}\n", "mend them and run again")
+    return ProPLError(where, f"{len(problems)} problems:{shown}{more}\n", "fix them and run again")
 
 
 def check_cases(cases: Sequence[Case], where: object, place: Callable[[int], str]) -> None:
@@ -114,7 +113,7 @@ def _case_faults(case: Case) -> Iterator[tuple[str, str]]:
         if not isinstance(path, str) or not _is_path(path):
             yield f"{key} {path!r} is not a relative path inside the root folder", _PATH_CURE
         elif _surrogate(path):
-            yield f"{key} {path!r} is not UTF-8", "rename the file, and make the datalist anew"
+            yield f"{key} {path!r} is not UTF-8", "rename the file, and make the datalist again"
     for key, text in (("source", case.source), ("group", case.group)):
         if not isinstance(text, str) or not _is_text(text) or _surrogate(text):
             yield f"{key} {text!r} is not a line of text", f"give a {key} of at least one printable character"
@@ -165,7 +164,7 @@ def _clashes(cases: Sequence[Case]) -> Iterator[Broken]:
 
 
 def _leaks(cases: Sequence[Case]) -> Iterator[Broken]:
-    """Groups and pictures that stand in two splits, and pictures whose group or place is not told in one way."""
+    """Groups and pictures that stand in two splits, and pictures with two groups or places."""
     groups: dict[tuple[str, str], Case] = {}
     paths: dict[str, Case] = {}
     hashes: dict[str, Case] = {}
@@ -184,9 +183,8 @@ def _leaks(cases: Sequence[Case]) -> Iterator[Broken]:
         if first.image != case.image:
             yield from _one_picture(index, first, case, "image_sha256", case.image_sha256, "E-LEAK-EXACT")
         if first.labelled_place != case.labelled_place:
-            fact = (
-                f"has two places, {first.labelled_place} ({first.case_id}) and {case.labelled_place} ({case.case_id})"
-            )
+            places = [f"{each.labelled_place} ({each.case_id})" for each in (first, case)]
+            fact = f"has two places, {places[0]} and {places[1]}"
             cure = "a picture is labelled under all its tasks or none: give both cases one place; `assign_splits` does"
             yield index, Finding(BAD_ENTRY, f"labelled_place of image_sha256 {case.image_sha256}", fact, cure)
 

@@ -25,8 +25,8 @@ class Share:
     """What a task takes from one source.
 
     Attributes:
-        pictures: at most so many, whole groups only; None: all.
-        of_each_group: at most so many of each group, chosen by hash, for videos whose frames are near-duplicates; None: all.
+        pictures: at most this many, whole groups only; None: all.
+        of_each_group: at most this many of each group, chosen by hash, for videos of near-duplicate frames; None: all.
     """
 
     pictures: int | None = None
@@ -67,10 +67,8 @@ class Protocol:
 
 def protocol_names() -> list[str]:
     """The protocols that the package holds."""
-    files = [file.name for file in resources.files("propl_monai.datasets").iterdir()]
-    return sorted(
-        name[len(_PREFIX) : -len(_SUFFIX)] for name in files if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
-    )
+    files = (Path(file.name) for file in resources.files("propl_monai.datasets").iterdir())
+    return sorted(file.stem.removeprefix(_PREFIX) for file in files if file.match(f"{_PREFIX}*{_SUFFIX}"))
 
 
 def find_protocol(name: str) -> Protocol:
@@ -88,7 +86,7 @@ def read_protocol(path: Path) -> Protocol:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # also of bytes that are no text
-        raise ProPLError(path, f"is not valid JSON ({error})", "mend it, see datalists/README.md") from error
+        raise ProPLError(path, f"is not valid JSON ({error})", "fix it, see datalists/README.md") from error
     try:
         return _to_protocol(content)
     except ProPLError as error:
@@ -128,7 +126,7 @@ def _to_tasks(content: Any) -> dict[str, dict[str, Share]]:
 
 def _require(where: str, sound: object, words: str) -> None:
     if not sound:
-        raise ProPLError(where, f"is not {words}", "mend it, see datalists/README.md")
+        raise ProPLError(where, f"is not {words}", "fix it, see datalists/README.md")
 
 
 def _require_keys(where: str, content: Any, known: set[str], needed: bool = True) -> None:

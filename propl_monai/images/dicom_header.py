@@ -1,6 +1,6 @@
 """What a DICOM file says about its pixels and their size, and nothing else: names, dates and identifiers are never read.
 
-pydicom is told which elements to read, and keeps silent meanwhile: its warnings, log records and exceptions may quote
+pydicom reads these elements only, and its messages are silenced: its warnings, log records and exceptions may quote
 values. Numbers of the standard: DICOM PS3.3, C.7.6.3 (image pixel) and C.8.5.5 (ultrasound regions).
 """
 
@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
 
+from propl_monai.common.spacing import Spacing, positive, spacing_or_none
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN, Spacing
+from propl_monai.images.picture import COPY_AGAIN
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double float", 0x7FE00010: ""}
@@ -48,8 +49,8 @@ class Header:
         colours: the photometric interpretation.
         start: position of the first byte of the pixel data in the file.
         length: of the pixel data in bytes; `UNDEFINED_LENGTH` when they are encapsulated.
-        spacing_mm: row, column; None when the file does not tell.
-        seconds_per_frame: None when the file does not tell.
+        spacing_mm: row, column; None when the file does not say.
+        seconds_per_frame: None when the file does not say.
     """
 
     elements: Dataset
@@ -96,8 +97,9 @@ def read_header(path: Path, syntax: Any) -> Header:
     names = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
     numbers = {name: _number(path, elements, name) for name in names}
     numbers["NumberOfFrames"] = _number(path, elements, "NumberOfFrames") if "NumberOfFrames" in elements else 1
+    seconds = positive(float(elements.get("FrameTime") or 0) / 1000)
     colours = str(elements.get("PhotometricInterpretation", ""))
-    return Header(elements, syntax, numbers, colours, start, length, _spacing(elements), _seconds(elements))
+    return Header(elements, syntax, numbers, colours, start, length, _spacing(elements), seconds)
 
 
 def _pixel_element(stream: BinaryIO, syntax: Any) -> tuple[int, int, int]:
@@ -129,9 +131,9 @@ def _spacing(elements: Dataset) -> Spacing | None:
     if tissue:
         first = tissue[0]
         same = all(math.isclose(a, b, rel_tol=1e-3) for other in tissue for a, b in zip(other, first, strict=True))
-        return _sensible(first) if same else None
+        return spacing_or_none(*first) if same else None
     row_column = elements.get("PixelSpacing")
-    return _sensible((float(row_column[0]), float(row_column[1]))) if row_column and len(row_column) == 2 else None
+    return spacing_or_none(*map(float, row_column)) if row_column and len(row_column) == 2 else None
 
 
 def _region_spacing(region: Dataset) -> Spacing | None:
@@ -142,13 +144,4 @@ def _region_spacing(region: Dataset) -> Spacing | None:
     if units != (_CENTIMETRES, _CENTIMETRES):
         return math.nan, math.nan
     row, column = (float(region.get(name) or math.nan) for name in ("PhysicalDeltaY", "PhysicalDeltaX"))
-    return abs(row) * 10, abs(column) * 10  # a minus tells that the axis points up or left
-
-
-def _sensible(spacing: Spacing) -> Spacing | None:
-    return spacing if all(math.isfinite(length) and length > 0 for length in spacing) else None
-
-
-def _seconds(elements: Dataset) -> float | None:
-    pause = float(elements.get("FrameTime") or 0) / 1000
-    return pause if math.isfinite(pause) and pause > 0 else None
+    return abs(row) * 10, abs(column) * 10  # a negative one says that the axis points up or left

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from propl_monai.errors import ProPLError, first_line
+from propl_monai.common.spacing import Spacing
+from propl_monai.errors import ProPLError
 
 MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
 MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
 COPY_AGAIN = "copy or export the file again"
 
-Spacing = tuple[float, float]
 Frames = Iterator[np.ndarray]
 
 
@@ -25,7 +25,7 @@ class Picture:
 
     Attributes:
         pixels: uint8, `(H, W)` grey or `(H, W, 3)` RGB.
-        spacing_mm: height and width of a pixel (row, column), None when the file does not tell.
+        spacing_mm: height and width of a pixel (row, column), None when the file does not say.
     """
 
     pixels: np.ndarray
@@ -41,8 +41,8 @@ class Cine:
 
     Attributes:
         count: number of frames, 1 for a still.
-        spacing_mm: height and width of a pixel (row, column), None when the file does not tell.
-        seconds_per_frame: None when the file does not tell.
+        spacing_mm: height and width of a pixel (row, column), None when the file does not say.
+        seconds_per_frame: None when the file does not say.
     """
 
     count: int
@@ -68,8 +68,8 @@ class Stored:
         width: of an upright frame, in pixels.
         count: number of frames.
         values: decodes: upright values as stored, frame by frame, `(H, W)` of any dtype or uint8 `(H, W, 3)`.
-        spacing_mm: row, column; None when the file does not tell.
-        seconds_per_frame: None when the file does not tell.
+        spacing_mm: row, column; None when the file does not say.
+        seconds_per_frame: None when the file does not say.
         lossy: the word for a compression that blurs labels, such as "JPEG"; empty when values are exact.
         show: turns values into uint8 where the format says how; None for the rule of `to_uint8`.
     """
@@ -97,11 +97,6 @@ def check_size(path: Path, height: int, width: int) -> None:
 def too_large(path: Path) -> ProPLError:
     """The error for a frame of more than `MAX_PIXELS`."""
     return ProPLError(path, f"has more than {MAX_PIXELS:,} pixels", "crop or shrink it")
-
-
-def damaged(path: Path, kind: str, error: Exception) -> ProPLError:
-    """The error for a file whose decoder raised: decoders raise nearly every type there is when bytes are wrong."""
-    return ProPLError(path, f"is {kind} that is damaged or cut short ({first_line(error)})", COPY_AGAIN)
 
 
 def require_finite(path: Path, values: np.ndarray) -> None:

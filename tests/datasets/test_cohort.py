@@ -150,7 +150,7 @@ def test_what_was_built_and_verified_is_not_decoded_again(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = cohort(own, tmp_path)
-    monkeypatch.setattr("propl_monai.datasets.verification.check_file", None)
+    monkeypatch.setattr("propl_monai.datasets.verification.verify.check_file", None)
     assert cohort(own, tmp_path).labelled == made.labelled
     with pytest.raises(TypeError, match="NoneType"):
         cohort(own, tmp_path / "another run")

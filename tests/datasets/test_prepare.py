@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_listed_is_refused_and_not_left_out(tmp_path: Path
     folder = unlabelled.make(tmp_path / "pictures")
     (folder / "cut.nii").write_bytes(b"<html>not found</html>")
     prepared = prepare("unlabelled", folder, tmp_path / "out" / "d.json", {"task": "LV"})
-    assert [str(problem) for problem in prepared.refused] == ["cut.nii: is an HTML page; mend it, or take it away"]
+    assert [str(problem) for problem in prepared.refused] == ["cut.nii: is an HTML page; repair it, or take it away"]
     assert "cut.nii" not in {each.name for each in prepared.excluded} and len(prepared.datalist.cases) == 9
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from propl_monai import tasks
-from propl_monai.datasets.phantoms.phantom import ANATOMIES, Phantom, check_settings, make_phantom
+from propl_monai.datasets.phantoms.phantom import ANATOMIES, check_settings, make_phantom
 from propl_monai.errors import ProPLError
 
 VIEWS = 2  # pictures of one patient: the same anatomy, the probe held a little differently, new speckle
@@ -42,7 +42,11 @@ def write_phantoms(folder: Path, cases_per_task: int = 96, size: int = 192, seed
             patient, view = divmod(number, VIEWS)
             phantom = make_phantom(anatomy, patient, view, size, seed)
             name = f"patient{patient:04d}_{'ab'[view]}"
-            _write_case(folder, name, phantom)
+            picture = io.BytesIO()
+            Image.fromarray(phantom.image).save(picture, format="PNG")
+            for task, mask in phantom.masks.items():
+                (_home(folder, task) / "images" / f"{name}.png").write_bytes(picture.getvalue())
+                Image.fromarray(mask.astype(np.uint8) * 255).save(_home(folder, task) / "masks" / f"{name}.png")
             group = f"{anatomy.replace(' ', '_')}{patient:04d}"
             rows.append((name, size, size, group, round(phantom.pixel_size_mm, 5)))
         for task in names:
@@ -71,11 +75,3 @@ def _prepare(folder: Path, settings: dict[str, int]) -> None:
             for old in home.glob("patient*.png"):
                 old.unlink()
         (_home(folder, task) / "manifest.csv").unlink(missing_ok=True)
-
-
-def _write_case(folder: Path, name: str, phantom: Phantom) -> None:
-    picture = io.BytesIO()
-    Image.fromarray(phantom.image).save(picture, format="PNG")
-    for task, mask in phantom.masks.items():
-        (_home(folder, task) / "images" / f"{name}.png").write_bytes(picture.getvalue())
-        Image.fromarray(mask.astype(np.uint8) * 255).save(_home(folder, task) / "masks" / f"{name}.png")

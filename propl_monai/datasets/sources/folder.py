@@ -8,8 +8,6 @@ image without a row or with an empty group is a group of its own.
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,22 +15,24 @@ from pathlib import Path
 
 from propl_monai import tasks
 from propl_monai.common.files import PICTURE_SUFFIXES, belongs_to_header, file_sha256, picture_suffix, stem
+from propl_monai.common.spacing import Spacing
 from propl_monai.data.cases import Case, summarise
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits
 from propl_monai.datasets.sources.base import unreadable
+from propl_monai.datasets.sources.listing import visible
+from propl_monai.datasets.sources.table import positive_number, read_table
 from propl_monai.errors import ProPLError
 
 MANIFEST = "manifest.csv"
 HASH_THREADS = 4
 _LAYOUT = "<TASK>/<SOURCE>/images and masks, TASK one of " + ", ".join(task.code for task in tasks.TASKS)
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True)
 class _Row:
-    group: str
-    spacing_mm: tuple[float, float] | None
+    group: str = ""
+    spacing_mm: Spacing | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_folder(root: str | Path) -> Datalist:
     """Read a folder in the plain layout, and assign the splits.
 
     Returns:
-        A datalist named after the folder, with hashes and splits; its description tells what was noticed.
+        A datalist named after the folder, with hashes and splits; its description says what was noticed.
     """
     try:
         return _read(Path(root))
@@ -77,12 +77,13 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
     """Every `<TASK>/<SOURCE>` under the root, in the order of tasks and names."""
     if not root.is_dir():
         raise ProPLError(root, "is not a folder", f"name the folder that holds {_LAYOUT}")
+    known = {word.lower(): task for task in tasks.TASKS for word in (task.code, task.name, task.slug)}
     found = []
-    for folder in _visible(root):
-        task = _task_of(folder)
-        if task is None:
+    for folder in visible(root):
+        task = known.get(folder.name.lower())
+        if task is None or not folder.is_dir():
             continue
-        inner = [child for child in _visible(folder) if child.is_dir()]
+        inner = [child for child in visible(folder) if child.is_dir()]
         if not inner:
             raise ProPLError(folder, "holds no folder of a source", f"use the layout {_LAYOUT}")
         found += [(task, child) for child in inner]
@@ -91,32 +92,14 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
     return sorted(found, key=lambda pair: (pair[0].code, pair[1].name))
 
 
-def _task_of(folder: Path) -> tasks.Task | None:
-    known = {word for task in tasks.TASKS for word in (task.code.lower(), task.name, task.slug)}
-    return tasks.find(folder.name) if folder.is_dir() and folder.name.lower() in known else None
-
-
-def _visible(folder: Path) -> list[Path]:
-    """The entries of a folder without hidden and system files, sorted: the order of a listing differs between disks."""
-    return sorted(
-        entry for entry in folder.iterdir() if entry.name[0] != "." and entry.name.lower() not in _SYSTEM_FILES
-    )
-
-
 def _read_source(task: tasks.Task, folder: Path) -> list[_Pair]:
     images = _pictures(folder / "images")
     masks = _pictures(folder / "masks") if (folder / "masks").is_dir() else {}
     rows = _read_manifest(folder / MANIFEST)
-    problems = [
-        ProPLError(masks[name], "is a mask without an image", "add the image, or remove the mask")
-        for name in masks
-        if name not in images
-    ]
-    problems += [
-        ProPLError(folder / MANIFEST, f"names '{name}', which is not in images", "add the image, or remove the row")
-        for name in rows
-        if name not in images
-    ]
+    cure = "add the image, or remove the mask"
+    problems = [ProPLError(masks[name], "is a mask without an image", cure) for name in masks if name not in images]
+    facts = [f"names '{name}', which is not in images" for name in rows if name not in images]
+    problems += [ProPLError(folder / MANIFEST, fact, "add the image, or remove the row") for fact in facts]
     if problems:
         raise summarise(folder, problems)
     return [_Pair(task, folder.name, name, path, masks.get(name), rows.get(name)) for name, path in images.items()]
@@ -128,7 +111,7 @@ def _pictures(folder: Path) -> dict[str, Path]:
         raise ProPLError(folder, "is not there", f"use the layout {_LAYOUT}")
     found: dict[str, Path] = {}
     problems = []
-    for path in _visible(folder):
+    for path in visible(folder):
         if belongs_to_header(path):
             continue
         name = stem(path.name)
@@ -149,36 +132,19 @@ def _pictures(folder: Path) -> dict[str, Path]:
 
 def _read_manifest(path: Path) -> dict[str, _Row]:
     """The rows of a manifest by name without suffix; nothing when there is no manifest."""
-    if not path.exists():
-        return {}
     rows: dict[str, _Row] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if "name" not in (reader.fieldnames or ()):
-                raise ProPLError(path, "has no column 'name'", "add it; 'group' and 'pixel_size_mm' are optional")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                name = stem((row["name"] or "").strip())
-                if name in rows:
-                    raise ProPLError(where, f"names '{name}' a second time", "keep one row for each image")
-                rows[name] = _Row((row.get("group") or "").strip(), _spacing(row.get("pixel_size_mm"), where))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ProPLError(path, f"cannot be read as CSV ({error})", "save it as UTF-8 with commas") from error
+    if not path.exists():
+        return rows
+    cure = "save it as UTF-8 with commas and a column 'name'; 'group' and 'pixel_size_mm' are optional"
+    for where, row in read_table(path, ("name",), cure):
+        name, text = stem(row["name"]), row.get("pixel_size_mm", "")
+        if name in rows:
+            raise ProPLError(where, f"names '{name}' a second time", "keep one row for each image")
+        size = positive_number(text)
+        if text and size is None:
+            raise ProPLError(where, f"pixel_size_mm '{text}' is not a positive number", "give mm, or leave it empty")
+        rows[name] = _Row(row.get("group", ""), (size, size) if size else None)
     return rows
-
-
-def _spacing(text: str | None, where: str) -> tuple[float, float] | None:
-    """Row and column spacing of square pixels; None when the field is empty."""
-    if not (text or "").strip():
-        return None
-    try:
-        size = float(str(text))
-    except ValueError:
-        size = math.nan
-    if not (math.isfinite(size) and size > 0):
-        raise ProPLError(where, f"pixel_size_mm '{text}' is not a positive number", "give mm, or leave it empty")
-    return size, size
 
 
 def _to_cases(root: Path, pairs: list[_Pair]) -> list[Case]:
@@ -192,7 +158,7 @@ def _to_cases(root: Path, pairs: list[_Pair]) -> list[Case]:
             mask=pair.mask.relative_to(root).as_posix() if pair.mask else None,
             task=pair.task.name,
             source=pair.source,
-            group=(pair.row.group if pair.row else "") or pair.name,
+            group=(pair.row and pair.row.group) or pair.name,
             split="train",
             image_sha256=hashes[pair.image],
             mask_sha256=hashes[pair.mask] if pair.mask else None,

@@ -35,8 +35,5 @@ def facts() -> list[dict[str, Any]]:
         **{"tasks": [], "group": "column group of manifest.csv, else the picture itself"},
         **{"licence": "yours", "citation": "", "holds": {}, "exclusions": [], "options": {}},
     }
-    return [plain, *({key: _plain(getattr(source, key)) for key in keys} for source in SOURCES.values())]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    rows = [{key: getattr(source, key) for key in keys} for source in SOURCES.values()]
+    return [plain, *({**row, "tasks": list(row["tasks"]), "exclusions": list(row["exclusions"])} for row in rows)]

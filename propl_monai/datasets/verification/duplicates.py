@@ -2,13 +2,13 @@
 
 Nearly the same is decided in two steps. A 256-bit difference hash (Krawetz, "Kind of like that", 2013: is a block brighter
 than its left neighbour?) leaves of all pairs those that differ in at most `HASH_BITS` bits. That many bits let slight
-crops through, and also every two hearts seen from the same side; so the second step asks how much of one picture's detail
+crops through, and also every two hearts seen from the same side; so the second step measures how much of one picture's detail
 is explained by the other one shifted, stretched by a few per cent and changed in contrast (one step of Lucas and Kanade,
 IJCAI 1981, as a linear fit). Pairs above `EXPLAINED` are reported.
 
 Measured on 75 phantoms and 240 real pictures of four data sets: copies that were resized, re-encoded as JPEG of quality 50
 or cropped by up to 1.5 % at each side are found in 98 % of cases or more, by up to 2 % in 82 % (DDTI) to 100 %. Among 1,537
-real pictures of six data sets all 19 pairs that were reported are of one patient to the eye; different hearts reach 0.85,
+real pictures of six data sets all 19 pairs that were reported look like one patient; different hearts reach 0.85,
 different phantoms 0.92.
 """
 
@@ -76,7 +76,7 @@ def _exact(ordered: Sequence[Shown]) -> Iterator[Finding]:
             fact = f"shows the same pixels as {_name(first)}"
             if other.split != first.split:
                 if other.sha256 == first.sha256:
-                    continue  # the datalist's own rules tell of equal files
+                    continue  # the datalist's own rules report equal files
                 cure = "keep it in one split: drop one of them, or give both one group"
                 yield Finding("E-LEAK-EXACT", other.path, f"in {other.split} {fact}", cure, other.case_id)
             elif other.group != first.group:

@@ -18,7 +18,7 @@ from propl_monai.common.findings import Finding
 from propl_monai.errors import ProPLError
 from propl_monai.images import image_size, read_image, read_mask, read_values, to_grey
 from propl_monai.images.opening import open_file
-from propl_monai.images.picture import Stored, too_large
+from propl_monai.images.picture import too_large
 
 SMALLEST_SIDE = 8  # pixels; below it there is nothing to see, and an encoder of stride 32 sees less than one pixel
 SMALL_SIDE = 32
@@ -27,13 +27,9 @@ THUMBNAIL = (32, 34)  # rows, columns; 2 × 2 of them make a block of the 16 × 
 
 IMAGE, MASK = "image", "mask"
 _KIND_OF_SUFFIX = {
-    ".png": "a PNG picture",
-    ".jpg": "a JPEG picture",
-    ".jpeg": "a JPEG picture",
-    ".bmp": "a BMP picture",
-    ".tif": "a TIFF picture",
-    ".tiff": "a TIFF picture",
-    ".webp": "a WebP picture",
+    **{".png": "a PNG picture", ".bmp": "a BMP picture", ".webp": "a WebP picture"},
+    **dict.fromkeys((".jpg", ".jpeg"), "a JPEG picture"),
+    **dict.fromkeys((".tif", ".tiff"), "a TIFF picture"),
 }
 _NO_PICTURES = (
     *("an HTML page", "plain text", "a PDF document", "a ZIP archive", "of no known picture type"),
@@ -142,7 +138,7 @@ def _check_mask(path: Path, report: FileReport) -> FileReport:
 
 
 def _refusal_code(path: Path, role: str, error: ProPLError) -> str:
-    """The code of a refusal, found by a second look at the file: the readers tell it in words, for people."""
+    """The code of a refusal, found by a second look at the file: the readers say it in words only."""
     if error.fact == too_large(path).fact:
         return "E-HUGE"
     try:
@@ -151,12 +147,10 @@ def _refusal_code(path: Path, role: str, error: ProPLError) -> str:
         return "E-DECODE" if refused.__cause__ is not None or true_type(path) in _NO_PICTURES else "E-FORMAT"
     if stored.count > 1:
         return "E-FORMAT"
-    return "E-LOSSY" if role == MASK and stored.lossy else _values_code(stored, role)
-
-
-def _values_code(stored: Stored, role: str) -> str:
+    if role == MASK and stored.lossy:
+        return "E-LOSSY"
     try:
-        read_values(stored.path)
+        read_values(path)
     except ProPLError as refused:
         whole = refused.__cause__ is None and not all(np.isfinite(frame).all() for frame in stored.values())
         return "E-NONFINITE" if whole else "E-DECODE"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,10 +37,7 @@ def verify(datalist: Datalist, processes: int | None = None, progress: Progress 
         processes: that decode; None takes one for each core that this process may use, 1 stays in this process.
         progress: is called with the number of files done and of all.
     """
-    clock = time.monotonic()
-    found, files = _verify_cases(datalist.cases, datalist.root, processes, progress)
-    seconds = time.monotonic() - clock
-    return Verification(datalist.name, in_order(found), len(datalist.cases), files, datalist.sha256, seconds)
+    return _verify(datalist.name, datalist.root, datalist.cases, (), processes, progress)
 
 
 def verify_datalist(
@@ -52,15 +50,11 @@ def verify_datalist(
         root: folder of the pictures; the folder of the file itself when None.
         processes, progress: see `verify`.
     """
-    clock = time.monotonic()
     root = root or file.parent
     if not root.is_dir():
         raise ProPLError(root, "is not a folder", "name the folder that the paths of the datalist start from")
     cases, broken = examine(file)
-    found, files = _verify_cases(cases, root, processes, progress)
-    sha256 = "" if broken else Datalist(root, cases, file.name).sha256
-    seconds = time.monotonic() - clock
-    return Verification(file.name, in_order([*found, *broken]), len(cases), files, sha256, seconds)
+    return _verify(file.name, root, cases, broken, processes, progress)
 
 
 def require_verified(datalist: Datalist, datalist_file: str | Path, allow_unverified: bool = False) -> None:
@@ -93,27 +87,31 @@ def verify_now(datalist: Datalist, datalist_file: str | Path, processes: int | N
     verification = verify(datalist, processes)
     write_record(datalist_file, verification)
     logger.info("%s", verification.to_text().splitlines()[0])
-    for code in dict.fromkeys(finding.code for finding in verification.warnings):
-        logger.warning("%s", "\n".join(_lines_of(verification, code)))
+    for _, found in groupby(verification.warnings, key=lambda finding: finding.code):
+        lines = replace(verification, findings=tuple(found)).to_text(1).splitlines()
+        logger.warning("%s", "\n".join(line for line in lines[1:] if line))
     if verification.errors:
         report = replace(verification, findings=verification.errors).to_text()
-        cure = "mend or drop what is named, or give --allow_unverified true"
+        cure = "fix or drop what is named, or give --allow_unverified true"
         raise ProPLError(datalist_file, f"{len(verification.errors)} errors were found\n{report}\n", cure)
 
 
-def _lines_of(verification: Verification, code: str) -> list[str]:
-    found = tuple(finding for finding in verification.warnings if finding.code == code)
-    return [line for line in replace(verification, findings=found).to_text(1).splitlines()[1:] if line]
-
-
-def _verify_cases(
-    cases: Sequence[Case], root: Path, processes: int | None, progress: Progress | None
-) -> tuple[list[Finding], dict[str, tuple[int, int]]]:
-    """Findings of all files, pairs and pictures, and the size and time of each file that is there."""
+def _verify(
+    name: str,
+    root: Path,
+    cases: tuple[Case, ...],
+    broken: Sequence[Finding],
+    processes: int | None,
+    progress: Progress | None,
+) -> Verification:
+    """Check the valid cases of a datalist; what breaks its rules was found before."""
+    clock = time.monotonic()
     reports = check_files(cases, root, processes, progress)
     found = [*_of_files(cases, reports), *_of_pairs(cases, reports), *_of_mask_files(cases)]
-    found += find_duplicates(_pictures(cases, reports))
-    return found, {report.path: report.stamp for report in reports.values() if report.stamp is not None}
+    found += [*find_duplicates(_pictures(cases, reports)), *broken]
+    files = {report.path: report.stamp for report in reports.values() if report.stamp is not None}
+    sha256 = "" if broken else Datalist(root, cases, name).sha256
+    return Verification(name, in_order(found), len(cases), files, sha256, time.monotonic() - clock)
 
 
 def check_files(cases: Sequence[Case], root: Path, processes: int | None, progress: Progress | None) -> Reports:
@@ -151,7 +149,7 @@ def _run(jobs: list[tuple[str, str, str]], workers: int) -> Iterator[FileReport]
 
 
 def _of_files(cases: Sequence[Case], reports: Reports) -> Iterator[Finding]:
-    """What is wrong with each file, told for the first case that uses it, and files that are not what they were."""
+    """What is wrong with each file, reported for the first case that uses it, and files that were changed."""
     seen: set[tuple[str, str]] = set()
     for case in cases:
         for role, path, sha256 in ((IMAGE, case.image, case.image_sha256), (MASK, case.mask, case.mask_sha256)):
@@ -161,14 +159,9 @@ def _of_files(cases: Sequence[Case], reports: Reports) -> Iterator[Finding]:
             report = reports[role, path]
             yield from (replace(fault, case_id=case.case_id) for fault in report.faults)
             if report.sha256 and report.sha256 != sha256:
-                sums = f"has the SHA-256 {report.sha256[:12]}..., the datalist says {str(sha256)[:12]}..."
-                yield Finding(
-                    "E-HASH",
-                    path,
-                    f"{sums}: it was changed",
-                    "restore the file, or make the datalist again",
-                    case.case_id,
-                )
+                sums = f"is {report.sha256[:12]}..., the datalist says {str(sha256)[:12]}..."
+                cure = "restore the file, or make the datalist again"
+                yield Finding("E-HASH", path, f"was changed: its SHA-256 {sums}", cure, case.case_id)
 
 
 def _of_pairs(cases: Iterable[Case], reports: Reports) -> Iterator[Finding]:
