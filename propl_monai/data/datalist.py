@@ -1,4 +1,4 @@
-"""The datalist: which pictures there are, what they show, and which split each is in. Knows nothing of pixels or torch."""
+"""The datalist: the pictures, their tasks and their splits. Knows nothing of pixels or torch."""
 
 from __future__ import annotations
 

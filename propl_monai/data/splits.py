@@ -1,4 +1,4 @@
-"""Who is in train, validation and test, and which pictures are labelled: by hashes alone, the same on every machine.
+"""Train, validation and test splits and labelled pictures, by hashes alone: the same on every machine.
 
 No random numbers and no order of files enter. A group (patient, examination, video) and everything that shares a picture
 with it form one *unit*, whatever task or source they are filed under, and a unit is never divided.

@@ -190,7 +190,7 @@ def training(
 
 
 def _photometric(key: str, strength: float) -> list:
-    """What gain, dynamic range and another probe do to a picture; acts on 0…1, before normalisation."""
+    """The effects of gain, dynamic range and another probe on a picture; acts on 0…1, before normalisation."""
     if not 0 <= strength <= 1:
         raise ProPLError("photometric strength", f"{strength} is outside 0…1", "give a number from 0 (none) to 1")
     if strength == 0:

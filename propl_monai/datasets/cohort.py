@@ -1,4 +1,4 @@
-"""Which cases a run works on: labelled, unlabelled and validation for training; one split for evaluation."""
+"""The cases of a run: labelled, unlabelled and validation for training; one split for evaluation."""
 
 from __future__ import annotations
 

@@ -115,7 +115,11 @@ def prepare(
     reading = source.open(Path(folder), options)
     settings = {"source": source.name, "options": {**source.options, **(options or {})}, "splits": splits}
     with lock_folder(output.parent), staging_for(output.parent / source.name) as staging:
-        earlier = _cases_of_others(output, source)
+        earlier = Datalist.read(output, output.parent).cases if output.exists() else ()
+        earlier = tuple(case for case in earlier if case.source != source.name)
+        if earlier and not (output.parent / earlier[0].image).exists():
+            fact = f"holds cases whose pictures are not beside it ({earlier[0].image})"
+            raise ProPLError(output, fact, "give another name")
         record = RunRecord(staging / RUN, "prepare", settings)
         written, refused = _write_all(reading.records, staging, source.name, progress)
         if not written:
@@ -155,16 +159,6 @@ def _require_apart(folder: Path, output: Path, source: Source) -> None:
     if folder.resolve() == target or target in folder.resolve().parents or folder.resolve() in target.parents:
         raise ProPLError(output, f"would put pictures into the originals in {folder}", "choose another folder")
     require_replaceable(home, made_by(home / RUN, "prepare"))
-
-
-def _cases_of_others(output: Path, source: Source) -> tuple[Case, ...]:
-    if not output.exists():
-        return ()
-    others = tuple(case for case in Datalist.read(output, output.parent).cases if case.source != source.name)
-    if others and not (output.parent / others[0].image).exists():
-        fact = f"holds cases whose pictures are not beside it ({others[0].image})"
-        raise ProPLError(output, fact, "give another name")
-    return others
 
 
 def _write_all(

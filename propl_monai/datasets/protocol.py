@@ -1,4 +1,4 @@
-"""What a protocol is, and reading one: from a JSON file of the user's, or by the name of one that the package holds."""
+"""Protocols: the form, and reading one from a JSON file or by the name of one in the package."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Protocol:
         name: of the protocol, and of the datalists made by it.
         description: what it does, and why.
         level: "group", or "picture" for splits that ignore patients, examinations and videos.
-        leaks: what the splits let through from train to test; None for nothing known.
+        leaks: what leaks from train to test; None for nothing known.
         salt: of the hashes that choose pictures. Another salt is another benchmark.
         test: share of the groups that go to test.
         validation: share of the remaining groups.
@@ -66,7 +66,7 @@ class Protocol:
 
 
 def protocol_names() -> list[str]:
-    """The protocols that the package holds."""
+    """The names of the protocols in the package."""
     files = (Path(file.name) for file in resources.files("propl_monai.datasets").iterdir())
     return sorted(file.stem.removeprefix(_PREFIX) for file in files if file.match(f"{_PREFIX}*{_SUFFIX}"))
 

@@ -181,7 +181,7 @@ def _inverted(values: np.ndarray, header: Header) -> np.ndarray:
 
 
 def _shown(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
-    """What `_decode` gives, to uint8."""
+    """The result of `_decode` as uint8."""
     if values.ndim == 3:
         return values
     elements = header.elements

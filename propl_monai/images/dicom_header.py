@@ -1,4 +1,4 @@
-"""What a DICOM file says about its pixels and their size, and nothing else: names, dates and identifiers are never read.
+"""The pixel description and pixel size of a DICOM file, and nothing else: names, dates and identifiers are never read.
 
 pydicom reads these elements only, and its messages are silenced: its warnings, log records and exceptions may quote
 values. Numbers of the standard: DICOM PS3.3, C.7.6.3 (image pixel) and C.8.5.5 (ultrasound regions).
@@ -85,7 +85,7 @@ def read_syntax(path: Path) -> Any:
 
 
 def read_header(path: Path, syntax: Any) -> Header:
-    """Read what stands before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
+    """Read the elements before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
     with path.open("rb") as stream:
         wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS]
         elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)

@@ -1,4 +1,4 @@
-"""What leaves this package: `Picture` and `Cine`; what the readers give: `Stored`; and how deep values become 0-255."""
+"""`Picture` and `Cine` for users, `Stored` between reader and decoder, and how deep values become 0-255."""
 
 from __future__ import annotations
 

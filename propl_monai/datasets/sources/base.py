@@ -1,4 +1,4 @@
-"""What a source is: the facts of a data set, and what its reader finds in a folder of it.
+"""The form of a source: the facts of a data set, and the result of its reader.
 
 One source is one file here, one test and one maker of fake data. A reader knows names, folders and groups of the original
 layout; it lists what is there and says how each picture and mask is read, but decodes nothing until a record is read.
@@ -26,8 +26,8 @@ class Record:
             part of the case id.
         group: patient, examination or video; the picture's own name where none is published.
         image: reads the picture, upright; may raise `ProPLError`.
-        masks: for each task that the picture belongs to, what reads its mask (bool `(H, W)`, upright; may raise
-            `ProPLError`), or None where nobody has drawn one.
+        masks: for each task that the picture belongs to, the function that reads its mask (bool `(H, W)`, upright; may raise
+            `ProPLError`), or None where none was drawn.
         split: `train`, `validation` or `test` where the publishers say so.
     """
 

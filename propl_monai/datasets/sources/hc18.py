@@ -47,7 +47,9 @@ def read_hc18(folder: Path) -> Reading:
     """
     home = find_home(folder, (TRAINING,), "HC18")
     training = unpacked(home / TRAINING)
-    images, annotations, excluded = named_pictures(training, _PICTURE.fullmatch, _picture_of)
+    images, annotations, excluded = named_pictures(
+        training, _PICTURE.fullmatch, lambda name: name.removesuffix(ANNOTATION) if name.endswith(ANNOTATION) else None
+    )
     sizes = _pixel_sizes(home / TRAINING_CSV)
     records = [
         _record(name, path, sizes.get(name), annotations[name][0])
@@ -69,10 +71,6 @@ def read_hc18(folder: Path) -> Reading:
         "pictures with a pixel size": len(images.keys() & sizes.keys()) + len(tests.keys() & test_sizes.keys()),
     }
     return Reading.of([*records, *excluded], found)
-
-
-def _picture_of(name: str) -> str | None:
-    return name.removesuffix(ANNOTATION) if name.endswith(ANNOTATION) else None
 
 
 def _record(name: str, path: Path, pixel_size: float | None, annotation: Path | None, prefix: str = "") -> Record:

@@ -1,4 +1,4 @@
-"""What lies in a folder, in one order on every disk, and which folder of a download is that of a data set.
+"""The entries of a folder in one order on every disk, and the folder of a data set in a download.
 
 Names are compared, never used as patterns: those of BUSI hold brackets, which a pattern takes for something else.
 """
@@ -27,7 +27,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def glance(folder: Path) -> str:
-    """The first names of what lies in a folder, for a message."""
+    """The first names in a folder, for a message."""
     return ", ".join(entry.name for entry in visible(folder)[:6]) or "it is empty"
 
 
@@ -81,7 +81,7 @@ def find_home(folder: Path, parts: Sequence[str], usual_name: str) -> Path:
 
 
 def pictures(folder: Path) -> tuple[dict[str, Path], list[Exclusion]]:
-    """The pictures of a folder by name without suffix, in the order of the names, and whatever else lies there."""
+    """The pictures of a folder by name without suffix, in the order of the names, and everything else in it."""
     found: dict[str, Path] = {}
     excluded = []
     for path in visible(folder):
@@ -119,7 +119,7 @@ def named_pictures(
 
 
 def strays(home: Path, source: str, known: Collection[str]) -> list[Exclusion]:
-    """What lies in the folder of a data set beside the entries that are known."""
+    """The entries of a data set's folder that are not part of its layout."""
     unknown = (entry.name for entry in visible(home) if entry.name not in known)
     return [Exclusion(name, f"is no part of {source}'s layout") for name in unknown]
 

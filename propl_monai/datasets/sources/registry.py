@@ -1,4 +1,4 @@
-"""All sources by name, and what is known of each."""
+"""All sources by name, and the facts of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_source(name: str, root: str | Path) -> Datalist:
 
 
 def facts() -> list[dict[str, Any]]:
-    """What is known of every source, as JSON values."""
+    """The facts of every source, as JSON values."""
     keys = ("name", "title", "tasks", "group", "licence", "citation", "holds", "exclusions", "options")
     plain = {
         "name": "folder",

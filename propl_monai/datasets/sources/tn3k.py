@@ -126,9 +126,10 @@ def read_split(path: Path, pairs: Sequence[Pair], cure: str) -> dict[int, str]:
         content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ProPLError(path, f"is not JSON ({error})", f"download it again, or {cure}") from error
-    train, validation = (_numbers(content, key) for key in ("train", "val"))
-    if train is None or validation is None:
+    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in ("train", "val")]
+    if not all(isinstance(each, list) and all(type(number) is int for number in each) for each in lists):
         raise ProPLError(path, "is not two lists of numbers, train and val", f"download it again, or {cure}")
+    train, validation = set(lists[0]), set(lists[1])
     if train & validation:
         raise ProPLError(path, f"has {min(train & validation)} in train and val", f"download it again, or {cure}")
     splits = dict.fromkeys(train, "train") | dict.fromkeys(validation, "validation")
@@ -137,11 +138,6 @@ def read_split(path: Path, pairs: Sequence[Pair], cure: str) -> dict[int, str]:
         fact = f"places {len(missing)} of {len(pairs)} pictures neither in train nor in val (such as {missing[0]})"
         raise ProPLError(path, fact, f"use pictures and file of one download, or {cure}")
     return splits
-
-
-def _numbers(content: Any, key: str) -> set[int] | None:
-    numbers = content.get(key) if isinstance(content, dict) else None
-    return set(numbers) if isinstance(numbers, list) and all(type(each) is int for each in numbers) else None
 
 
 def read_white(path: Path) -> np.ndarray:

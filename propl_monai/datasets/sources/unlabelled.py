@@ -1,6 +1,6 @@
-"""A folder of pictures and cines on which nobody has drawn anything, however deep they lie: more to learn from, unmeasured.
+"""A folder of pictures and cines without masks, in folders of any depth: more to learn from, never measured on.
 
-What they show must be said by the option `task`: a picture takes part in training under the tasks that can be seen in it.
+The option `task` says what they show: a picture is trained on under these tasks.
 Names of files and folders become names of cases and groups; rename those that identify a patient.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures that are the same, or nearly, though they stand under two groups.
+"""Pictures that are the same, or nearly the same, under two groups.
 
 Nearly the same is decided in two steps. A 256-bit difference hash (Krawetz, "Kind of like that", 2013: is a block brighter
 than its left neighbour?) leaves of all pairs those that differ in at most `HASH_BITS` bits. That many bits let slight
@@ -59,7 +59,7 @@ class Shown:
 
 
 def find_duplicates(pictures: Iterable[Shown]) -> list[Finding]:
-    """What is the same or nearly the same as another picture, in another split or under another group.
+    """Pictures that equal another one, or nearly, in another split or under another group.
 
     Each picture is named once, with the most similar one that precedes it: train precedes validation, then comes test.
     """
@@ -149,7 +149,7 @@ def difference_hash(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _details(thumbnails: np.ndarray) -> np.ndarray:
-    """What lies between the two widths, float32 `(N, pixels)`, each of length 1."""
+    """The detail between the two widths, float32 `(N, pixels)`, each of length 1."""
     made = np.empty((len(thumbnails), thumbnails[0].size), np.float32)
     for start in range(0, len(thumbnails), BLOCK):
         values = thumbnails[start : start + BLOCK].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What can be said of one file alone: whether it is there and whole, what it shows, and its fingerprints.
+"""Checks of one file by itself: whether it exists and is complete, what it shows, and its fingerprints.
 
 `check_file` runs in worker processes; it takes and returns plain values, opens nothing for writing, and decodes once.
 """
@@ -39,13 +39,13 @@ _NO_PICTURES = (
 
 @dataclass(frozen=True)
 class FileReport:
-    """What was found out about one file in one role.
+    """The result of checking one file in one role.
 
     Attributes:
         path: relative to the root.
         role: `IMAGE` or `MASK`.
         faults: what is wrong with it.
-        stamp: size in bytes and time of change in ns, None when it is not there.
+        stamp: size in bytes and time of change in ns, None when it does not exist.
         sha256: of its bytes, empty when they cannot be read.
         size: height and width, upright, None when unknown.
         pixels: hash of the upright grey picture, empty for masks, constant pictures and what cannot be decoded.

@@ -1,4 +1,4 @@
-"""What a verification found: one finding for each fault, and all of them as text and as JSON."""
+"""The findings of a verification, as text and as JSON."""
 
 from __future__ import annotations
 

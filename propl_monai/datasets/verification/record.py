@@ -1,7 +1,7 @@
-"""The small file beside a datalist that says it was verified, so that every run need not decode every picture again.
+"""The file beside a datalist that says it was verified, so that not every run decodes every picture again.
 
-It holds the hash of the datalist, the number of findings, and size and time of change of every file: what was changed
-since is noticed without reading it.
+It holds the hash of the datalist, the number of findings, and size and time of change of every file: later changes are
+noticed without reading the files.
 """
 
 from __future__ import annotations
