@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from propl_monai.common.findings import Finding
 from propl_monai.common.spacing import is_spacing
 from propl_monai.errors import ProPLError, unknown
-from propl_monai.tasks import NAMES
+from propl_monai.tasks import NAMES, find
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 PROBLEMS_SHOWN = 5
@@ -63,6 +63,37 @@ class Case:
 
 KEYS: tuple[str, ...] = tuple(field.name for field in fields(Case))
 OPTIONAL_KEYS = frozenset({"mask", "mask_sha256", "pixel_spacing_mm", "labelled_place"})
+
+
+def picture_name(case: Case) -> str:
+    """A picture's name within its source, from an id `CODE/SOURCE/NAME`; the whole id where it has another form."""
+    return case.case_id.removeprefix(f"{find(case.task).code}/{case.source}/")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many cases have what is easily forgotten; as text one line for reports.
+
+    Attributes:
+        cases: all of them.
+        grouped: those whose group is not only the picture itself.
+        spaced: those with a pixel spacing.
+    """
+
+    cases: int
+    grouped: int
+    spaced: int
+
+    @classmethod
+    def of(cls, cases: Sequence[Case]) -> Coverage:
+        """Count."""
+        grouped = sum(case.group != picture_name(case) for case in cases)
+        return cls(len(cases), grouped, sum(case.pixel_spacing_mm is not None for case in cases))
+
+    def __str__(self) -> str:
+        alone = "" if self.grouped == self.cases else "; any other picture counts as its own patient"
+        group, spacing = (f"{count} of {self.cases} cases" for count in (self.grouped, self.spaced))
+        return f"group (patient, examination or video): {group}{alone}. Pixel spacing: {spacing}"
 
 
 def summarise(where: object, problems: Sequence[ProPLError]) -> ProPLError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from propl_monai import tasks as registry
-from propl_monai.data.cases import SPLITS, Case
+from propl_monai.data.cases import SPLITS, Case, picture_name
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import GroupKey, TaskSource, assign_splits, find_units, labelled_images, labelled_place
 from propl_monai.data.splits import unit_interval as place_of
@@ -110,11 +110,13 @@ def apply_protocol(datalist: Datalist, protocol: Protocol) -> tuple[Datalist, Re
         The new datalist, whose cases all have a `labelled_place`, and the report.
     """
     cases = [
-        replace(case, labelled_place=labelled_place(case.source, _name(case))) if case.labelled_place is None else case
+        replace(case, labelled_place=labelled_place(case.source, picture_name(case)))
+        if case.labelled_place is None
+        else case
         for case in datalist.cases
     ]
     if protocol.level == "picture":
-        cases = [replace(case, group=_name(case)) for case in cases]
+        cases = [replace(case, group=picture_name(case)) for case in cases]
     placed = assign_splits(cases, protocol.test, protocol.validation)
     chosen = placed if protocol.tasks is None else _choose(placed, protocol.tasks, protocol.salt)
     if not chosen:
@@ -125,11 +127,6 @@ def apply_protocol(datalist: Datalist, protocol: Protocol) -> tuple[Datalist, Re
     description = f"{leaks}Protocol {protocol.name}: {protocol.description} {datalist.description}".strip()
     made = Datalist(datalist.root, chosen, f"{datalist.name} ({protocol.name})", description)
     return made, Report(protocol, tuple(_rows(protocol, datalist.cases, made.cases)))
-
-
-def _name(case: Case) -> str:
-    """A picture's name within its source, from an id `CODE/SOURCE/NAME`; the whole id where it has another form."""
-    return case.case_id.removeprefix(f"{registry.find(case.task).code}/{case.source}/")
 
 
 def _choose(cases: Sequence[Case], tasks: Mapping[str, Mapping[str, Share]], salt: str) -> tuple[Case, ...]:
@@ -150,7 +147,7 @@ def _take(units: Mapping[tuple[GroupKey, ...], list[Case]], share: Share, salt: 
     """Whole units in the order of their hashes, the same under every task; one that would be too many is passed over."""
     taken: list[Case] = []
     for keys in sorted(units, key=lambda keys: (place_of(salt, *keys[0]), keys)):
-        own = sorted(units[keys], key=lambda case: (place_of(salt, case.source, _name(case)), case.case_id))
+        own = sorted(units[keys], key=lambda case: (place_of(salt, case.source, picture_name(case)), case.case_id))
         own = own[: share.of_each_group]
         if share.pictures is None or len(taken) + len(own) <= share.pictures:
             taken += own

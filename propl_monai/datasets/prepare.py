@@ -22,7 +22,7 @@ from propl_monai.common.files import file_sha256, lock_folder
 from propl_monai.common.replace_folder import require_replaceable, staging_for, take_place
 from propl_monai.common.run_record import RunRecord, made_by
 from propl_monai.data.cases import SPLITS as SPLIT_NAMES
-from propl_monai.data.cases import Case
+from propl_monai.data.cases import Case, Coverage
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits_but, labelled_place, splits_not_by_hash
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source
@@ -67,6 +67,9 @@ class Prepared:
             f"{task}: " + "  ".join(f"{split} {self.counts[task].get(split, 0)}" for split in SPLIT_NAMES)
             for task in sorted(self.counts)
         ]
+        in_place = self.source in IN_PLACE
+        own = [case for case in self.datalist.cases if in_place or case.source == self.source]
+        lines.append(str(Coverage.of(own)))
         lines += [f"found: {words} {count}" for words, count in self.found.items()]
         lines += [f"missing: {line}" for line in self.missing]
         if self.moved:

@@ -59,6 +59,7 @@ def test_every_source_becomes_a_datalist_that_is_true(name: str, tmp_path: Path,
     assert record["status"] == ("partial" if prepared.refused else "finished")
     assert record["results"]["datalist_sha256"] == read.sha256
     assert str(prepared.found) and "Train with dataset_dir" in prepared.report()
+    assert re.search(r"^group .*: \d+ of \d+ cases.* Pixel spacing: \d+ of \d+ cases$", prepared.report(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", SOURCES)

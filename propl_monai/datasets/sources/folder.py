@@ -21,7 +21,7 @@ from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits
 from propl_monai.datasets.sources.base import unreadable
 from propl_monai.datasets.sources.listing import visible
-from propl_monai.datasets.sources.table import positive_number, read_table
+from propl_monai.datasets.sources.table import positive_number, read_table, two_spellings
 from propl_monai.errors import ProPLError
 
 MANIFEST = "manifest.csv"
@@ -65,6 +65,12 @@ def _read(root: Path) -> Datalist:
             pairs += _read_source(task, folder)
         except ProPLError as problem:
             problems.append(problem)
+    for source in sorted({pair.source for pair in pairs}):
+        groups = sorted({pair.row.group for pair in pairs if pair.source == source and pair.row and pair.row.group})
+        cure = "write one of them everywhere, or, if they are two patients, rename one"
+        for first, other in two_spellings(groups):
+            fact = f"names groups that differ only in spelling: '{first}' and '{other}'"
+            problems.append(ProPLError(f"{root}, {MANIFEST} of {source}", fact, cure))
     if problems:
         raise summarise(root, problems)
     cases = _to_cases(root, pairs)
@@ -81,6 +87,9 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
     found = []
     for folder in visible(root):
         task = known.get(folder.name.lower())
+        for place in (folder, folder / MANIFEST) if task and folder.is_dir() else (folder,):
+            if place.name.casefold() == MANIFEST and place.exists():
+                raise ProPLError(place, "is not read here", "move it into the folder of its source, beside 'images'")
         if task is None or not folder.is_dir():
             continue
         inner = [child for child in visible(folder) if child.is_dir()]
@@ -93,6 +102,7 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
 
 
 def _read_source(task: tasks.Task, folder: Path) -> list[_Pair]:
+    _require_layout(folder)
     images = _pictures(folder / "images")
     masks = _pictures(folder / "masks") if (folder / "masks").is_dir() else {}
     rows = _read_manifest(folder / MANIFEST)
@@ -103,6 +113,19 @@ def _read_source(task: tasks.Task, folder: Path) -> list[_Pair]:
     if problems:
         raise summarise(folder, problems)
     return [_Pair(task, folder.name, name, path, masks.get(name), rows.get(name)) for name, path in images.items()]
+
+
+def _require_layout(folder: Path) -> None:
+    """Refuse entries that were meant to be masks or the manifest: masks and groups would silently be left out."""
+    for entry in visible(folder):
+        name = entry.name.casefold()
+        if entry.is_dir() and name not in ("images", "masks") and not (folder / "masks").is_dir():
+            if re.fullmatch(
+                r"(gt|seg|mask|label|annotation|ground.?truth|segmentation)s?|.*masks?.*|.*labels?.*", name
+            ):
+                raise ProPLError(entry, "looks like a folder of masks, which is named 'masks'", "rename it")
+        if not entry.is_dir() and "manifest" in name and entry.name != MANIFEST:
+            raise ProPLError(entry, f"is not read; a manifest is named '{MANIFEST}'", "save it as CSV under that name")
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
@@ -135,15 +158,17 @@ def _read_manifest(path: Path) -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
     if not path.exists():
         return rows
-    cure = "save it as UTF-8 with commas and a column 'name'; 'group' and 'pixel_size_mm' are optional"
-    for where, row in read_table(path, ("name",), cure):
-        name, text = stem(row["name"]), row.get("pixel_size_mm", "")
+    cure = "save it as UTF-8 text with a column 'name'; 'group' and 'pixel_size_mm' are optional"
+    for where, row in read_table(path, ("name",), cure, ("group", "pixel_size_mm")):
+        name, text = stem(row["name"]), row["pixel_size_mm"]
+        if not name:
+            raise ProPLError(where, "has no name", "give the name of the image, or remove the row")
         if name in rows:
             raise ProPLError(where, f"names '{name}' a second time", "keep one row for each image")
         size = positive_number(text)
         if text and size is None:
             raise ProPLError(where, f"pixel_size_mm '{text}' is not a positive number", "give mm, or leave it empty")
-        rows[name] = _Row(row.get("group", ""), (size, size) if size else None)
+        rows[name] = _Row(row["group"], (size, size) if size else None)
     return rows
 
 

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from propl_monai.common.findings import Finding
+from propl_monai.data.cases import Coverage
 
 SCHEMA = "propl-verification/1"
 PATHS_SHOWN = 5
@@ -52,6 +53,7 @@ class Verification:
         files: size in bytes and time of change in ns of every file that is there, by its path relative to the root.
         sha256: of the datalist, see `Datalist.sha256`; empty when it breaks its rules.
         seconds: that it took.
+        grouped, spaced: see `Coverage`.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Verification:
     files: Mapping[str, tuple[int, int]] = field(repr=False)
     sha256: str
     seconds: float
+    grouped: int = 0
+    spaced: int = 0
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -83,6 +87,8 @@ class Verification:
             "datalist": self.name,
             "datalist_sha256": self.sha256 or None,
             "cases": self.cases,
+            "cases_with_group": self.grouped,
+            "cases_with_spacing": self.spaced,
             "files": len(self.files),
             "seconds": round(self.seconds, 2),
             "errors": len(self.errors),
@@ -102,7 +108,7 @@ class Verification:
         """
         files = f"{self.cases:,} cases, {len(self.files):,} files, {self.seconds:.1f} s"
         counts = f"{len(self.errors)} errors, {len(self.warnings)} warnings" if self.findings else "nothing wrong"
-        lines = [f"{self.name}: {files}: {counts}"]
+        lines = [f"{self.name}: {files}: {counts}", str(Coverage(self.cases, self.grouped, self.spaced))]
         for code, group in groupby(self.findings, key=lambda finding: finding.code):
             lines += _section(code, list(group), shown)
         return "\n".join(lines)

@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from propl_monai.common.findings import Finding
-from propl_monai.data.cases import Case
+from propl_monai.data.cases import Case, Coverage
 from propl_monai.data.datalist import Datalist, examine
 from propl_monai.datasets.verification.duplicates import Shown, find_duplicates
 from propl_monai.datasets.verification.file_checks import IMAGE, MASK, FileReport, check_file
@@ -86,10 +86,11 @@ def verify_now(datalist: Datalist, datalist_file: str | Path, processes: int | N
         return
     verification = verify(datalist, processes)
     write_record(datalist_file, verification)
-    logger.info("%s", verification.to_text().splitlines()[0])
+    for line in verification.to_text().splitlines()[:2]:
+        logger.info("%s", line)
     for _, found in groupby(verification.warnings, key=lambda finding: finding.code):
         lines = replace(verification, findings=tuple(found)).to_text(1).splitlines()
-        logger.warning("%s", "\n".join(line for line in lines[1:] if line))
+        logger.warning("%s", "\n".join(line for line in lines[2:] if line))
     if verification.errors:
         report = replace(verification, findings=verification.errors).to_text()
         cure = "fix or drop what is named, or give --allow_unverified true"
@@ -111,7 +112,9 @@ def _verify(
     found += [*find_duplicates(_pictures(cases, reports)), *broken]
     files = {report.path: report.stamp for report in reports.values() if report.stamp is not None}
     sha256 = "" if broken else Datalist(root, cases, name).sha256
-    return Verification(name, in_order(found), len(cases), files, sha256, time.monotonic() - clock)
+    covered = Coverage.of(cases)
+    seconds = time.monotonic() - clock
+    return Verification(name, in_order(found), len(cases), files, sha256, seconds, covered.grouped, covered.spaced)
 
 
 def check_files(cases: Sequence[Case], root: Path, processes: int | None, progress: Progress | None) -> Reports:

@@ -73,8 +73,9 @@ def test_text_groups_by_code_and_tells_the_cure_once(tmp_path: Path) -> None:
     (tmp_path / "images" / "3.png").write_bytes(b"")
     lines = verify(made, processes=1).to_text().splitlines()
     assert lines[0].startswith("phantoms: 9 cases, 8 files, ") and lines[0].endswith("9 errors, 0 warnings")
-    assert lines[2] == "E-MISSING  8  a file that is not there"
-    assert lines[3] == "  masks/0.png: the mask does not exist"
+    assert lines[1] == ("group (patient, examination or video): 9 of 9 cases. Pixel spacing: 0 of 9 cases")
+    assert lines[3] == "E-MISSING  8  a file that is not there"
+    assert lines[4] == "  masks/0.png: the mask does not exist"
     assert [line.startswith("    -> add the file") for line in lines].count(True) == 1
     assert "  and 3 more" in lines
     assert lines[-3:-1] == [
@@ -92,6 +93,7 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     assert (content["datalist"], content["datalist_sha256"]) == ("list.json", made.sha256)
     assert (content["cases"], content["files"], content["errors"], content["warnings"]) == (3, 3, 1, 0)
     assert content["counts"] == {"E-MISSING": 1}
+    assert (content["cases_with_group"], content["cases_with_spacing"]) == (3, 0)
     (finding,) = content["findings"]
     assert finding["path"] == "masks/0.png" and finding["case_id"] == "a/0"
     assert set(finding) == {"code", "path", "case_id", "fact", "cure"} and finding["code"] in CODES
