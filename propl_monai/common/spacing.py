@@ -25,9 +25,24 @@ def positive(number: float) -> float | None:
     return number if 0 < number <= sys.float_info.max else None
 
 
-def spacing_or_none(row: float, column: float) -> Spacing | None:
-    """The spacing that a file holds; None where it makes no sense, as zeros and NaN do not."""
-    return (row, column) if is_spacing((row, column)) else None
+def stated_spacing(row: float, column: float, mm_per_unit: float | None = None) -> tuple[Spacing | None, str]:
+    """The spacing that a file states, in mm, and a note for the user where it is doubtful or unknown.
+
+    Args:
+        row, column: height and width of a pixel as stored.
+        mm_per_unit: None for a file that names no unit: mm, but 1 × 1 is then what programs write that do not know it.
+    """
+    scale = 1.0 if mm_per_unit is None else mm_per_unit
+    if not is_spacing((row * scale, column * scale)):
+        return None, f"its pixel size of {row:g} × {column:g} is not two positive numbers, and counts as unknown"
+    if (row, column) != (1, 1):
+        return (row * scale, column * scale), ""
+    if mm_per_unit is None:
+        return None, "its pixel size of 1 × 1 is the default of programs that do not know it, and counts as unknown"
+    return (
+        scale,
+        scale,
+    ), f"its pixel size of {scale:g} × {scale:g} mm may be the default of a program that did not know it"
 
 
 def require_spacing(spacing_mm: Sequence[float] | None, where: object = "pixel spacing") -> Spacing | None:

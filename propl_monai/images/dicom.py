@@ -56,6 +56,7 @@ def open_stored(path: Path, kind: str) -> Stored:
     return Stored(
         *(path, kind, rows, columns, count, decoder),
         spacing_mm=header.spacing_mm,
+        spacing_note=header.spacing_note,
         seconds_per_frame=header.seconds_per_frame,
         lossy=_LOSSY.get(header.syntax, ""),
         show=partial(_shown, path, header),

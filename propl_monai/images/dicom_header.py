@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
 
-from propl_monai.common.spacing import Spacing, positive, spacing_or_none
+from propl_monai.common.spacing import Spacing, is_spacing, positive, stated_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import COPY_AGAIN
 
@@ -50,6 +50,7 @@ class Header:
         start: position of the first byte of the pixel data in the file.
         length: of the pixel data in bytes; `UNDEFINED_LENGTH` when they are encapsulated.
         spacing_mm: row, column; None when the file does not say.
+        spacing_note: see `Picture`.
         seconds_per_frame: None when the file does not say.
     """
 
@@ -60,6 +61,7 @@ class Header:
     start: int
     length: int
     spacing_mm: Spacing | None
+    spacing_note: str
     seconds_per_frame: float | None
 
 
@@ -99,7 +101,7 @@ def read_header(path: Path, syntax: Any) -> Header:
     numbers["NumberOfFrames"] = _number(path, elements, "NumberOfFrames") if "NumberOfFrames" in elements else 1
     seconds = positive(float(elements.get("FrameTime") or 0) / 1000)
     colours = str(elements.get("PhotometricInterpretation", ""))
-    return Header(elements, syntax, numbers, colours, start, length, _spacing(elements), seconds)
+    return Header(elements, syntax, numbers, colours, start, length, *_spacing(elements), seconds)
 
 
 def _pixel_element(stream: BinaryIO, syntax: Any) -> tuple[int, int, int]:
@@ -124,16 +126,18 @@ def _number(path: Path, elements: Dataset, name: str) -> int:
     raise problem  # out here it has no cause, which would quote the value
 
 
-def _spacing(elements: Dataset) -> Spacing | None:
-    """From the regions of tissue, None where they disagree; without such regions from Pixel Spacing."""
+def _spacing(elements: Dataset) -> tuple[Spacing | None, str]:
+    """From the regions of tissue, None where they disagree; without such regions from Pixel Spacing; and a note."""
     found = [_region_spacing(region) for region in elements.get("SequenceOfUltrasoundRegions") or ()]
     tissue = [spacing for spacing in found if spacing is not None]
     if tissue:
         first = tissue[0]
         same = all(math.isclose(a, b, rel_tol=1e-3) for other in tissue for a, b in zip(other, first, strict=True))
-        return spacing_or_none(*first) if same else None
+        if not same:
+            return None, "its regions of tissue differ in their pixel sizes, which count as unknown"
+        return (first, "") if is_spacing(first) else (None, "")
     row_column = elements.get("PixelSpacing")
-    return spacing_or_none(*map(float, row_column)) if row_column and len(row_column) == 2 else None
+    return stated_spacing(*map(float, row_column)) if row_column and len(row_column) == 2 else (None, "")
 
 
 def _region_spacing(region: Dataset) -> Spacing | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from propl_monai.common.spacing import spacing_or_none
+from propl_monai.common.spacing import stated_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, check_size
 
@@ -56,8 +56,9 @@ def open_stored(path: Path, kind: str) -> Stored:
     check_size(path, height, width)
     _check_values(path, header)
     count = math.prod(header.sizes[2:])
-    spacing = spacing_or_none(*header.spacing[1::-1]) if len(header.spacing) >= 2 else None
-    return Stored(path, kind, height, width, count, partial(_decode, path, header), spacing_mm=spacing)
+    spacing, note = stated_spacing(*header.spacing[1::-1]) if len(header.spacing) >= 2 else (None, "")
+    decoder = partial(_decode, path, header)
+    return Stored(path, kind, height, width, count, decoder, spacing_mm=spacing, spacing_note=note)
 
 
 def _read_header(path: Path) -> _Header:

@@ -18,11 +18,11 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from propl_monai.common.spacing import Spacing, positive, spacing_or_none
+from propl_monai.common.spacing import positive, stated_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import COPY_AGAIN, Stored, check_size
 
-_MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+_MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _HEADER_BYTES = 352
 _SPARE_BYTES = 2**24  # that may follow the values in a gzip file; more is a bomb
@@ -42,6 +42,8 @@ def open_stored(path: Path, kind: str) -> Stored:
             fact = f"is a NIfTI of shape {shape}, not of frames (x, y) or (x, y, frame)"
             raise ProPLError(path, fact, "export the frames you mean")
         check_size(path, shape[1], shape[0])
+        column, row = (float(length) for length in picture.header.get_zooms()[:2])
+        spacing, note = stated_spacing(row, column, _MM_PER_UNIT.get(picture.header.get_xyzt_units()[0]))
         count, seconds = math.prod(shape[2:]), None
         if long == [_TIME_AXIS]:
             unit = picture.header.get_xyzt_units()[1]
@@ -57,7 +59,8 @@ def open_stored(path: Path, kind: str) -> Stored:
             shape[0],
             count,
             partial(_decode, path, kind, count, end),
-            spacing_mm=_spacing(picture.header),
+            spacing_mm=spacing,
+            spacing_note=note,
             seconds_per_frame=seconds,
         )
 
@@ -98,11 +101,3 @@ def _check_gzip(path: Path, end: int) -> None:
             size += len(part)
             if size > end + _SPARE_BYTES:
                 raise ProPLError(path, f"unpacks to more than the {end} bytes its header states", "export it again")
-
-
-def _spacing(header: Any) -> Spacing | None:
-    column, row = (float(length) for length in header.get_zooms()[:2])
-    unit = header.get_xyzt_units()[0]
-    if unit == "unknown" and row == column == 1.0:  # the default of writers that do not know it
-        return None
-    return spacing_or_none(row * _MM_PER_UNIT[unit], column * _MM_PER_UNIT[unit])

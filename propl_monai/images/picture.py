@@ -26,10 +26,12 @@ class Picture:
     Attributes:
         pixels: uint8, `(H, W)` grey or `(H, W, 3)` RGB.
         spacing_mm: height and width of a pixel (row, column), None when the file does not say.
+        spacing_note: what a user should know of the spacing in the file, to follow its name; most often empty.
     """
 
     pixels: np.ndarray
     spacing_mm: Spacing | None = None
+    spacing_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class Cine:
         count: number of frames, 1 for a still.
         spacing_mm: height and width of a pixel (row, column), None when the file does not say.
         seconds_per_frame: None when the file does not say.
+        spacing_note: see `Picture`.
     """
 
     count: int
     spacing_mm: Spacing | None
     seconds_per_frame: float | None
     _decode: Callable[[], Frames] = field(repr=False)
+    spacing_note: str = ""
 
     def __iter__(self) -> Frames:
         return self._decode()
@@ -71,6 +75,7 @@ class Stored:
         spacing_mm: row, column; None when the file does not say.
         seconds_per_frame: None when the file does not say.
         lossy: the word for a compression that blurs labels, such as "JPEG"; empty when values are exact.
+        spacing_note: see `Picture`.
         show: turns values into uint8 where the format says how; None for the rule of `to_uint8`.
     """
 
@@ -83,6 +88,7 @@ class Stored:
     spacing_mm: Spacing | None = None
     seconds_per_frame: float | None = None
     lossy: str = ""
+    spacing_note: str = ""
     show: Callable[[np.ndarray], np.ndarray] | None = None
 
 

@@ -15,7 +15,7 @@ def read_image(path: str | Path) -> Picture:
     """Read a picture of one frame: PNG, JPEG, BMP, TIFF, WebP, NIfTI, MetaImage, DICOM."""
     stored = _open_still(Path(path))
     (pixels,) = shown(stored)  # to the end, where a second frame would be found
-    return Picture(without_equal_channels(pixels), stored.spacing_mm)
+    return Picture(without_equal_channels(pixels), stored.spacing_mm, stored.spacing_note)
 
 
 def read_frames(path: str | Path) -> Cine:
@@ -25,7 +25,11 @@ def read_frames(path: str | Path) -> Cine:
     """
     stored = open_file(Path(path))
     return Cine(
-        stored.count, stored.spacing_mm, stored.seconds_per_frame, lambda: map(without_equal_channels, shown(stored))
+        stored.count,
+        stored.spacing_mm,
+        stored.seconds_per_frame,
+        lambda: map(without_equal_channels, shown(stored)),
+        stored.spacing_note,
     )
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from propl_monai.common.spacing import is_spacing, positive, require_spacing, spacing_or_none
+from propl_monai.common.spacing import is_spacing, positive, require_spacing, stated_spacing
 from propl_monai.errors import ProPLError
 
 BAD = [(0.0, 1.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf), (1.0,), (1.0, 1.0, 1.0), (True, 1.0), ("1", "1"), 1.0]
@@ -19,8 +19,20 @@ def test_what_is_no_spacing(value: object) -> None:
 
 def test_two_positive_numbers_are_a_spacing() -> None:
     assert is_spacing((1, 0.25)) and not is_spacing([1, 0.25])
-    assert spacing_or_none(0.5, 0.25) == (0.5, 0.25)
-    assert spacing_or_none(0.0, 0.25) is None and spacing_or_none(0.5, math.nan) is None
+    assert stated_spacing(0.5, 0.25) == ((0.5, 0.25), "") and stated_spacing(5, 1, 0.5) == ((2.5, 0.5), "")
+    for row, column in ((0.0, 0.25), (0.5, math.nan)):
+        assert stated_spacing(row, column) == (
+            None,
+            f"its pixel size of {row:g} × {column:g} is not two positive numbers, and counts as unknown",
+        )
+
+
+def test_a_default_of_one_is_no_spacing() -> None:
+    spacing, note = stated_spacing(1.0, 1.0)
+    assert spacing is None and "default" in note and "counts as unknown" in note
+    spacing, note = stated_spacing(1.0, 1.0, 1.0)
+    assert spacing == (1.0, 1.0) and "1 × 1 mm may be the default" in note
+    assert stated_spacing(1.0, 1.5) == ((1.0, 1.5), "")
 
 
 def test_a_given_spacing_becomes_two_floats_or_is_refused() -> None:

@@ -117,6 +117,8 @@ SPACINGS: dict[str, tuple[dict[str, Any], tuple[float, float] | None]] = {
     "none": ({}, None),
     "pixel spacing": ({"PixelSpacing": [0.5, 0.25]}, (0.5, 0.25)),
     "zero": ({"PixelSpacing": [0, 0.25]}, None),
+    "default of one": ({"PixelSpacing": [1, 1]}, None),
+    "one on one axis": ({"PixelSpacing": [1, 0.25]}, (1.0, 0.25)),
     "one region, in cm": ({"SequenceOfUltrasoundRegions": [region(1, 0.05, 0.025)]}, (0.5, 0.25)),
     "an axis that points up": ({"SequenceOfUltrasoundRegions": [region(1, -0.05, 0.025)]}, (0.5, 0.25)),
     "regions before pixel spacing": (
@@ -140,7 +142,10 @@ SPACINGS: dict[str, tuple[dict[str, Any], tuple[float, float] | None]] = {
 @pytest.mark.parametrize(("elements", "expected"), SPACINGS.values(), ids=list(SPACINGS))
 def test_spacing(tmp_path: Path, elements: dict[str, Any], expected: tuple[float, float] | None) -> None:
     path = save_dicom(tmp_path / "a.dcm", GREY[None], **elements)
-    assert read_image(path).spacing_mm == (pytest.approx(expected) if expected else None)
+    picture = read_image(path)
+    assert picture.spacing_mm == (pytest.approx(expected) if expected else None)
+    unsaid = not elements or elements == {"SequenceOfUltrasoundRegions": [region(1, 0.05, 0.025, units=4)]}
+    assert bool(picture.spacing_note) == (expected is None and not unsaid)
 
 
 def test_frame_time(tmp_path: Path) -> None:
