@@ -91,14 +91,5 @@ def _padded_convolution(same: nn.Conv2d) -> nn.Sequential:
     for axis in (1, 0):  # ZeroPad2d: left, right, top, bottom
         whole = max(same.dilation[axis] * (same.kernel_size[axis] - 1) + 1 - same.stride[axis], 0)
         padding += [whole // 2, whole - whole // 2]
-    plain = nn.Conv2d(
-        same.in_channels,
-        same.out_channels,
-        (same.kernel_size[0], same.kernel_size[1]),
-        (same.stride[0], same.stride[1]),
-        dilation=(same.dilation[0], same.dilation[1]),
-        groups=same.groups,
-        bias=same.bias is not None,
-    )
-    plain.weight, plain.bias = same.weight, same.bias
-    return nn.Sequential(nn.ZeroPad2d((padding[0], padding[1], padding[2], padding[3])), plain)
+    same.__class__ = nn.Conv2d  # whose own padding is 0 here
+    return nn.Sequential(nn.ZeroPad2d((padding[0], padding[1], padding[2], padding[3])), same)
