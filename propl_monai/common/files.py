@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from propl_monai.errors import ProPLError
 
@@ -22,6 +23,7 @@ _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
 # Of the same container as MP4, but stills, whose turns and tiles no video reader applies.
 _STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
+HEAD_BYTES = 512  # of a file, enough to see what it is
 TEMPORARY_PREFIX = ".tmp-"
 _NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what disks without locks answer
 logger = logging.getLogger(__name__)
@@ -56,15 +58,9 @@ def belongs_to_header(path: Path) -> bool:
     return path.suffix.lower() in _VALUES_SUFFIXES and path.with_suffix(".mhd").exists()
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes as 64 lower-case hexadecimal digits."""
-    require_file(path)
-    with path.open("rb") as stream:  # in pieces: weights have hundreds of megabytes
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def require_file(path: Path) -> None:
-    """Check that a path is a file that holds bytes and may be read."""
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file open for reading, at its first byte. Refused: what is no file, holds no byte, or cannot be read."""
     try:
         if path.is_dir():
             raise ProPLError(path, "is a folder, not a file", "name a file inside it")
@@ -73,16 +69,33 @@ def require_file(path: Path) -> None:
         if not path.is_file():
             raise ProPLError(path, "is a device or a pipe, not a file", "copy what it gives into a file")
         with path.open("rb") as stream:
-            if not stream.read(1):
+            if not stream.peek(1):
                 raise ProPLError(path, "is empty (0 bytes)", "copy or download it again")
+            yield stream
     except OSError as error:
         raise ProPLError(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
+
+
+def require_file(path: Path) -> None:
+    """Check that a path is a file that holds bytes and may be read."""
+    with opened(path):
+        pass
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes as 64 lower-case hexadecimal digits."""
+    with opened(path) as stream:  # in pieces: weights have hundreds of megabytes
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def true_type(path: Path) -> str:
     """What the first bytes of a file say it is, in words, whatever its name says."""
     with path.open("rb") as stream:
-        head = stream.read(512)
+        return type_of(stream.read(HEAD_BYTES))
+
+
+def type_of(head: bytes) -> str:
+    """What the first `HEAD_BYTES` of a file say it is, in words."""
     if head[128:132] == b"DICM":  # first: what stands before it is free, and may look like a TIFF
         return "a DICOM file"
     for signature, kind in _SIGNATURES:

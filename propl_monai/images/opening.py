@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, require_file, true_type
+from propl_monai.common.files import HEAD_BYTES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, opened, type_of
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import COPY_AGAIN, Stored, damaged, full_scale, require_finite, to_uint8, too_large
 
@@ -21,10 +22,15 @@ VIDEOS = ("an AVI video", "an MP4 video")
 
 def open_file(path: Path) -> Stored:
     """Read the header of a picture or cine."""
-    require_file(path)
-    kind = true_type(path)
+    with opened(path) as stream:
+        kind = type_of(stream.read(HEAD_BYTES))
+        stream.seek(0)
+        return _open_in_our_words(path, kind, stream)
+
+
+def _open_in_our_words(path: Path, kind: str, stream: BinaryIO) -> Stored:
     try:
-        return _open(path, kind)
+        return _open(path, kind, stream)
     except ProPLError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -36,15 +42,15 @@ def open_file(path: Path) -> Stored:
         raise damaged(path, kind, error) from error
 
 
-def _open(path: Path, kind: str) -> Stored:
+def _open(path: Path, kind: str, stream: BinaryIO) -> Stored:
     if kind in PICTURES:
         from propl_monai.images.pillow import open_pillow
 
-        return open_pillow(path, kind)
+        return open_pillow(path, kind, stream)
     if kind in ("a NIfTI picture", "gzip data"):
         from propl_monai.images.nifti import open_nifti
 
-        return open_nifti(path, kind)
+        return open_nifti(path, kind, stream)
     if kind == "a MetaImage":
         from propl_monai.images.metaimage import open_metaimage
 
