@@ -1,4 +1,4 @@
-"""Files on disk: which names count as pictures, what a file truly is, its hash, and writing it whole. Opens no picture."""
+"""Files on disk: which names count as pictures, true types, hashes, writing whole files, locks. Decodes no picture."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PICTURE_SUFFIXES: tuple[str, ...] = (
 VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4")
 _VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
 _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
-# Of the same container as MP4, but stills, whose turns and tiles no video reader applies.
+# Stills in the container of MP4; no video reader applies their rotation and tiles.
 _STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
 HEAD_BYTES = 512  # of a file, enough to see what it is
 TEMPORARY_PREFIX = ".tmp-"
-_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what disks without locks answer
+_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # errors of disks without locks
 logger = logging.getLogger(__name__)
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -54,7 +54,7 @@ def stem(name: str) -> str:
 
 
 def belongs_to_header(path: Path) -> bool:
-    """Whether a file holds the values of a MetaImage header (`.mhd`) of the same name beside it, and is no picture itself."""
+    """Whether a file is no picture itself but holds the values of a MetaImage header (`.mhd`) of the same name beside it."""
     return path.suffix.lower() in _VALUES_SUFFIXES and path.with_suffix(".mhd").exists()
 
 
@@ -96,7 +96,7 @@ def true_type(path: Path) -> str:
 
 def type_of(head: bytes) -> str:
     """What the first `HEAD_BYTES` of a file say it is, in words."""
-    if head[128:132] == b"DICM":  # first: what stands before it is free, and may look like a TIFF
+    if head[128:132] == b"DICM":  # first, as the bytes before it are free and may look like a TIFF
         return "a DICOM file"
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
@@ -121,7 +121,7 @@ def _is_text(head: bytes) -> bool:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a kill or a full disk at any moment leaves either the old file or the new one, never a part.
 
-    The recipe: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are made.
+    Steps: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are created.
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
@@ -136,20 +136,20 @@ def write_atomically(path: Path, content: bytes) -> None:
         fact = f"cannot be written ({error.strerror})"
         raise ProPLError(path, fact, "check the folder, its permissions and the free space") from error
     finally:
-        with suppress(OSError):  # where it could not be made it cannot be removed, and that was told above
+        with suppress(OSError):  # where it could not be created it cannot be removed either
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Make a folder, and keep every other process out that asks for the same lock.
+    """Create a folder and lock it against every other process that uses this function.
 
-    The lock ends with the process, however that ends. Windows locks no folders, nor do some network disks (which is told):
-    there the folder is only made.
+    The lock ends with the process, however that ends. Windows and some network disks lock no folders (a warning says so):
+    there the folder is only created.
 
     Args:
         folder: to lock.
-        shared: let in those that ask for a shared lock too, and keep out all others.
+        shared: admit other processes with a shared lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ def _lock(handle: int, folder: Path, shared: bool) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable."""
-    if os.name == "nt":  # Windows cannot open a folder, and writes its entries through
+    if os.name == "nt":  # Windows cannot open a folder, and does not delay its entries
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -191,7 +191,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def sweep_orphans(folder: Path | str) -> int:
-    """Delete the temporary files that a killed process left in a folder; returns how many."""
+    """Delete the temporary files that a killed process left in a folder; returns their number."""
     orphans = list(Path(folder).glob(TEMPORARY_PREFIX + "*"))
     for orphan in orphans:
         orphan.unlink(missing_ok=True)
