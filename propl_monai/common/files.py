@@ -9,8 +9,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from propl_monai.errors import ProPLError
 
@@ -59,7 +59,7 @@ def belongs_to_header(path: Path) -> bool:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """A file open for reading, at its first byte. Refused: what is no file, holds no byte, or cannot be read."""
     try:
         if path.is_dir():
@@ -111,11 +111,7 @@ def type_of(head: bytes) -> str:
         return "a MetaImage"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "an HTML page"
-    return "plain text" if _is_text(head) else "of no known picture type"
-
-
-def _is_text(head: bytes) -> bool:
-    return b"\x00" not in head and all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+    return "plain text" if all(byte >= 32 or byte in b"\t\r\n" for byte in head) else "of no known picture type"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -131,7 +127,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if os.name != "nt":  # Windows cannot open a folder, and does not delay its entries
+            handle = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
     except OSError as error:
         fact = f"cannot be written ({error.strerror})"
         raise ProPLError(path, fact, "check the folder, its permissions and the free space") from error
@@ -177,17 +178,6 @@ def _lock(handle: int, folder: Path, shared: bool) -> None:
         if error.errno not in _NO_LOCKS:
             raise
         logger.warning("%s: its disk locks no folders; see that no other process writes the same results", folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    if os.name == "nt":  # Windows cannot open a folder, and does not delay its entries
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sweep_orphans(folder: Path | str) -> int:

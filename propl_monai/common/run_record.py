@@ -114,14 +114,14 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the git checkout that this package runs from, "+changes" where it was edited; None outside one."""
-    folder = Path(__file__).resolve().parent
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", "-C", here.parent, *arguments], capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
     try:
-        run = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
-        tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__], capture_output=True
-        )
-        if tracked.returncode:
-            return None
-        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() or None
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes") or None
     except (OSError, subprocess.CalledProcessError):
         return None

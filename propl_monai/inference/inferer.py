@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -83,10 +85,9 @@ class PromptInferer(Inferer):
         maps: list[Tensor] = []
         for start in range(0, len(texts), together):
             some = texts[start : start + together]
-            repeated = features
-            if len(some) > 1:
-                repeated = Features(*(torch.cat([part] * len(some)) for part in features[:4]), *features[4:])
-            maps += network.decode(repeated, torch.cat(list(some)), decoder).float().chunk(len(some))
+            count = len(some)
+            repeated = features.changed(partial(_repeat, times=count)) if count > 1 else features
+            maps += network.decode(repeated, torch.cat(list(some)), decoder).float().chunk(count)
         return torch.cat(maps, dim=1)
 
     def _variance(self, network: ProPL, features: Features, text: Tensor) -> Tensor:
@@ -96,8 +97,9 @@ class PromptInferer(Inferer):
         each = []
         for index in range(len(text)):
             generator = torch.Generator(text.device).manual_seed(self.seed)
-            one = Features(*(part[index : index + 1] for part in features[:4]), *features[4:])
-            each.append(self._variance_of(network, one, text[index : index + 1], generator))
+            row = slice(index, index + 1)
+            one = features.changed(itemgetter(row))
+            each.append(self._variance_of(network, one, text[row], generator))
         return torch.cat(each)
 
     def _variance_of(
@@ -108,3 +110,7 @@ class PromptInferer(Inferer):
 
         settings = self.passes, self.perturbation, self.strength, generator
         return uplc.mean_and_variance(uplc.stochastic_passes(decode, features.v4, *settings))[1]
+
+
+def _repeat(rows: Tensor, times: int) -> Tensor:
+    return torch.cat([rows] * times)

@@ -65,6 +65,7 @@ class InputFile:
         return self.name if self.count == 1 else f"{self.name}_frame_{number:04d}"
 
 
+@dataclass
 class OutputFolder:
     """Writes results as they come, and at the end measurements.csv and run.json. One thread at a time may use it.
 
@@ -75,21 +76,22 @@ class OutputFolder:
         total: number of input files.
         journal: of the folder; None for none.
         progress: called with (files done, files in all).
+
+    Attributes:
+        entries: of the journal, for all files whose results are there, by the name of the results.
+        skipped, refused, pictures: as in `Outcome`.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        options: dict[str, Any],
-        record: RunRecord,
-        total: int,
-        journal: Journal | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        self.folder, self.options, self.record, self.total = folder, options, record, total
-        self.journal, self.progress = journal, progress
-        self.entries: dict[str, Entry] = {}  # of files whose results are there
-        self.skipped = self.refused = self.pictures = 0
+    folder: Path
+    options: dict[str, Any]
+    record: RunRecord
+    total: int
+    journal: Journal | None = None
+    progress: Callable[[int, int], None] | None = None
+    entries: dict[str, Entry] = field(default_factory=dict)
+    skipped: int = 0
+    refused: int = 0
+    pictures: int = 0
 
     def write(self, file: InputFile, number: int, predictions: Sequence[Prediction], below: np.ndarray | None) -> None:
         """Write the results of a frame; after the last frame of a file, add the file to the journal.

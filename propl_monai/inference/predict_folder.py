@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,27 +115,18 @@ class _Frame:
     below: np.ndarray | None
 
 
+_Step = _Frame | Callable[[], None]  # of a file without frames to segment: a call that notes it when it is its turn
+
+
 @dataclass(frozen=True)
-class _Call:
-    """In place of the frames of a file that has none to segment: a call of `OutputFolder`, made when it is its turn."""
-
-    method: Callable[..., None]
-    arguments: tuple[Any, ...]
-
-
 class _Run:
     """One call of `predict_paths`."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        options: dict[str, Any],
-        spacing: Spacing | None,
-        results: OutputFolder,
-        journal: Journal,
-    ) -> None:
-        self.predictor, self.options, self.spacing = predictor, options, spacing
-        self.results, self.journal = results, journal
+    predictor: Predictor
+    options: dict[str, Any]
+    spacing: Spacing | None
+    results: OutputFolder
+    journal: Journal
 
     def all(self, files: Sequence[tuple[Path, str]]) -> Outcome:
         self.results.record.write("running")
@@ -148,17 +140,17 @@ class _Run:
             self.results.fail(error)
             raise
 
-    def _read(self, files: Sequence[tuple[Path, str]]) -> Iterator[_Frame | _Call]:
+    def _read(self, files: Sequence[tuple[Path, str]]) -> Iterator[_Step]:
         for path, name in files:
             try:
                 yield from self._frames_of(path, name)
             except ProPLError as error:
-                yield _Call(self.results.refuse, (path, f"{error.fact}; {error.cure}"))
+                yield partial(self.results.refuse, path, f"{error.fact}; {error.cure}")
 
-    def _frames_of(self, path: Path, name: str) -> Iterator[_Frame | _Call]:
+    def _frames_of(self, path: Path, name: str) -> Iterator[_Step]:
         sha256 = file_sha256(path)
         if entry := self.journal.done(name, sha256, self.options):
-            yield _Call(self.results.skip, (path, entry))
+            yield partial(self.results.skip, path, entry)
             return
         cine = read_frames(path)
         file = InputFile(path, name, sha256, cine.count)
@@ -167,9 +159,9 @@ class _Run:
             prepared = self.predictor.prepare(Picture(pixels, spacing))
             yield _Frame(file, number, prepared, to_grey(pixels) if self.options["overlay"] else None)
 
-    def _grouped(self, items: Iterator[_Frame | _Call]) -> Iterator[list[_Frame | _Call]]:
+    def _grouped(self, items: Iterator[_Step]) -> Iterator[list[_Step]]:
         """Groups of one batch, smaller where the pictures that overlays need are large."""
-        group: list[_Frame | _Call] = []
+        group: list[_Step] = []
         pixels = 0
         for item in items:
             group.append(item)
@@ -180,7 +172,7 @@ class _Run:
         if group:
             yield group
 
-    def _segment(self, group: Sequence[_Frame | _Call], writer: BackgroundWriter) -> None:
+    def _segment(self, group: Sequence[_Step], writer: BackgroundWriter) -> None:
         """Run the network on the frames of a group, and have everything written in order."""
         frames = [item.prepared for item in group if isinstance(item, _Frame)]
         options = self.options["tasks"], self.options["uncertainty"]
@@ -189,7 +181,7 @@ class _Run:
             if isinstance(item, _Frame):
                 writer(self._write, item, next(maps))
             else:
-                writer(item.method, *item.arguments)
+                writer(item)
 
     def _write(self, frame: _Frame, maps: Tensor) -> None:
         predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"])
