@@ -335,7 +335,7 @@ def test_code_defaults_equal_the_train_config() -> None:
     assert compared["ProPLMethod"] == method | {"cutmix"}
     assert "steps" in compared["PairedLoader"]
     assert compared["ProPL"] == {"encoder", "prompts", "prompt_mode", "prompt_padding", "decoder_block"}
-    assert {"rotation_degrees", "scaling", "photometric", "strong_view"} <= compared["training"]
+    assert {"rotation_degrees", "scaling", "photometric", "strong_view"} <= compared["TrainingViews"]
     assert {"seed", "precision"} <= compared["SemiSupervisedTrainer"]
 
 
