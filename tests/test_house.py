@@ -319,6 +319,7 @@ def defaults(component: dict[str, Any], numbers: dict[str, Any]) -> dict[str, tu
         reference = str(component.get(name, ""))
         value = numbers.get(reference.removeprefix("@"))
         plain = reference.startswith("@") and "#" not in reference and not str(value).startswith(("$", "@"))
+        plain = plain and not isinstance(value, dict)
         if plain and parameter.default is not inspect.Parameter.empty:
             found[name] = (value, parameter.default)
     return found
