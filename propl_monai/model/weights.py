@@ -19,7 +19,7 @@ from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.model.decoder import BLOCKS
 from propl_monai.model.network import BOTH, ProPL
-from propl_monai.model.prompts import PromptBank
+from propl_monai.model.prompts import PromptBank, Prompts
 from propl_monai.model.tensor_file import read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
@@ -161,32 +161,33 @@ def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
     It has the decoders that the file holds: both, or the one that it was exported with (`save_safetensors`).
     """
     header = read_header(path)
+    wanted = header["architecture"]
     with torch.device("meta"):  # allocates no weights and draws no random numbers: the file brings them
-        network = _describe(path, header["architecture"])
+        network = _without_prompts(wanted)
     if {name for name, _ in network.named_buffers()} - network.state_dict().keys():
-        network = _describe(path, header["architecture"])  # constants that no file holds, as TinyViT has them
+        network = _without_prompts(wanted)  # its encoder has constants that no file holds, as TinyViT
+    if wanted["tasks"]:
+        # Not the packaged bank: the weights bring their own, which may hold other tasks.
+        bank = _bank_of(path, network.text_shape)
+        network.prompts = Prompts(bank, wanted["prompt_mode"], wanted["prompt_padding"])
     load_weights(network, path)
     return network.eval(), header
 
 
-def _describe(path: Path | str, wanted: Mapping[str, Any]) -> ProPL:
-    """The network of an architecture, with the prompt bank of the file, which may hold other tasks than the packaged one."""
+def _without_prompts(wanted: Mapping[str, Any]) -> ProPL:
     parts = {"decoder_block": wanted["decoder_block"], "decoders": _held(wanted)}
-    network = ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]), **parts)
-    if wanted["tasks"]:
-        network.attach_prompts(_bank_of(path), wanted["prompt_mode"], wanted["prompt_padding"])
-    return network
+    return ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]), **parts)
 
 
-def _bank_of(path: Path | str) -> PromptBank:
+def _bank_of(path: Path | str, shape: tuple[int, ...]) -> PromptBank:
     try:
         _, (header, embeddings, mask) = read_tensors(
             path, *(f"prompts.bank.{n}" for n in ("header", "embeddings", "mask"))
         )
         about = json.loads(bytes(header.tolist()).decode())
         names, sentences = about["tasks"], about["sentences"]
-        if embeddings.ndim != 3 or mask.shape != embeddings.shape[:2] or len(names) != len(embeddings):
-            raise ValueError("its tasks, embeddings and mask do not fit each other")
+        if embeddings.shape != (len(names), *shape) or mask.shape != embeddings.shape[:2]:
+            raise ValueError("its tasks, embeddings and mask do not fit each other, or the decoders")
         return PromptBank(names, sentences, embeddings, mask, about["encoder"], about["encoder_sha256"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ProPLError(

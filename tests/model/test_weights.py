@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from small_training import ENCODER, TINY_ENCODER
 
 import propl_monai
-from propl_monai.common.files import TEMPORARY_PREFIX
+from propl_monai.common.files import TEMPORARY_PREFIX, sweep_orphans
 from propl_monai.errors import ProPLError
 from propl_monai.model import weights as checkpoint
 from propl_monai.model.network import ProPL
@@ -355,9 +355,9 @@ def test_state_keeps_numbers_texts_and_tensors(tmp_path: Path) -> None:
 def test_orphans_are_swept_and_nothing_else(tmp_path: Path) -> None:
     for name in (f"{TEMPORARY_PREFIX}1-model.pt", f"{TEMPORARY_PREFIX}2-model.pt", "model.pt", "tmp-notes.txt"):
         (tmp_path / name).touch()
-    assert checkpoint.sweep_orphans(tmp_path) == 2
+    assert sweep_orphans(tmp_path) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "tmp-notes.txt"]
-    assert checkpoint.sweep_orphans(tmp_path) == 0
+    assert sweep_orphans(tmp_path) == 0
 
 
 def test_a_copy_aside_never_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
