@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from propl_monai.common.spacing import positive
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import Stored, check_size
 
@@ -32,7 +33,7 @@ _BITS_TAG, _MEANING_TAG, _SIGN_TAG = 258, 262, 339  # TIFF 6.0: BitsPerSample, P
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
-def open_pillow(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str) -> Stored:
     """Read the header; errors of Pillow are left to the caller."""
     with _open(path) as picture:
         count = getattr(picture, "n_frames", 1)
@@ -45,7 +46,7 @@ def open_pillow(path: Path, kind: str) -> Stored:
             width,
             count,
             partial(_decode, path, count),
-            seconds_per_frame=pause / 1000 if pause > 0 else None,
+            seconds_per_frame=positive(pause / 1000),
             lossy=_lossy(path, picture),
         )
 
@@ -54,7 +55,7 @@ def open_pillow(path: Path, kind: str) -> Stored:
 def _open(path: Path) -> Iterator[Image.Image]:
     """Open lazily, and refuse what the header already rules out."""
     # A stream, not the path: given a path, Pillow 13.0 maps uncompressed grey TIFF into memory with width and height
-    # exchanged when its orientation is 5 to 8, and the picture comes out sheared without a word.
+    # exchanged when its orientation is 5 to 8, and the picture comes out sheared, without a warning.
     with path.open("rb") as stream:
         webp = _webp_size(stream.read(30))
         if webp:
@@ -67,7 +68,7 @@ def _open(path: Path) -> Iterator[Image.Image]:
 
 
 def _refuse_misread(path: Path, picture: Image.Image) -> None:
-    """Refuse what Pillow turns into other values without a word."""
+    """Refuse what Pillow turns into other values without a warning."""
     if picture.format == "PNG":
         with path.open("rb") as stream:
             head = stream.read(26)  # bit depth and colour type end the first chunk that counts (PNG, 11.2.1)
@@ -113,16 +114,11 @@ def _values(upright: Image.Image) -> np.ndarray:
 def _upright_size(path: Path, picture: Image.Image) -> tuple[int, int]:
     if picture.format == "TIFF":  # Pillow has turned the size of these already
         return picture.height, picture.width
-    sideways = _may_be_turned(path, picture) and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
+    # Without a chunk that may hold an orientation, Pillow would decode the whole PNG to look for one.
+    content = path.read_bytes() if picture.format == "PNG" else b"eXIf"
+    may_be_turned = any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
+    sideways = may_be_turned and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
     return (picture.width, picture.height) if sideways else (picture.height, picture.width)
-
-
-def _may_be_turned(path: Path, picture: Image.Image) -> bool:
-    """False when a PNG holds none of the chunks that tell an orientation: to look for them Pillow decodes all of it."""
-    if picture.format != "PNG":
-        return True
-    content = path.read_bytes()
-    return any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
 
 
 def _lossy(path: Path, picture: Image.Image) -> str:
