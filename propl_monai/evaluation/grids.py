@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
+
+from propl_monai.errors import ProPLError
 
 NONE = "–"
 
@@ -43,3 +46,14 @@ def percent(row: Mapping[Any, Any], key: str, sign: str = "") -> str:
 def pair(row: Mapping[Any, Any], key: str) -> str:
     """The two means of an HD95, over the hits and over all images."""
     return " / ".join(number(row[f"{key}_{kind}"]) for kind in ("hits", "all"))
+
+
+def fill_template(package: str, name: str, content: Mapping[str, Any], **options: Any) -> str:
+    """A page from a Jinja template of a package; every text in `content` is escaped. `options` are those of Jinja."""
+    try:
+        import jinja2
+    except ModuleNotFoundError as error:
+        raise ProPLError("jinja2", "is not installed", "pip install 'propl-monai[lab]'") from error
+    text = resources.files(package).joinpath(name).read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, **options)
+    return environment.from_string(text).render(content)

@@ -107,17 +107,16 @@ def _line(name: str, part: pd.DataFrame) -> dict[str, Any]:
     for unit in UNITS:
         diagonal = part[f"diagonal_{unit}"]
         charged = part[f"hd95_{unit}"].fillna(diagonal).mask(part["status"] == "both empty", 0.0)
-        line[f"hd95_{unit}_hits"] = _mean(part[f"hd95_{unit}"])
-        line[f"hd95_{unit}_all"] = _mean(charged[diagonal.notna()])  # no diagonal in mm: spacing not known
+        # No diagonal in mm: spacing not known. None where nothing is left to average.
+        for kind, values in (("hits", part[f"hd95_{unit}"].dropna()), ("all", charged[diagonal.notna()])):
+            line[f"hd95_{unit}_{kind}"] = float(values.mean()) if len(values) else None
     return line
 
 
 def _mean_line(lines: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, Any]:
     """The unweighted mean over the tasks; None where any task has None."""
-    means = {}
-    for key in ("dice", "iou", *DISTANCES):
-        values = [line[key] for line in lines]
-        means[key] = None if None in values else float(np.mean(values))
+    values = {key: [line[key] for line in lines] for key in ("dice", "iou", *DISTANCES)}
+    means = {key: None if None in found else float(np.mean(found)) for key, found in values.items()}
     return {"task": "mean"} | _counts(frame) | means
 
 
@@ -128,17 +127,10 @@ def _counts(part: pd.DataFrame) -> dict[str, int]:
     return counts | {"hd95_mm_n": int(part["diagonal_mm"].notna().sum())}
 
 
-def _mean(values: pd.Series) -> float | None:
-    """The mean of what is there, None if nothing is."""
-    return float(values.mean()) if values.notna().any() else None
-
-
 def _intervals(frame: pd.DataFrame, resamples: int, seed: int) -> dict[str, float | None]:
     """The ends of the intervals of Dice and IoU, of one task or of the mean over the tasks in the frame."""
-    ends: dict[str, float | None] = {}
-    for score in ("dice", "iou"):
-        ends[f"{score}_low"], ends[f"{score}_high"] = _interval(frame, score, resamples, seed)
-    return ends
+    ends = {score: _interval(frame, score, resamples, seed) for score in ("dice", "iou")}
+    return {f"{score}_{end}": value for score in ends for end, value in zip(("low", "high"), ends[score], strict=True)}
 
 
 def _interval(frame: pd.DataFrame, score: str, resamples: int, seed: int) -> tuple[float | None, float | None]:

@@ -42,7 +42,7 @@ class RunResult:
     variant: str
     title: str
     base: str
-    overrides: Mapping[str, Any]
+    overrides: dict[str, Any]
     fraction: str
     seed: int
     budget: str
@@ -125,38 +125,27 @@ def _fraction(path: Path, given: str | float) -> str:
 
 
 def _check_alike(runs: Sequence[RunResult]) -> None:
-    """Refuse what may not stand in one table."""
-    firsts: dict[tuple[str, ...], RunResult] = {}
-    cells: dict[tuple[Any, ...], RunResult] = {}
+    """Refuse runs that may not stand in one table."""
+    firsts: dict[tuple[Any, ...], RunResult] = {}
     for run in runs:
-        first = firsts.setdefault(run.leave_out, run)
-        for what, mine, its, other in (
-            ("datalist", run.datalist_sha256[:12], runs[0].datalist_sha256[:12], runs[0]),
-            ("split", run.split, first.split, first),
+        first = firsts.setdefault(("data", run.leave_out), run)
+        home = (run.budget, run.leave_out)
+        row = firsts.setdefault(("row", *home, run.variant, run.fraction), run)
+        alike = firsts.setdefault(("home", *home), run)
+        for what, other, mine, its, cure in (
+            ("datalist", runs[0], run.datalist_sha256[:12], runs[0].datalist_sha256[:12], "keep them in two folders"),
+            ("split", first, run.split, first.split, "keep them in two folders"),
+            ("preset", alike, run.preset, alike.preset, "keep them in two folders"),
+            ("options", row, {"base": run.base} | run.overrides, {"base": row.base} | row.overrides, "run both again"),
         ):
             if mine != its:
-                fact = f"tested on the {what} {mine}, but {other.path} on {its}"
-                raise ProPLError(run.path, fact, "give a folder whose runs share datalist and split")
+                raise ProPLError(run.path, f"{what} {mine}, but {other.path} has {its}", cure)
         if _case_names(run) != _case_names(first):
             raise ProPLError(run.path, f"other test cases than {first.path}", "run again what lacks cases")
-        home = (run.budget, run.leave_out)
-        twin = cells.setdefault((*home, run.variant, run.fraction, run.seed), run)
+        twin = firsts.setdefault(("seed", *home, run.variant, run.fraction, run.seed), run)
         if twin is not run:
             raise ProPLError(run.path, f"the same variant, fraction, seed and budget as {twin.path}", "delete one")
-        _check_same_recipe(run, cells.setdefault((*home, run.variant, run.fraction), run))
-        _check_same_preset(run, cells.setdefault(home, run))
 
 
 def _case_names(run: RunResult) -> set[tuple[str, str, str]]:
     return set(zip(run.cases["task"], run.cases["source"], run.cases["case"], strict=True))
-
-
-def _check_same_recipe(run: RunResult, other: RunResult) -> None:
-    if run.overrides != other.overrides or run.base != other.base:
-        raise ProPLError(run.path, f"other options than {other.path}, a seed of the same row", "run both again")
-
-
-def _check_same_preset(run: RunResult, other: RunResult) -> None:
-    if run.preset != other.preset:
-        fact = f"preset {run.preset}, but {other.path} has {other.preset}"
-        raise ProPLError(run.path, fact, "keep the runs of two presets in two folders")

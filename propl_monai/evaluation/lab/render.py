@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
 from propl_monai import tasks
-from propl_monai.errors import ProPLError
-from propl_monai.evaluation.grids import NONE, Grid, escape, markdown_table, number, pair, percent
+from propl_monai.evaluation.grids import NONE, Grid, escape, fill_template, markdown_table, number, pair, percent
 
 Row = Mapping[str, Any]
 Cells = Callable[[Row], list[str]]  # of a row that has been run, without its name
@@ -46,14 +44,9 @@ def markdown(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> str
 
 def html(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
     """All tables as one page without scripts, pictures or links to other files; every text is escaped."""
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise ProPLError("jinja2", "is not installed", "pip install 'propl-monai[lab]'") from error
-    template = resources.files("propl_monai.evaluation.lab").joinpath("tables.html.jinja").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
     content = [{"title": table.title, "grids": grids(table), "notes": table.notes} for table in tables]
-    return page.render(heading=heading, tables=content, notes=notes) + "\n"
+    values = {"heading": heading, "tables": content, "notes": notes}
+    return fill_template("propl_monai.evaluation.lab", "tables.html.jinja", values) + "\n"
 
 
 def grids(table: Table) -> list[Grid]:

@@ -1,6 +1,6 @@
 """The drawings of the report: learning curves and reliability as inline SVG, cases as PNG with outlined masks.
 
-Nothing is told by colour alone: lines differ in marker and dashes too, and each drawing says in words what it shows.
+Nothing depends on colour alone: lines differ in marker and dashes too, and each drawing says in words what it shows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from propl_monai.evaluation.calibration import Reliability
-from propl_monai.evaluation.figure_style import DPI, STYLE, Axes, Figure, look, matplotlib, outline
+from propl_monai.evaluation.figure_style import DPI, STYLE, Figure, look, matplotlib, outline
 from propl_monai.evaluation.report.collect import Shown, TaskCalibration
 from propl_monai.model.network import DECODERS
 from propl_monai.tasks import NAMES
@@ -84,7 +83,8 @@ def reliability(name: str, title: str, part: TaskCalibration) -> Drawing:
         lines = (("as predicted", part.plain), ("at temperature T", part.scaled))
         for number, (label, drawn) in enumerate(lines):
             if drawn is not None:
-                _reliability_line(axes, label, drawn, number)
+                points = np.array(drawn.points()) * 100
+                axes.plot(points[:, 1], points[:, 2], label=label, clip_on=False, **_look(number))
         axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="predicted probability, %", ylabel="pixels that are target, %")
         axes.set_aspect("equal")
         axes.legend(loc="upper left")
@@ -128,13 +128,8 @@ def _curve(
         axes.set(xlabel="epoch", ylabel=label)
         axes.locator_params(axis="x", integer=True)
         figure.legend(loc="outside lower center", ncols=3 if len(lines) <= 3 else 2)
-    told = "; ".join(f"{key} {points[0][1]:.3g} first, {points[-1][1]:.3g} last" for key, points in lines.items())
-    return Drawing(_svg(figure, f"curve-{name}", f"Line chart. {caption}. {told}."), caption)
-
-
-def _reliability_line(axes: Axes, label: str, drawn: Reliability, number: int) -> None:
-    points = np.array(drawn.points())
-    axes.plot(points[:, 1] * 100, points[:, 2] * 100, label=label, clip_on=False, **_look(number))
+    ends = "; ".join(f"{key} {points[0][1]:.3g} first, {points[-1][1]:.3g} last" for key, points in lines.items())
+    return Drawing(_svg(figure, f"curve-{name}", f"Line chart. {caption}. {ends}."), caption)
 
 
 def _look(number: int) -> dict[str, Any]:

@@ -5,8 +5,10 @@ The temperature is fitted before the first evaluated picture is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -139,31 +141,45 @@ def collect(
     decoder = files.evaluation_record["results"].get("about", {}).get("decoder")
     predictor = Predictor.from_bundle(weights, decoder=decoder)
     fitting, measured = _items(files, Datalist.read(datalist_file, data), datalist_file)
-    run = _Pass(predictor, progress, len(fitting) + len(measured))
-    temperature = _fit(run, fitting)
-    tasks, shown = _measure(run, measured, files, temperature, ranks_to_show(files) if pictures else {})
+    counter, total = count(1), len(fitting) + len(measured)
+    histograms: dict[str, LogitHistogram] = {}
+    for item, _, logits, reference in _predict(predictor, fitting):
+        histograms.setdefault(item["task"], LogitHistogram()).add(logits, reference)
+        progress(next(counter), total)
+    temperature = fit_temperature(histograms.values()) if histograms else None
+    ranks = ranks_to_show(files) if pictures else {}
+    known = dict(zip(files.cases["case"], files.cases["dice"], strict=True))
+    convention = files.evaluation_record["options"].get("metric_convention", "standard")
+    plain, scaled = (defaultdict[str, ReliabilityCounts](ReliabilityCounts) for _ in range(2))
+    shown: dict[str, Shown] = {}
+    for item, picture, logits, reference in _predict(predictor, measured):
+        task, case, mask = item["task"], item["case_id"], logits > 0
+        plain[task].add(logits, reference)
+        if temperature is not None:
+            scaled[task].add(logits, reference, temperature)
+        if case in ranks:
+            check_dice(mask, reference, known[case], case, CASES, EVALUATE_AGAIN, convention)
+            shown[case] = Shown(task, ranks[case], case, known[case], to_grey(picture.pixels), mask, reference)
+        progress(next(counter), total)
+    tasks = {}
+    for name in files.task_names:
+        after = scaled[name].reliability() if temperature is not None else None
+        tasks[name] = TaskCalibration(plain[name].images, plain[name].reliability(), after)
     calibration = Calibration(files.measured_on, temperature, len(fitting), tasks)
-    return Collected(prompts_of(predictor.network), calibration, shown)
+    return Collected(prompts_of(predictor.network), calibration, [shown[case] for case in ranks])
 
 
-class _Pass:
-    """The predictor over some items, one picture at a time, with progress."""
-
-    def __init__(self, predictor: Predictor, progress: Progress, total: int) -> None:
-        self.predictor, self.restore = predictor, RestoreSized("pred")
-        self.progress, self.done, self.total = progress, 0, total
-
-    def logits(self, item: Item) -> tuple[Picture, NDArray[np.float64], Mask]:
-        """A picture, its logits and its reference, both (H, W) at its own size."""
+def _predict(predictor: Predictor, items: Sequence[Item]) -> Iterator[tuple[Item, Picture, NDArray[np.float64], Mask]]:
+    """Each item with its picture, its logits and its reference, both (H, W) at the size of the picture."""
+    restore = RestoreSized("pred")
+    for item in items:
         picture = read_image(item["image"])
-        prepared = self.predictor.prepare(picture)
-        maps = self.predictor.maps([prepared], [item["task"]])[0]
-        logits = self.restore({"pred": maps, "original_size": prepared.size})["pred"][0].double().numpy()
+        prepared = predictor.prepare(picture)
+        maps = predictor.maps([prepared], [item["task"]])[0]
+        logits = restore({"pred": maps, "original_size": prepared.size})["pred"][0].double().numpy()
         if not np.isfinite(logits).all():
             raise ProPLError(item["case_id"], "the network gives logits that are not finite", "train again")
-        self.done += 1
-        self.progress(self.done, self.total)
-        return picture, logits, read_mask(item["label"])
+        yield item, picture, logits, read_mask(item["label"])
 
 
 def _items(files: RunFiles, datalist: Datalist, datalist_file: Path) -> tuple[list[Item], list[Item]]:
@@ -177,38 +193,6 @@ def _items(files: RunFiles, datalist: Datalist, datalist_file: Path) -> tuple[li
         case for case in datalist.cases if case.split == FITTED_ON and case.mask and case.task in files.task_names
     ]
     return as_items([case for case in fitting if case.case_id not in evaluated], datalist.root), measured
-
-
-def _fit(run: _Pass, items: Sequence[Item]) -> float | None:
-    histograms: dict[str, LogitHistogram] = {}
-    for item in items:
-        histograms.setdefault(item["task"], LogitHistogram()).add(*run.logits(item)[1:])
-    return fit_temperature(histograms.values()) if histograms else None
-
-
-def _measure(
-    run: _Pass, items: Sequence[Item], files: RunFiles, temperature: float | None, ranks: Mapping[str, str]
-) -> tuple[dict[str, TaskCalibration], list[Shown]]:
-    """The calibration of each task, and the cases to show in the order of their ranks, with the Dice of the table."""
-    plain = {name: ReliabilityCounts() for name in files.task_names}
-    scaled = {name: ReliabilityCounts() for name in files.task_names}
-    known = dict(zip(files.cases["case"], files.cases["dice"], strict=True))
-    convention = files.evaluation_record["options"].get("metric_convention", "standard")
-    shown: dict[str, Shown] = {}
-    for item in items:
-        picture, logits, reference = run.logits(item)
-        task, case, mask = item["task"], item["case_id"], logits > 0
-        plain[task].add(logits, reference)
-        if temperature is not None:
-            scaled[task].add(logits, reference, temperature)
-        if case in ranks:
-            check_dice(mask, reference, known[case], case, CASES, EVALUATE_AGAIN, convention)
-            shown[case] = Shown(task, ranks[case], case, known[case], to_grey(picture.pixels), mask, reference)
-    tasks = {}
-    for name in files.task_names:
-        after = scaled[name].reliability() if temperature is not None else None
-        tasks[name] = TaskCalibration(plain[name].images, plain[name].reliability(), after)
-    return tasks, [shown[case] for case in ranks]
 
 
 def ranks_to_show(files: RunFiles) -> dict[str, str]:

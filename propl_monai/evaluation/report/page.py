@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from propl_monai import __version__, tasks
-from propl_monai.errors import ProPLError
-from propl_monai.evaluation.grids import NONE, Grid, number, pair, percent
+from propl_monai.evaluation.grids import NONE, Grid, fill_template, number, pair, percent
 from propl_monai.evaluation.report.charts import LOSSES, curves, overlay, reliability
 from propl_monai.evaluation.report.collect import FITTED_ON, Calibration, Collected, TaskCalibration
 from propl_monai.evaluation.report.failures import failure_grids
@@ -24,35 +22,28 @@ def render(files: RunFiles, collected: Collected | None = None) -> str:
 
     Args:
         files: of the run.
-        collected: what the network told; None leaves calibration and pictures out, and says so.
+        collected: what needed the network; None leaves calibration and pictures out, and says so.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise ProPLError("jinja2", "is not installed", "pip install 'propl-monai[lab]'") from error
-    template = resources.files("propl_monai.evaluation.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     results = files.training_record["results"]
-    page = environment.from_string(template).render(
-        heading=f"ProPL report: {files.training.resolve().name}",
-        version=__version__,
-        facts=_facts(files, collected),
-        warnings=_warnings(files),
-        result=_result(files.table),
-        notes=files.notes,
-        curves=curves(files.epochs, results.get("best_epoch")),
-        epochs=_epochs(files.epochs),
-        tasks=_tasks(files, collected) if collected else [],
-        has_pictures=bool(collected and collected.shown),
-        calibration=_calibration(collected.calibration) if collected else None,
-        failures=failure_grids(files.cases),
-        provenance=_provenance(files),
-        commands=[(run, " ".join(record["command"])) for run, record in _records(files)],
-        options=_options(files),
-        inputs=_inputs(files),
-    )
+    content = {
+        "heading": f"ProPL report: {files.training.resolve().name}",
+        "version": __version__,
+        "facts": _facts(files, collected),
+        "warnings": _warnings(files),
+        "result": _result(files.table),
+        "notes": files.notes,
+        "curves": curves(files.epochs, results.get("best_epoch")),
+        "epochs": _epochs(files.epochs),
+        "tasks": _tasks(files, collected) if collected else [],
+        "has_pictures": bool(collected and collected.shown),
+        "calibration": _calibration(collected.calibration) if collected else None,
+        "failures": failure_grids(files.cases),
+        "provenance": _provenance(files),
+        "commands": [(run, " ".join(record["command"])) for run, record in files.records],
+        "options": _options(files),
+        "inputs": _inputs(files),
+    }
+    page = fill_template("propl_monai.evaluation.report", TEMPLATE, content, trim_blocks=True, lstrip_blocks=True)
     return page.strip() + "\n"
 
 
@@ -88,7 +79,7 @@ def _warnings(files: RunFiles) -> list[str]:
         if kept is not None and about.get(key) not in (None, kept):
             fact = f"The evaluated weights are of {key} {about[key]}, those that this training kept of {kept}"
             found.append(f"{fact}: evaluate again, or name the folder of the right evaluation.")
-    for run, record in _records(files):
+    for run, record in files.records:
         found += [f"{run}: {item['path']}: {item['message']}" for item in record.get("findings", [])]
     return found
 
@@ -176,7 +167,7 @@ def _bins(part: TaskCalibration) -> Grid:
 
 def _provenance(files: RunFiles) -> Grid:
     """What can differ between two runs of one command, side by side."""
-    records = [record for _, record in _records(files)]
+    records = [record for _, record in files.records]
     facts: dict[str, Iterable[Any]] = {
         "status": [record["status"] for record in records],
         "started (UTC)": [record["started"] for record in records],
@@ -195,19 +186,15 @@ def _provenance(files: RunFiles) -> Grid:
 
 
 def _options(files: RunFiles) -> Grid:
-    chosen = [record["options"] for _, record in _records(files)]
+    chosen = [record["options"] for _, record in files.records]
     keys = sorted({key for options in chosen for key in options})
     rows = [[key, *(_word(options.get(key)) for options in chosen)] for key in keys]
     return Grid("All options", ["option", "training", "evaluation"], rows)
 
 
 def _inputs(files: RunFiles) -> Grid:
-    rows = [[entry["path"], run, entry["sha256"]] for run, record in _records(files) for entry in record["inputs"]]
+    rows = [[entry["path"], run, entry["sha256"]] for run, record in files.records for entry in record["inputs"]]
     return Grid("Files that were read", ["file", "by", "SHA-256"], rows)
-
-
-def _records(files: RunFiles) -> tuple[tuple[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]]:
-    return ("training", files.training_record), ("evaluation", files.evaluation_record)
 
 
 def _word(value: Any) -> str:

@@ -42,6 +42,11 @@ class RunFiles:
     notes: Sequence[str]
 
     @property
+    def records(self) -> tuple[tuple[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]]:
+        """The two run.json by the names that the page gives them."""
+        return ("training", self.training_record), ("evaluation", self.evaluation_record)
+
+    @property
     def split(self) -> str:
         """The split that was evaluated; says nothing where `external` data were."""
         return str(self.evaluation_record["options"].get("split", "test"))
