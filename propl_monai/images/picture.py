@@ -14,6 +14,7 @@ from propl_monai.errors import ProPLError
 
 MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
 MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
+NOISE = 1e-3  # of the greatest value: what resampling and scale factors leave around 0 and 1 in floating point
 COPY_AGAIN = "copy or export the file again"
 
 Frames = Iterator[np.ndarray]
@@ -76,6 +77,7 @@ class Stored:
         seconds_per_frame: None when the file does not say.
         lossy: the word for a compression that blurs labels, such as "JPEG"; empty when values are exact.
         spacing_note: see `Picture`.
+        turned: whether an orientation in the file is applied, so that the upright picture is not as stored.
         show: turns values into uint8 where the format says how; None for the rule of `to_uint8`.
     """
 
@@ -89,6 +91,7 @@ class Stored:
     seconds_per_frame: float | None = None
     lossy: str = ""
     spacing_note: str = ""
+    turned: bool = False
     show: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -121,16 +124,17 @@ def full_scale(path: Path, low: float, high: float, floating: bool) -> float:
         high: the greatest value of all frames.
         floating: whether the values are floating point.
     """
-    if low < 0 or high > 65535:
+    if low < (-NOISE * high if floating else 0) or high > 65535:
         raise ProPLError(path, f"holds values from {low:g} to {high:g}", "shift and scale them to 0-255")
-    if floating and high <= 1:
+    if floating and high <= 1 + NOISE:
         return 1.0
-    return next(float(2**bits - 1) for bits in (8, 10, 12, 14, 16) if high <= 2**bits - 1)
+    slack = 1 + NOISE if floating else 1
+    return next(float(2**bits - 1) for bits in (8, 10, 12, 14, 16) if high <= (2**bits - 1) * slack)
 
 
 def to_uint8(values: np.ndarray, full: float) -> np.ndarray:
     """Stretch 0..`full` to 0-255."""
-    return np.rint(values.astype(np.float64) * (255 / full)).astype(np.uint8)
+    return np.rint(values.astype(np.float64) * (255 / full)).clip(0, 255).astype(np.uint8)
 
 
 def without_equal_channels(pixels: np.ndarray) -> np.ndarray:

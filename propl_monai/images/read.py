@@ -8,7 +8,7 @@ import numpy as np
 
 from propl_monai.errors import ProPLError
 from propl_monai.images.opening import decode, open_file, shown
-from propl_monai.images.picture import Cine, Picture, Stored, without_equal_channels
+from propl_monai.images.picture import NOISE, Cine, Picture, Stored, without_equal_channels
 
 
 def read_image(path: str | Path) -> Picture:
@@ -55,9 +55,13 @@ def read_mask(path: str | Path) -> np.ndarray:
         values = values.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)  # each colour its own number, black 0
     # Counting is several times faster than the sorting of `unique`, and nearly every mask has 8 bits.
     present = np.flatnonzero(np.bincount(values.ravel())) if values.dtype == np.uint8 else np.unique(values)
-    if np.count_nonzero(present) > 1:
-        raise _too_many_values(path, present)
-    return values != 0
+    if np.count_nonzero(present) <= 1:
+        return values != 0
+    if values.dtype.kind == "f":
+        high, foreground = float(present[-1]), values > present[-1] / 2
+        if high > 0 and np.all(np.abs(values - high * foreground) <= NOISE * high):
+            return foreground
+    raise _too_many_values(path, present)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -76,6 +80,8 @@ def _open_still(path: Path) -> Stored:
 def _too_many_values(path: Path, present: np.ndarray) -> ProPLError:
     listed = ", ".join(f"{value:g}" for value in present[:6]) + (", ..." if len(present) > 6 else "")
     fact = f"holds {len(present)} values ({listed}) where a mask holds 0 and one other"
+    if present.dtype.kind == "f" and len(present) > 16:
+        return ProPLError(path, fact, "its edges are soft: make every value above half of the greatest foreground")
     if len(present) <= 16 and present[-1] < 16:
         return ProPLError(path, fact, "it looks like a label map: write one mask of 0 and 255 for each task")
     return ProPLError(path, fact, "if it once was a JPEG, make every value above 127 foreground and save it as PNG")
