@@ -28,11 +28,13 @@ class Picture:
         pixels: uint8, `(H, W)` grey or `(H, W, 3)` RGB.
         spacing_mm: height and width of a pixel (row, column), None when the file does not say.
         spacing_note: what a user should know of the spacing in the file, to follow its name; most often empty.
+        orientation: EXIF's number of the turn or mirror that made it upright, 2 to 8; 1 where it is as stored.
     """
 
     pixels: np.ndarray
     spacing_mm: Spacing | None = None
     spacing_note: str = ""
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Cine:
         count: number of frames, 1 for a still.
         spacing_mm: height and width of a pixel (row, column), None when the file does not say.
         seconds_per_frame: None when the file does not say.
-        spacing_note: see `Picture`.
+        spacing_note, orientation: see `Picture`.
     """
 
     count: int
@@ -54,6 +56,7 @@ class Cine:
     seconds_per_frame: float | None
     _decode: Callable[[], Frames] = field(repr=False)
     spacing_note: str = ""
+    orientation: int = 1
 
     def __iter__(self) -> Frames:
         return self._decode()
@@ -77,7 +80,7 @@ class Stored:
         seconds_per_frame: None when the file does not say.
         lossy: the word for a compression that blurs labels, such as "JPEG"; empty when values are exact.
         spacing_note: see `Picture`.
-        turned: whether an orientation in the file is applied, so that the upright picture is not as stored.
+        orientation: see `Picture`.
         show: turns values into uint8 where the format says how; None for the rule of `to_uint8`.
     """
 
@@ -91,7 +94,7 @@ class Stored:
     seconds_per_frame: float | None = None
     lossy: str = ""
     spacing_note: str = ""
-    turned: bool = False
+    orientation: int = 1
     show: Callable[[np.ndarray], np.ndarray] | None = None
 
 

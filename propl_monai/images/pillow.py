@@ -50,7 +50,7 @@ def open_stored(path: Path, kind: str) -> Stored:
             partial(_decode, path, count),
             seconds_per_frame=positive(pause / 1000),
             lossy=_lossy(path, picture),
-            turned=_orientation(path, picture) != 1,
+            orientation=_orientation(path, picture),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ def read_image(path: str | Path) -> Picture:
     """Read a picture of one frame: PNG, JPEG, BMP, TIFF, WebP, NIfTI, MetaImage, DICOM."""
     stored = _open_still(Path(path))
     (pixels,) = shown(stored)  # to the end, where a second frame would be found
-    return Picture(without_equal_channels(pixels), stored.spacing_mm, stored.spacing_note)
+    return Picture(without_equal_channels(pixels), stored.spacing_mm, stored.spacing_note, stored.orientation)
 
 
 def read_frames(path: str | Path) -> Cine:
@@ -30,6 +31,7 @@ def read_frames(path: str | Path) -> Cine:
         stored.seconds_per_frame,
         lambda: map(without_equal_channels, shown(stored)),
         stored.spacing_note,
+        stored.orientation,
     )
 
 
@@ -62,6 +64,15 @@ def read_mask(path: str | Path) -> np.ndarray:
         if high > 0 and np.all(np.abs(values - high * foreground) <= NOISE * high):
             return foreground
     raise _too_many_values(path, present)
+
+
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels `(H, W)` as stored, upright by an orientation of EXIF (1 to 8): a mask that was drawn on a turned picture."""
+    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        **{1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud},
+        **{5: np.transpose, 6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).T, 8: np.rot90},
+    }
+    return np.ascontiguousarray(turns[orientation](pixels))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
