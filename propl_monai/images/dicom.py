@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -49,7 +49,7 @@ _EXPORT = "export it again, as RGB or MONOCHROME2 of 8 or 16 bits"
 _Result = TypeVar("_Result")
 
 
-def open_stored(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     """Read the header, and for compressed data that of each frame."""
     header = _in_our_words(path, lambda: _checked_header(path))
     rows, columns, count = (header.numbers[name] for name in ("Rows", "Columns", "NumberOfFrames"))

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK
@@ -52,7 +53,7 @@ class _Header:
         return math.prod(self.sizes) * self.channels * _BYTES[self.kind]
 
 
-def open_stored(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     """Read the header."""
     header = _read_header(path)
     long = [axis for axis, length in enumerate(header.sizes) if axis >= 2 and length != 1]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size
 
 
-def open_stored(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     """Read the header, and decode once to count: what containers say of their length is often wrong."""
     (_check_avi if kind == "an AVI video" else _check_mp4)(path, kind)
     with _open(path, kind) as (container, stream):

@@ -291,3 +291,12 @@ def test_the_cause_survives_the_threads_that_fill_the_cache(tmp_path: Path) -> N
         DrawnDataset([{"image": str(picture)}, {"image": str(tmp_path / "bad.png")}], transforms.training(SIZE, "half"))
     cause = find_cause(caught.value)
     assert cause is not None and "bad.png" in cause.where and "is empty" in cause.fact
+
+
+def test_the_cache_takes_one_byte_per_pixel(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
+    item = {"image": str(tmp_path / "a.png"), "label": str(tmp_path / "a.png")}
+    for keys in (("image", "label"), ("image",)):
+        stream = DrawnDataset([{key: item[key] for key in keys}], transforms.training(SIZE, "half"))
+        held = sum(value.nbytes for value in stream._cache[0].values() if isinstance(value, torch.Tensor))
+        assert held == len(keys) * SIZE[0] * SIZE[1]

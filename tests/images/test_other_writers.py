@@ -149,6 +149,17 @@ def test_transparency_that_was_left_unset_is_ignored(tmp_path: Path) -> None:
     shape = np.dstack([np.full((12, 10, 3), 255, np.uint8), HALF.astype(np.uint8) * 255])
     Image.fromarray(shape).save(tmp_path / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), HALF)
+    Image.fromarray(np.dstack([np.zeros_like(COLOUR), HALF.astype(np.uint8) * 255])).save(tmp_path / "black.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "black.png"), HALF)
+
+
+def test_a_quicktime_movie_of_old_is_a_video_and_text_is_not(tmp_path: Path) -> None:
+    frames = np.stack([np.full((32, 32, 3), 40 * number, np.uint8) for number in range(3)])
+    content = save_video(tmp_path / "a.mov", frames, "libx264", "yuv420p").read_bytes()
+    (tmp_path / "b.MOV").write_bytes(content[int.from_bytes(content[:4], "big") :])  # without the ftyp atom
+    assert true_type(tmp_path / "b.MOV") == "an MP4 video"
+    (tmp_path / "c.txt").write_text("Let us skip this")
+    assert true_type(tmp_path / "c.txt") == "plain text"
 
 
 # --- NIfTI
