@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 
 from propl_monai import Predictor
 from propl_monai.common.files import write_atomically
-from propl_monai.datasets.phantoms import ANATOMIES, make_phantom
+from propl_monai.datasets.phantoms.phantom import ANATOMIES, make_phantom
 from propl_monai.tasks import PROMPT_TEMPLATE, find
 
 UNSEEN = 2026  # seed of the phantoms; the quick start learns from seed 0

@@ -24,10 +24,10 @@ from scipy.ndimage import gaussian_filter
 from propl_monai.common.files import file_sha256
 from propl_monai.data.cases import Case
 from propl_monai.data.datalist import Datalist
-from propl_monai.datasets.phantoms import ANATOMIES, make_phantom
-from propl_monai.datasets.verification import verify
+from propl_monai.datasets.phantoms.phantom import ANATOMIES, make_phantom
 from propl_monai.datasets.verification.duplicates import similar_pictures
 from propl_monai.datasets.verification.file_checks import THUMBNAIL
+from propl_monai.datasets.verification.verify import verify
 
 HEIGHT, WIDTH = 448, 560
 GOALS = {"ms_per_pair_per_core": 10.0, "datalist_seconds": 5.0}

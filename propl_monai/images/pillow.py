@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from propl_monai.common.spacing import positive
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import Stored, check_size
 
@@ -30,48 +31,46 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 ORIENTATION_TAG = 0x0112
 _BITS_TAG, _MEANING_TAG, _SIGN_TAG = 258, 262, 339  # TIFF 6.0: BitsPerSample, PhotometricInterpretation, SampleFormat
 _WHITE_IS_ZERO, _SIGNED = 0, 2
+_HEAD_BYTES = 30  # hold the size of a WebP, and bit depth and colour type of a PNG
 
 
-def open_pillow(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of Pillow are left to the caller."""
-    with _open(path) as picture:
-        count = getattr(picture, "n_frames", 1)
-        height, width = _upright_size(path, picture)
-        pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms
-        return Stored(
-            path,
-            kind,
-            height,
-            width,
-            count,
-            partial(_decode, path, count),
-            seconds_per_frame=pause / 1000 if pause > 0 else None,
-            lossy=_lossy(path, picture),
-        )
+    picture = _open(path, stream)
+    count = getattr(picture, "n_frames", 1)
+    height, width = _upright_size(stream, picture)
+    pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms
+    return Stored(
+        path,
+        kind,
+        height,
+        width,
+        count,
+        partial(_decode, path, count),
+        seconds_per_frame=positive(pause / 1000),
+        lossy=_lossy(stream, picture),
+    )
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def _open(path: Path, stream: BinaryIO) -> Image.Image:
     """Open lazily, and refuse what the header already rules out."""
     # A stream, not the path: given a path, Pillow 13.0 maps uncompressed grey TIFF into memory with width and height
-    # exchanged when its orientation is 5 to 8, and the picture comes out sheared without a word.
-    with path.open("rb") as stream:
-        webp = _webp_size(stream.read(30))
-        if webp:
-            check_size(path, *webp)  # Pillow decodes WebP while it opens it
-        stream.seek(0)
-        picture = Image.open(stream, formats=FORMATS)
-        check_size(path, picture.height, picture.width)
-        _refuse_misread(path, picture)
-        yield picture
+    # exchanged when its orientation is 5 to 8, and the picture comes out sheared, without a warning.
+    head = stream.read(_HEAD_BYTES)
+    webp = _webp_size(head)
+    if webp:
+        check_size(path, *webp)  # Pillow decodes WebP while it opens it
+    stream.seek(0)
+    picture = Image.open(stream, formats=FORMATS)
+    check_size(path, picture.height, picture.width)
+    _refuse_misread(path, picture, head)
+    return picture
 
 
-def _refuse_misread(path: Path, picture: Image.Image) -> None:
-    """Refuse what Pillow turns into other values without a word."""
+def _refuse_misread(path: Path, picture: Image.Image, head: bytes = b"") -> None:
+    """Refuse what Pillow turns into other values without a warning."""
     if picture.format == "PNG":
-        with path.open("rb") as stream:
-            head = stream.read(26)  # bit depth and colour type end the first chunk that counts (PNG, 11.2.1)
-        if head[24] == 16 and head[25] != 0:
+        if head[24:25] == b"\x10" and head[25] != 0:  # bit depth and colour type (PNG, 11.2.1)
             raise _misread(path, "a PNG picture of 16 bits in colour or with transparency")
     elif picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
@@ -89,7 +88,8 @@ def _misread(path: Path, what: str) -> ProPLError:
 
 
 def _decode(path: Path, count: int) -> Iterator[np.ndarray]:
-    with _open(path) as picture:
+    with path.open("rb") as stream:
+        picture = _open(path, stream)
         for index in range(count):
             if count > 1:
                 picture.seek(index)
@@ -110,27 +110,31 @@ def _values(upright: Image.Image) -> np.ndarray:
     return np.array(upright.convert("RGB"))
 
 
-def _upright_size(path: Path, picture: Image.Image) -> tuple[int, int]:
+def _upright_size(stream: BinaryIO, picture: Image.Image) -> tuple[int, int]:
     if picture.format == "TIFF":  # Pillow has turned the size of these already
         return picture.height, picture.width
-    sideways = _may_be_turned(path, picture) and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
+    # Without a chunk that may hold an orientation, Pillow would decode the whole PNG to look for one.
+    content = _all_bytes(stream) if picture.format == "PNG" else b"eXIf"
+    may_be_turned = any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
+    sideways = may_be_turned and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
     return (picture.width, picture.height) if sideways else (picture.height, picture.width)
 
 
-def _may_be_turned(path: Path, picture: Image.Image) -> bool:
-    """False when a PNG holds none of the chunks that tell an orientation: to look for them Pillow decodes all of it."""
-    if picture.format != "PNG":
-        return True
-    content = path.read_bytes()
-    return any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
-
-
-def _lossy(path: Path, picture: Image.Image) -> str:
+def _lossy(stream: BinaryIO, picture: Image.Image) -> str:
     if picture.format in ("JPEG", "MPO"):
         return "JPEG"
     if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
         return "JPEG-compressed TIFF"
-    return "lossy WebP" if picture.format == "WEBP" and "VP8 " in _webp_chunks(path.read_bytes()) else ""
+    return "lossy WebP" if picture.format == "WEBP" and "VP8 " in _webp_chunks(_all_bytes(stream)) else ""
+
+
+def _all_bytes(stream: BinaryIO) -> bytes:
+    """The whole file; the stream stays where it was, as Pillow reads on from there."""
+    place = stream.tell()
+    stream.seek(0)
+    content = stream.read()
+    stream.seek(place)
+    return content
 
 
 def _webp_size(head: bytes) -> tuple[int, int] | None:

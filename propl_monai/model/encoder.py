@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,10 @@ class Features(NamedTuple):
     v4: Tensor
     height: int
     width: int
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Features:
+        """The features after a change of all four maps, such as other rows of the batch."""
+        return self._replace(v1=change(self.v1), v2=change(self.v2), v3=change(self.v3), v4=change(self.v4))
 
 
 class VisionEncoder(nn.Module):

@@ -230,7 +230,7 @@ def test_two_ranks_take_equally_many_steps(monkeypatch: pytest.MonkeyPatch, labe
 
 def test_a_batch_must_divide_among_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_ranks(monkeypatch, 0, 2)
-    with pytest.raises(ProPLError, match="3 images a step do not divide among 2 ranks"):
+    with pytest.raises(ProPLError, match="3 images per step do not divide among 2 ranks"):
         paired(4, 4, 2, 3)
 
 

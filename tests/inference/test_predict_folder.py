@@ -18,7 +18,7 @@ from small_predictor import small_predictor, speckle
 from propl_monai.common.files import TEMPORARY_PREFIX, lock_folder
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 from propl_monai.images import Cine
-from propl_monai.inference import output_folder as predicted_files
+from propl_monai.inference import output_folder
 from propl_monai.inference import predict_folder as module
 from propl_monai.inference.measurements import measure
 from propl_monai.inference.predict_folder import predict_paths
@@ -222,7 +222,7 @@ def test_a_killed_run_leaves_whole_masks_and_is_completed_to_the_same_results(
 ) -> None:
     options: dict[str, Any] = {"uncertainty": True, "measurements": True}
     predict_paths(predictor, [images], tmp_path / "whole", ["LA", "TN"], **options)
-    out, write, calls = tmp_path / "out", predicted_files.write_predictions, []
+    out, write, calls = tmp_path / "out", output_folder.write_predictions, []
 
     def stop(*given: Any) -> list[Path]:
         calls.append(1)
@@ -231,7 +231,7 @@ def test_a_killed_run_leaves_whole_masks_and_is_completed_to_the_same_results(
         return write(*given)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(predicted_files, "write_predictions", stop)
+        patched.setattr(output_folder, "write_predictions", stop)
         predict_paths(predictor, [images], out, ["LA", "TN"], **options)
     whole = content(tmp_path / "whole")
     assert content(out).keys() < whole.keys()
@@ -252,7 +252,7 @@ def test_a_disk_that_is_full_ends_the_run_with_papers(
     def fail(*_: Any) -> None:
         raise ProPLError("a.png", "cannot be written (No space left on device)", "make room")
 
-    monkeypatch.setattr(predicted_files, "write_predictions", fail)
+    monkeypatch.setattr(output_folder, "write_predictions", fail)
     with pytest.raises(ProPLError, match="No space left"):
         predict_paths(predictor, [images], tmp_path / "out", "LA")
     record = check_run_json(tmp_path / "out" / "run.json")
@@ -319,7 +319,7 @@ def test_reading_and_writing_go_on_while_the_network_works(
 ) -> None:
     """The network waits for the next file to be opened, and the writer for the network's next batch: neither in vain."""
     opened, second = threading.Event(), threading.Event()
-    read, write, met = module.read_frames, predicted_files.write_predictions, []
+    read, write, met = module.read_frames, output_folder.write_predictions, []
     predictor = small_predictor(batch=4)
     maps = predictor.maps
 
@@ -339,7 +339,7 @@ def test_reading_and_writing_go_on_while_the_network_works(
         return write(*given)
 
     monkeypatch.setattr(module, "read_frames", reading)
-    monkeypatch.setattr(predicted_files, "write_predictions", writing)
+    monkeypatch.setattr(output_folder, "write_predictions", writing)
     monkeypatch.setattr(predictor, "maps", network)
     assert predict_paths(predictor, [images], tmp_path / "out", "LA").done == 3
     assert met == [True] * 7
@@ -364,7 +364,7 @@ def test_ctrl_c_leaves_what_was_computed_and_papers(
     record = check_run_json(out / "run.json")
     assert (record["status"], record["outputs"]) == ("failed", [str(out / "a_left_atrium.png")])
     assert record["findings"][0]["message"].startswith("KeyboardInterrupt")
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "behind"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("prefetch", "writer"))]
 
 
 def test_a_fault_of_the_reader_ends_the_run_with_papers(

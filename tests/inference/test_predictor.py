@@ -314,7 +314,7 @@ def test_what_is_no_picture(predictor: Predictor, image: Any, said: str) -> None
 def test_what_is_no_task(predictor: Predictor) -> None:
     with pytest.raises(ProPLError, match="unknown task 'left atrum'; did you mean 'left atrium'"):
         predictor(speckle(8, 8), "left atrum")
-    with pytest.raises(ProPLError, match="task: none was given; ask for one of: breast cancer"):
+    with pytest.raises(ProPLError, match="task: none was given; give one of: breast cancer"):
         predictor(speckle(8, 8), [])
 
 

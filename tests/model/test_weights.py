@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from small_training import ENCODER, TINY_ENCODER
 
 import propl_monai
-from propl_monai.common.files import TEMPORARY_PREFIX
+from propl_monai.common.files import TEMPORARY_PREFIX, sweep_orphans
 from propl_monai.errors import ProPLError
 from propl_monai.model import weights as checkpoint
 from propl_monai.model.network import ProPL
@@ -204,11 +204,18 @@ def test_another_encoder_is_refused(folder: Path, suffix: str) -> None:
     other = ProPL("test_resnet")
     with pytest.raises(ProPLError) as caught:
         load_weights(other, folder / f"model.{suffix}")
-    assert "add configs/compact.json" in caught.value.cure
-    expected = (
-        f"encoder '{ENCODER}' there, 'test_resnet' here" if suffix == "safetensors" else "does not fit the network"
-    )
-    assert expected in caught.value.fact
+    fact, cure = {
+        "safetensors": (f"encoder '{ENCODER}' there, 'test_resnet' here", "use the configs that these weights"),
+        "pt": ("does not fit the network", "give the model.safetensors of that training"),
+    }[suffix]
+    assert fact in caught.value.fact and caught.value.cure.startswith(cure)
+
+
+def test_entries_of_a_header(folder: Path, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "model.pt"):  # the flat file has none: the other one beside it tells
+        assert checkpoint.from_header(folder / name, "encoder", "other") == ENCODER
+        assert checkpoint.from_header(folder / name, "no such entry", [1]) == [1]
+    assert checkpoint.from_header(tmp_path / "missing.safetensors", "encoder", "other") == "other"
 
 
 def test_flat_weights_of_another_encoder_name_the_first_tensors(tmp_path: Path, network: ProPL) -> None:
@@ -216,7 +223,7 @@ def test_flat_weights_of_another_encoder_name_the_first_tensors(tmp_path: Path, 
     with pytest.raises(ProPLError) as caught:
         load_weights(network, tmp_path / "model.pt")
     assert "encoder.backbone.conv_stem.weight" in caught.value.fact
-    assert caught.value.cure == "use the configs that these weights were trained with"
+    assert caught.value.cure.startswith("give the model.safetensors of that training")
 
 
 def test_other_preprocessing_is_refused(folder: Path) -> None:
@@ -334,9 +341,9 @@ def test_state_keeps_numbers_texts_and_tensors(tmp_path: Path) -> None:
 def test_orphans_are_swept_and_nothing_else(tmp_path: Path) -> None:
     for name in (f"{TEMPORARY_PREFIX}1-model.pt", f"{TEMPORARY_PREFIX}2-model.pt", "model.pt", "tmp-notes.txt"):
         (tmp_path / name).touch()
-    assert checkpoint.sweep_orphans(tmp_path) == 2
+    assert sweep_orphans(tmp_path) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "tmp-notes.txt"]
-    assert checkpoint.sweep_orphans(tmp_path) == 0
+    assert sweep_orphans(tmp_path) == 0
 
 
 def test_a_copy_aside_never_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:

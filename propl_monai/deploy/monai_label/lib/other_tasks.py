@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from propl_monai.data.datalist import as_items
-from propl_monai.datasets.sources import read_source
+from propl_monai.datasets.sources.registry import read_source
 from propl_monai.errors import ProPLError
 from propl_monai.images import image_size
 from propl_monai.tasks import Task
