@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -16,8 +17,9 @@ from propl_monai.errors import ProPLError
 
 PICTURE_SUFFIXES: tuple[str, ...] = (
     *(".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".mha", ".mhd", ".dcm"),
+    *(".jfif", ".jpe", ".dicom", ".dic", ".ima"),  # the same formats under other names
 )
-VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4")
+VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4", ".m4v", ".mov")
 _VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
 _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
 # Stills in the container of MP4; no video reader applies their rotation and tiles.
@@ -119,7 +121,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Steps: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are created.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    # Not the name of the file, which may be as long as a disk allows.
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{threading.get_native_id()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:

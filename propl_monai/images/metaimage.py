@@ -163,4 +163,6 @@ def _spacing(header: _Header) -> Spacing | None:
     if len(header.spacing) < 2:
         return None
     column, row = header.spacing[:2]
+    if row == column == 1:  # the default of writers that know no spacing
+        return None
     return (row, column) if math.isfinite(row) and math.isfinite(column) and min(row, column) > 0 else None

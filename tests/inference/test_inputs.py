@@ -47,6 +47,20 @@ def test_what_is_passed_over(tmp_path: Path) -> None:
     assert named(tmp_path) == {"a.png": "a"}
 
 
+def test_other_files_are_counted_by_suffix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plant(tmp_path, "a.png", "b.txt", "c.txt", "d.gif", "deep/e.heic", "README", ".hidden.txt", "v.mhd", "v.raw")
+    plant(tmp_path, "results/x.txt")
+    assert set(named(tmp_path)) == {"a.png", "v.mhd"}
+    assert f"{tmp_path}: files of other types are passed over: 1 .gif, 1 .heic, 2 .txt, 1 without suffix" in caplog.text
+
+
+def test_other_names_of_the_same_formats(tmp_path: Path) -> None:
+    names = ("a.jfif", "b.DICOM", "c.jpe", "d.ima", "e.MOV", "f.m4v", "g.dic")
+    plant(tmp_path, *names)
+    assert set(named(tmp_path)) == set(names)
+    assert set(named(tmp_path, cines=False)) == set(names) - {"e.MOV", "f.m4v"}
+
+
 def test_dicom_needs_no_suffix(tmp_path: Path) -> None:
     plant(tmp_path, "IM0002", "1.2.3")
     save_dicom(tmp_path / "IM0001", GREY[None])
