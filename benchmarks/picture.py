@@ -1,9 +1,9 @@
-"""Draws the picture of the README: phantoms that no network was trained on, what was asked for, and what it answered.
+"""Draws the picture of the README: phantoms that no network was trained on, and the masks of each prompt.
 
     python benchmarks/picture.py runs/quickstart docs/picture.png
 
-The first argument is the folder of a training, here that of the README's quick start. A row is one picture and the masks
-that were asked for. The phantoms are the first of a seed that the quick start does not use, not chosen by their result.
+The first argument is the folder of a training, here that of the README's quick start. Each row is one picture and its masks.
+The phantoms are the first of a seed that the quick start does not use, not chosen by their result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 
 from propl_monai import Predictor
 from propl_monai.common.files import write_atomically
-from propl_monai.datasets.phantoms import ANATOMIES, make_phantom
+from propl_monai.datasets.phantoms.phantom import ANATOMIES, make_phantom
 from propl_monai.tasks import PROMPT_TEMPLATE, find
 
 UNSEEN = 2026  # seed of the phantoms; the quick start learns from seed 0
@@ -42,7 +42,7 @@ def tile(image: np.ndarray, mask: np.ndarray | None, colour: tuple[int, int, int
 
 
 def draw(predictor: Predictor) -> Image.Image:
-    """Three rows: a phantom, and the same phantom with each mask that it was asked for."""
+    """Three rows: a phantom, and the same phantom with each of its masks."""
     sheet = Image.new("RGB", (WIDTH, HEAD + len(ANATOMIES) * (NAME + TILE + GAP)), PAPER)
     pen = ImageDraw.Draw(sheet)
     sentence = "“" + PROMPT_TEMPLATE.format(target="…") + "”"

@@ -1,7 +1,7 @@
-"""How long weights take to open, what asking for tasks together saves, and how far a batch moves a result.
+"""Measures how long weights take to open, the gain of predicting tasks together, and the effect of a batch on results.
 
 `python benchmarks/prediction.py runs/mine ROOT` takes eight pictures of every task from a folder in the plain layout, opens
-the weights five times, and asks for every task in batches of eight and one by one. Times are of one CPU core.
+the weights five times, and predicts every task in batches of eight and one by one. Times are of one CPU core.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 @torch.inference_mode()
 def _together(weights: str) -> None:
-    """Decoding all tasks of one picture, in one go and one after the other, least of five."""
+    """Decode all tasks of one picture, together and one after the other; the shortest of five times."""
     predictor = Predictor.from_bundle(weights, device="cpu")
     image = torch.randn(1, 1, *predictor.spatial_size, generator=torch.Generator().manual_seed(0))
     features = predictor.network.encode(image)

@@ -1,4 +1,4 @@
-"""How fast data are verified: milliseconds for a pair of image and mask, the search for duplicates, and loading a list.
+"""Measures the verification of data: milliseconds per pair of image and mask, the search for duplicates, loading a list.
 
     python benchmarks/verify.py [--pairs 96] [--pictures 10000] [--rows 100000] [--json]
 
@@ -24,10 +24,10 @@ from scipy.ndimage import gaussian_filter
 from propl_monai.common.files import file_sha256
 from propl_monai.data.cases import Case
 from propl_monai.data.datalist import Datalist
-from propl_monai.datasets.phantoms import ANATOMIES, make_phantom
-from propl_monai.datasets.verification import verify
+from propl_monai.datasets.phantoms.phantom import ANATOMIES, make_phantom
 from propl_monai.datasets.verification.duplicates import similar_pictures
 from propl_monai.datasets.verification.file_checks import THUMBNAIL
+from propl_monai.datasets.verification.verify import verify
 
 HEIGHT, WIDTH = 448, 560
 GOALS = {"ms_per_pair_per_core": 10.0, "datalist_seconds": 5.0}
@@ -51,7 +51,7 @@ def make_pairs(root: Path, count: int) -> Datalist:
 
 
 def make_thumbnails(count: int) -> np.ndarray:
-    """Smooth noise in one sector of black: what makes different hearts look alike to a hash."""
+    """Smooth noise in a sector on black, which makes different hearts look alike to a hash."""
     rng = np.random.default_rng(0)
     noise = gaussian_filter(rng.normal(size=(count, *THUMBNAIL)).astype(np.float32), (0, 1.5, 1.5))
     y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in THUMBNAIL), indexing="ij")
@@ -75,7 +75,7 @@ def make_list(path: Path, rows: int) -> None:
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, float]:
-    """Wall clock of one call, and the time that this process computed in it; other work on the machine adds to the first."""
+    """Wall-clock and CPU time of one call; other work on the machine adds to the first."""
     wall, processor = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - processor

@@ -1,4 +1,4 @@
-"""Make `datalists/sources/*.csv` anew from the names that the publishers gave: `python datalists/freeze.py [--check]`.
+"""Make `datalists/sources/*.csv` again from the names that the publishers gave: `python datalists/freeze.py [--check]`.
 
 No picture is needed: names, groups and hashes decide. `--check` writes nothing and ends with 1 where a list differs.
 """

@@ -19,7 +19,7 @@ import propl_monai
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in the plain layout: eight tasks, eight pictures of 64 × 64 each. Read it, do not change it."""
-    from propl_monai.datasets.phantoms import write_phantoms
+    from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 
     folder = tmp_path_factory.mktemp("data") / "phantoms"
     write_phantoms(folder, cases_per_task=8, size=64)

@@ -16,7 +16,7 @@ from propl_monai.common.run_record import RunRecord
 from propl_monai.data import transforms
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import evaluation_items
-from propl_monai.datasets.sources import read_source
+from propl_monai.datasets.sources.registry import read_source
 from propl_monai.evaluation.case_table import CaseTable, describe
 from propl_monai.inference import postprocess
 from propl_monai.inference.inferer import PromptInferer

@@ -11,7 +11,7 @@ import pytest
 from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.data.splits import labelled_images
 from propl_monai.datasets.sources.folder import read_folder
-from propl_monai.datasets.verification import verify
+from propl_monai.datasets.verification.verify import verify
 
 pytestmark = [
     pytest.mark.real,

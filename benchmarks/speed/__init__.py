@@ -1,1 +1,1 @@
-"""What the speed and memory of this package are measured with: `python -m benchmarks.speed`."""
+"""Speed and memory of this package beside a plain rebuild of the released code: `python -m benchmarks.speed`."""

@@ -1,4 +1,4 @@
-"""The plain reference against this package: pairs of processes in turn, their ratio, and what it is a ratio of."""
+"""The plain reference and this package in pairs of processes, and the ratio of their times and memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from benchmarks.speed.measure import Measured, measure_apart
 from benchmarks.speed.workloads import Work
 from propl_monai.errors import ProPLError
 
-Tell = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Plan:
-    """How carefully to measure.
+class Repeats:
+    """How often to measure.
 
     Attributes:
-        repeats: pairs of processes, reference and this package in turn, so that a change of the machine meets both.
-        calls: that count in each process.
+        repeats: pairs of processes, reference and this package in turn, so that a change of the machine affects both.
+        calls: timed calls in each process.
     """
 
     repeats: int = 3
@@ -32,13 +30,13 @@ class Plan:
                 raise ProPLError(name, f"is {value}", "give 1 or more")
 
 
-def compare(work: Work, plan: Plan, tell: Tell) -> dict[str, Any]:
-    """One row: a piece of work of this package beside the same work, in fp32, of the reference.
+def compare(work: Work, plan: Repeats, log: Callable[[str], None]) -> dict[str, Any]:
+    """One row: a piece of work by this package and the same work, in fp32, by the reference.
 
     Args:
         work: of any side.
         plan: repeats and calls.
-        tell: gets a line as each process ends.
+        log: called with a line as each pair of processes ends.
 
     Returns:
         The work without its side; "reference" and "propl", each with seconds, computing and memory_mb (medians over
@@ -51,7 +49,7 @@ def compare(work: Work, plan: Plan, tell: Tell) -> dict[str, Any]:
     for number in range(plan.repeats):
         pair = measure_apart(plain, plan.calls), measure_apart(own, plan.calls)
         pairs.append(pair)
-        tell(f"{title(work)}, pair {number + 1}: {pair[0].seconds:.2f} s against {pair[1].seconds:.2f} s")
+        log(f"{title(work)}, pair {number + 1}: {pair[0].seconds:.2f} s against {pair[1].seconds:.2f} s")
     row = {key: value for key, value in asdict(own).items() if key != "side"}
     names = ("seconds", "computing", "memory_mb")
     for side, values in zip(("reference", "propl"), zip(*pairs, strict=True), strict=True):

@@ -1,4 +1,4 @@
-"""One piece of work, timed in a process of its own, so that nothing of another piece is in its memory or its caches."""
+"""Times one piece of work in a process of its own, so that no other work is in its memory or caches."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of it.
+    """Time and memory of a piece of work.
 
     Attributes:
-        seconds: by the clock (on CUDA by its events), median of the calls.
-        computing: seconds that all threads computed, median; where other work shares the machine it grows less than
-            `seconds`.
-        memory_mb: the largest memory in use during the calls, above that of the process with its network and pictures
-            loaded; on CUDA of the device.
+        seconds: wall-clock time (on CUDA by its events), median of the calls.
+        computing: CPU seconds of all threads, median; other work on the machine affects it less than `seconds`.
+        memory_mb: peak memory during the calls in MiB, minus that of the process with network and pictures loaded; on
+            CUDA, memory of the device.
     """
 
     seconds: float
@@ -42,16 +41,16 @@ def measure_apart(work: Work, calls: int, warmup: int = 1) -> Measured:
     """Measure in a new process.
 
     Args:
-        work: what.
-        calls: that count.
+        work: see `Work`.
+        calls: timed calls.
         warmup: calls before them, which count for memory only.
     """
     command = [sys.executable, "-m", "benchmarks.speed.measure", work.text(), str(calls), str(warmup)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ProPLError(f"benchmark {work.text()}", f"failed: {said}", "give a smaller batch, or look at this error")
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ProPLError(f"benchmark {work.text()}", f"failed: {last}", "give a smaller batch, or look at this error")
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -85,11 +84,11 @@ def _cuda_times(call: Call) -> tuple[float, float]:
 
 
 class _ProcessMemory:
-    """Peak of the resident memory since this object was made, above what it was then."""
+    """Peak of the resident memory since this object was made, minus the resident memory then."""
 
     def __init__(self) -> None:
-        with suppress(OSError):  # not Linux: loading may have taken more than the calls do, and hides them
-            RESET.write_text("5")  # the peak so far is forgotten
+        with suppress(OSError):  # not Linux: a peak while loading may hide that of the calls
+            RESET.write_text("5")  # resets the peak
         self.loaded = self._read("VmRSS")
 
     def peak(self) -> int:
@@ -105,7 +104,7 @@ class _ProcessMemory:
 
 
 class _CudaMemory:
-    """The same of a GPU's memory."""
+    """Peak of a GPU's memory."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -117,7 +116,7 @@ class _CudaMemory:
 
 
 def main(arguments: list[str]) -> None:
-    """What the new process does: measure, and print one line of JSON."""
+    """The new process: measure, and print one line of JSON."""
     work, calls, warmup = arguments
     print(json.dumps(vars(measure(Work(**json.loads(work)), int(calls), int(warmup)))))
 

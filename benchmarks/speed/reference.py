@@ -1,7 +1,7 @@
-"""The yardstick: ProPL as the released code computes it, rebuilt plainly from its description, to be slow as it is slow.
+"""The reference: ProPL as the released code computes it, rebuilt from its description, without any of our shortcuts.
 
-Built of MONAI, torch, transformers and timm blocks alone; nothing of it is a part of our network or of our training step. The
-tensors have the names of the authors' code, so that `released.from_released` gives our network the same weights.
+Built of MONAI, torch, transformers and timm blocks alone; it shares nothing with our network or training step. Its tensors
+have the names of the authors' code, so that `released.from_released` gives our network the same weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORDS = 30522  # of BERT's vocabulary
 
 
 class Size(NamedTuple):
-    """What makes the yardstick of a preset: its encoder, the widths of v1 … v4, and its BERT."""
+    """The reference of a preset: its encoder, the widths of v1 … v4, and its BERT."""
 
     encoder: str
     channels: tuple[int, int, int, int]

@@ -1,4 +1,4 @@
-"""The work that is timed, on made-up pictures: a training step, a prediction; by the plain reference, by this package."""
+"""The work that is timed, on random pictures: a training step or a prediction, by the plain reference or this package."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ Call = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Work:
-    """One thing to time.
+    """One piece of work.
 
     Attributes:
-        side: "reference", the released way (`bench.reference`), or "propl", this package.
+        side: "reference", the released way (`benchmarks.speed.reference`), or "propl", this package.
         kind: "training", a step of labelled and unlabelled pictures with backward and SGD; or "prediction".
         preset: "paper" (ConvNeXt-Tiny, BERT-base) or "compact" (EfficientNet-Lite0, MiniLM).
-        batch: pictures; a training step has as many of each stream.
+        batch: pictures, in a training step of each stream.
         passes: N of UPLC, for training.
-        tasks: asked of each picture, for prediction.
+        tasks: predicted on each picture, for prediction.
         pixels: of a side of the picture, a multiple of 32.
         precision: "fp32" or "bf16" (autocast).
         decoder_block: of this package's decoders, see `network.ProPL`.
         device: of torch.
-        threads: of a CPU.
+        threads: of the CPU.
     """
 
     side: str
@@ -70,7 +70,7 @@ class Work:
                 raise ProPLError(name, f"is {getattr(self, name)}", "give 1 or more")
         if self.pixels % 32:
             raise ProPLError(
-                "pixels", f"{self.pixels} is no multiple of 32", "the reference takes no other size: 160, 224"
+                "pixels", f"{self.pixels} is no multiple of 32", "give one, as the reference needs it: 160, 224"
             )
         if self.tasks > len(NAMES):
             raise ProPLError("tasks", f"{self.tasks} are more than there are", f"give 1 to {len(NAMES)}")
@@ -81,7 +81,7 @@ class Work:
 
 
 def build(work: Work) -> Call:
-    """The work as a function of nothing; one call is one training step, or one prediction of the batch."""
+    """The work as a function without arguments; one call is one training step or one prediction of the batch."""
     torch.manual_seed(0)
     image = torch.rand(2, work.batch, 1, work.pixels, work.pixels, device=work.device)
     label = (torch.rand_like(image[0]) > 0.5).float()
@@ -96,7 +96,7 @@ def build(work: Work) -> Call:
 
 
 def network_of(preset: str, decoder_block: str = "unetr") -> ProPL:
-    """A network of ours as large as the reference of that preset, with a made-up prompt bank of the eight tasks."""
+    """Our network in the size of the reference of that preset, with a random prompt bank of the eight tasks."""
     size: Size = SIZES[preset]
     network = ProPL(size.encoder, prompts=False, text_shape=(TOKENS, size.text_width), decoder_block=decoder_block)
     seen = torch.ones(len(NAMES), TOKENS, dtype=torch.bool)
@@ -113,7 +113,7 @@ def _training(work: Work, labelled: Tensor, label: Tensor, unlabelled: Tensor) -
         batches = (_colour(labelled), words, label), (_colour(unlabelled), words)
         return _descending(plain, lambda: step(*batches)["loss"])
     network = _ours(work).train()
-    make: Any = METHODS["propl"]  # a method has options of its own
+    make: Any = METHODS["propl"]  # methods differ in their options
     method = make(network, passes=work.passes, perturbation="token")
     task = torch.arange(work.batch, device=work.device) % len(NAMES)
     given = {"image": labelled, "label": label, "task": task}, {"image": unlabelled, "task": task}
@@ -127,7 +127,7 @@ def _descending(network: nn.Module, loss: Call) -> Call:
     def step() -> Tensor:
         optimizer.zero_grad()
         value = loss()
-        # Outside autocast, as torch asks for.
+        # Outside autocast, as torch recommends.
         with torch.autocast(value.device.type, enabled=False):
             value.backward()
             optimizer.step()
@@ -141,10 +141,10 @@ def _prediction(work: Work, image: Tensor, _label: Tensor, _other: Tensor) -> Ca
         plain = PlainProPL(SIZES[work.preset]).to(work.device).eval()
         words, colour = _words(work.batch, work.device), _colour(image)
 
-        def ask() -> Tensor:  # a whole forward pass for each task
+        def predict() -> Tensor:  # a whole forward pass per task
             return torch.stack([plain(colour, words)["pd"] for _ in range(work.tasks)])
 
-        return torch.inference_mode()(ask)
+        return torch.inference_mode()(predict)
     network = _ours(work).eval()
     network.keep_decoder("pd")
     inferer = PromptInferer(list(NAMES[: work.tasks]), "pd")

@@ -30,7 +30,7 @@ def verbs() -> None:
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False) -> None:
     """List the tasks, their prompts, the data sources, and the versions of what is installed."""
     from propl_monai.common.run_record import versions
-    from propl_monai.datasets.sources import facts
+    from propl_monai.datasets.sources.registry import facts
 
     rows = [{"name": task.name, "code": task.code, "organ": task.organ, "prompt": task.prompt} for task in tasks.TASKS]
     if as_json:

@@ -1,4 +1,4 @@
-"""The datalist: which pictures there are, what they show, and which split each is in. Knows nothing of pixels or torch."""
+"""The datalist: the pictures, their tasks and their splits. Knows nothing of pixels or torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,9 @@ from typing import Any
 
 from propl_monai import tasks as registry
 from propl_monai.common.files import require_file, write_atomically
-from propl_monai.data.cases import (
-    KEYS,
-    OPTIONAL_KEYS,
-    SPLITS,
-    BrokenRule,
-    Case,
-    broken_between,
-    broken_values,
-    check_cases,
-    summarise,
-)
+from propl_monai.common.findings import Finding
+from propl_monai.data import cases as rules
+from propl_monai.data.cases import BAD_ENTRY, Broken, Case, summarise
 from propl_monai.errors import ProPLError, unknown
 
 __all__ = ["FORMAT", "Case", "Datalist", "as_items"]
@@ -54,7 +46,9 @@ class Datalist:
     place: InitVar[Callable[[int], str] | None] = None
 
     def __post_init__(self, place: Callable[[int], str] | None) -> None:
-        check_cases(self.cases, self.name, place or (lambda index: f"case {index + 1} ({self.cases[index].case_id})"))
+        rules.check_cases(
+            self.cases, self.name, place or (lambda index: f"case {index + 1} ({self.cases[index].case_id})")
+        )
 
     @classmethod
     def read(cls, path: str | Path, root: str | Path | None = None) -> Datalist:
@@ -70,16 +64,16 @@ class Datalist:
         rows, place = content["cases"], _Places(path, text, content["cases"])
         broken = list(_broken_rows(rows))
         if broken:
-            raise summarise(path, [ProPLError(place(rule.index), rule.fact, rule.cure) for rule in broken])
+            raise summarise(path, [ProPLError(place(index), rule.fact, rule.cure) for index, rule in broken])
         cases = tuple(map(_to_case, rows))
         return cls(Path(root or path.parent), cases, content["name"], content.get("description", ""), place)
 
     def write(self, path: str | Path) -> None:
-        """Write the datalist as JSON, one case a line in the order of their ids; whole or not at all."""
+        """Write the datalist as JSON, one case per line in the order of their ids; whole or not at all."""
         head = json.dumps({"format": FORMAT, "name": self.name, "description": self.description}, **_PLAIN)
         lines = ",\n".join(json.dumps(row, **_PLAIN) for row in self._rows())
         text = f'{head[:-1]}, "cases": [\n{lines}\n]}}\n'
-        # The name may come from a file name that is not UTF-8; escaped like this it is JSON still.
+        # The name may come from a file name that is not UTF-8; escaped like this it is still JSON.
         write_atomically(Path(path), text.encode("utf-8", "backslashreplace"))
 
     @property
@@ -90,12 +84,11 @@ class Datalist:
 
     def select(self, split: str | None = None, tasks: Sequence[str] | None = None) -> Datalist:
         """The cases of one split and of some tasks (names, codes or slugs); None means all."""
-        if split is not None and split not in SPLITS:
-            raise unknown(self.name, "split", split, SPLITS)
+        if split is not None and split not in rules.SPLITS:
+            raise unknown(self.name, "split", split, rules.SPLITS)
         names = None if tasks is None else {task.name for task in registry.find_all(tasks, self.name)}
-        chosen = tuple(
-            case for case in self.cases if split in (None, case.split) and (names is None or case.task in names)
-        )
+        of_tasks = [case for case in self.cases if names is None or case.task in names]
+        chosen = tuple(case for case in of_tasks if split in (None, case.split))
         if not chosen:
             wanted = f"split {split or 'any'} and task {', '.join(sorted(names)) if names else 'any'}"
             raise ProPLError(self.name, f"holds no case of {wanted}", "choose another split or task, or add data")
@@ -105,29 +98,11 @@ class Datalist:
         return [_to_row(case) for case in sorted(self.cases, key=lambda case: case.case_id)]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong in a datalist file.
+def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Finding, ...]]:
+    """The valid cases of a datalist file, whatever is wrong with the others, and everything that is wrong.
 
-    Attributes:
-        code: see `cases.BrokenRule`.
-        place: line, number and id of the case, in words; empty when the whole file is meant.
-        case: the case, when its values are sound.
-        fact: what is wrong.
-        cure: what the user can do about it.
-    """
-
-    code: str
-    place: str
-    case: Case | None
-    fact: str
-    cure: str
-
-
-def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Problem, ...]]:
-    """The sound cases of a datalist file, whatever is wrong with the others, and everything that is wrong.
-
-    Of a file that is no datalist at all there is one problem and no case.
+    A file that is no datalist at all gives one finding and no case. What breaks a rule is reported under the name of the
+    datalist, with the line of the case; what is in two splits is reported under the name of the picture.
     """
     path = Path(path)
     try:
@@ -135,32 +110,30 @@ def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Problem, ...]]:
         rows = _parse(path, text)["cases"]
     except ProPLError as error:
         place = error.where.removeprefix(str(path)).removeprefix(", ")
-        return (), (Problem("E-DATALIST", place, None, error.fact, error.cure),)
+        return (), (Finding(BAD_ENTRY, path.name, f"{place}: {error.fact}".removeprefix(": "), error.cure),)
     if not rows:
-        return (), (Problem("E-DATALIST", "", None, "holds no case", "add at least one picture"),)
+        return (), (Finding(BAD_ENTRY, path.name, "holds no case", "add at least one picture"),)
     broken = list(_broken_rows(rows))
-    whole = _others(range(len(rows)), broken)
-    cases = {index: _to_case(rows[index]) for index in whole}
-    values = [replace(rule, index=whole[rule.index]) for rule in broken_values(cases.values())]
-    sound = _others(whole, values)
-    between = [replace(rule, index=sound[rule.index]) for rule in broken_between([cases[index] for index in sound])]
+    readable = _others(range(len(rows)), broken)
+    cases = {index: _to_case(rows[index]) for index in readable}
+    values = [(readable[index], rule) for index, rule in rules.broken_values(cases.values())]
+    valid = _others(readable, values)
+    between = [(valid[index], rule) for index, rule in rules.broken_between([cases[index] for index in valid])]
     places = _Places(path, text, rows)
-    problems = tuple(
-        Problem(
-            rule.code,
-            places.within(rule.index),
-            cases[rule.index] if rule.subject else None,
-            f"{rule.subject} {rule.fact}".strip(),
-            rule.cure,
-        )
-        for rule in sorted([*broken, *values, *between], key=lambda rule: rule.index)
-    )
-    return tuple(cases[index] for index in sound), problems
+    found = []
+    for index, rule in sorted([*broken, *values, *between], key=lambda each: each[0]):
+        case, fact = cases.get(index), f"{rule.where} {rule.fact}".strip()
+        if case is not None and rule.code != BAD_ENTRY:
+            found.append(replace(rule, where=case.image, fact=fact, case_id=case.case_id))
+        else:
+            case_id = case.case_id if case and rule.where else None
+            found.append(replace(rule, where=path.name, fact=f"{places.within(index)}: {fact}", case_id=case_id))
+    return tuple(cases[index] for index in valid), tuple(found)
 
 
-def _others(indexes: Iterable[int], broken: list[BrokenRule]) -> list[int]:
+def _others(indexes: Iterable[int], broken: list[Broken]) -> list[int]:
     """The indexes that break no rule."""
-    guilty = {rule.index for rule in broken}
+    guilty = {index for index, _ in broken}
     return [index for index in indexes if index not in guilty]
 
 
@@ -168,7 +141,7 @@ def as_items(cases: Iterable[Case], root: str | Path) -> list[dict[str, Any]]:
     """The cases as the dictionaries that MONAI datasets take: strings and numbers only, so that any collate works.
 
     Returns:
-        One dictionary a case: `image` and `label` (absolute paths; no `label` key when there is no mask), `task`,
+        One dictionary per case: `image` and `label` (absolute paths; no `label` key when there is no mask), `task`,
         `case_id`, `group`, `source`, and `pixel_spacing_mm` as `[row, column]`, `[0.0, 0.0]` when unknown.
     """
     folder = os.path.abspath(root)
@@ -211,16 +184,16 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         content = json.loads(text, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         fact = f"is not valid JSON: {error.msg} in column {error.colno}"
-        raise ProPLError(f"{path}, line {error.lineno}", fact, "mend that line, or write the file anew") from error
+        raise ProPLError(f"{path}, line {error.lineno}", fact, "fix that line, or write the file again") from error
     except ProPLError as error:
         raise ProPLError(path, error.fact, error.cure) from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
-        raise ProPLError(path, "holds JSON that no datalist needs", "write the file anew") from error
+        raise ProPLError(path, "holds JSON that no datalist needs", "write the file again") from error
     if not isinstance(content, dict):
         raise ProPLError(path, "is JSON, but not an object", "see datalists/schema.json for the form of a datalist")
     faults = list(_key_faults(content, TOP_KEYS, {"description"}))
     if not faults and content["format"] != FORMAT:
-        faults.append((f"has format {content['format']!r}, this version reads {FORMAT!r}", "write the file anew"))
+        faults.append((f"has format {content['format']!r}, this version reads {FORMAT!r}", "write the file again"))
     for key, kind in (("name", str), ("description", str), ("cases", list)):
         if key in content and not isinstance(content[key], kind):
             faults.append((f"'{key}' is not a {'text' if kind is str else 'list'}", "see datalists/schema.json"))
@@ -230,7 +203,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of pairs; JSON allows a key twice and keeps the last one without a word."""
+    """An object of pairs; JSON allows a key twice and silently keeps the last one."""
     made = dict(pairs)
     if len(made) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -239,15 +212,15 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _broken_rows(rows: list[Any]) -> Iterator[BrokenRule]:
+def _broken_rows(rows: list[Any]) -> Iterator[Broken]:
     """Rows that are no objects, or whose keys are not those of a case."""
-    allowed, required = set(KEYS), set(KEYS) - OPTIONAL_KEYS
+    allowed, required = set(rules.KEYS), set(rules.KEYS) - rules.OPTIONAL_KEYS
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            yield BrokenRule("E-DATALIST", index, "", "is not an object", "see datalists/schema.json")
+            yield index, Finding(BAD_ENTRY, "", "is not an object", "see datalists/schema.json")
         elif not required <= row.keys() <= allowed:
-            for fact, cure in _key_faults(row, KEYS, OPTIONAL_KEYS):
-                yield BrokenRule("E-DATALIST", index, "", fact, cure)
+            for fact, cure in _key_faults(row, rules.KEYS, rules.OPTIONAL_KEYS):
+                yield index, Finding(BAD_ENTRY, "", fact, cure)
 
 
 def _to_case(row: dict[str, Any]) -> Case:
@@ -269,25 +242,21 @@ def _key_faults(row: dict[str, Any], known: Sequence[str], optional: Iterable[st
 
 
 class _Places:
-    """File, line and id of a row, for messages; the lines are looked up once, when the first is asked for."""
+    """File, line and id of a row, for messages; the lines are looked up once, on first use."""
 
     def __init__(self, path: Path, text: str, rows: list[Any]) -> None:
         self.path, self.text, self.rows = path, text, rows
 
     def __call__(self, index: int) -> str:
-        line, case = self._parts(index)
-        return f"{self.path}{line and ', ' + line}, {case}"
+        return f"{self.path}, {self.within(index)}"
 
     def within(self, index: int) -> str:
         """The same without the file."""
-        return ", ".join(part for part in self._parts(index) if part)
-
-    def _parts(self, index: int) -> tuple[str, str]:
         row = self.rows[index]
         case_id = row.get("case_id") if isinstance(row, dict) else None
         line = self._lines.get(case_id) if isinstance(case_id, str) else None
         named = f" ({case_id})" if case_id is not None else ""
-        return f"line {line}" if line else "", f"case {index + 1}{named}"
+        return (f"line {line}, " if line else "") + f"case {index + 1}{named}"
 
     @cached_property
     def _lines(self) -> dict[str, int]:

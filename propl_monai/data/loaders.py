@@ -16,7 +16,7 @@ from propl_monai.errors import ProPLError
 
 
 class DrawnDataset(CacheDataset):
-    """A `CacheDataset` whose random transforms can be told their seed, item by item.
+    """A `CacheDataset` whose random transforms can be seeded item by item.
 
     The deterministic part of the transform is computed once; the rest is fresh at every pass. An index may be a pair
     (index, seed): then the view depends on nothing else, not on the number of workers or on what was drawn before.
@@ -42,7 +42,7 @@ class StreamSampler(Sampler[tuple[int, int]]):
 
     Args:
         size: items in the data set.
-        length: draws an epoch, over all ranks.
+        length: draws per epoch, over all ranks.
         seed: of the run, with a number of its own for each stream.
         rank, ranks: this process takes every `ranks`-th draw.
     """
@@ -67,7 +67,7 @@ class PairedLoader:
     """Batches of both streams, {"labelled": dict or None, "unlabelled": dict or None}.
 
     An epoch is one pass over the longer stream, in batches (that is the unlabelled one, the paper's epoch, at the
-    fractions of the paper); the shorter one is shuffled and drawn anew as often as needed, each time as a fresh view.
+    fractions of the paper); the shorter one is reshuffled as often as needed, each time as a fresh view.
     The last batch of the longer stream may be short. A number of steps instead makes every epoch as long, in full
     batches: then an epoch may hold an image several times, or not at all. Under `torch.distributed` each rank loads its
     share.
@@ -75,7 +75,7 @@ class PairedLoader:
     Args:
         labelled: data set, not empty.
         unlabelled: data set; may be empty.
-        labelled_batch_size, unlabelled_batch_size: images a step, over all ranks.
+        labelled_batch_size, unlabelled_batch_size: images per step, over all ranks.
         seed: of the run.
         num_workers: loader processes of each stream.
         steps: of an epoch, so that runs of different methods and batches train equally long; None for one pass.
@@ -108,20 +108,14 @@ class PairedLoader:
     def _stream(self, data: DrawnDataset, batch: int, number: int) -> DataLoader:
         rank, ranks = rank_and_count()
         if batch % ranks:
-            raise ProPLError(
-                "batch size", f"{batch} images a step do not divide among {ranks} ranks", "change one of them"
-            )
+            fact = f"{batch} images per step do not divide among {ranks} ranks"
+            raise ProPLError("batch size", fact, "change one of them")
         once = not self.fixed and -(-len(data) // batch) == self.length
         draws = len(data) if once else self.length * batch
         draws += -draws % ranks  # every rank takes as many steps, or gradients would wait for ever
         sampler = StreamSampler(len(data), draws, (self.seed, number), rank, ranks)
-        return DataLoader(
-            data,
-            batch_size=batch // ranks,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
+        return DataLoader(data, batch_size=batch // ranks, sampler=sampler, **workers)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of `epoch`."""
@@ -134,7 +128,4 @@ class PairedLoader:
     def __iter__(self) -> Iterator[dict[str, dict | None]]:
         iterators = {name: iter(stream) for name, stream in self.streams.items()}
         for _ in range(self.length):
-            batch: dict[str, dict | None] = {"labelled": None, "unlabelled": None}
-            for name, iterator in iterators.items():
-                batch[name] = next(iterator)
-            yield batch
+            yield {"labelled": None, "unlabelled": None, **{name: next(each) for name, each in iterators.items()}}

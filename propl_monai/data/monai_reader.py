@@ -17,7 +17,7 @@ KINDS = ("image", "mask")
 
 
 class UltrasoundReader(ImageReader):
-    """Reads one picture or mask a time, in MONAI's axis order: x first, that is transposed from upright `(H, W)`.
+    """Reads one picture or mask at a time, in MONAI's axis order: x first, that is transposed from upright `(H, W)`.
 
     Use it as `LoadImaged(keys="image", reader="propl_monai.data.monai_reader.UltrasoundReader")`, and for labels add
     `kind="mask"`; then `EnsureChannelFirstd`, and `Transposed(indices=[0, 2, 1])` to have `(channel, H, W)`.
@@ -41,8 +41,8 @@ class UltrasoundReader(ImageReader):
     def read(self, data: Sequence[Any] | Any, **kwargs: Any) -> list[Path]:
         """Only pass the paths on: decoding is left to `get_data`.
 
-        `LoadImage` swallows whatever this method raises, and then lets MONAI's own readers have the file: a mask that we
-        refuse, or the second frame of a cine, would come in through that door. Errors of `get_data` it lets through.
+        `LoadImage` swallows whatever this method raises, and then tries MONAI's own readers: a mask that we refuse,
+        or the second frame of a cine, would be read after all. Errors of `get_data` are passed on.
         """
         names = [data] if isinstance(data, (str, Path)) else data
         return [Path(name) for name in names]
@@ -56,7 +56,7 @@ class UltrasoundReader(ImageReader):
             unknown; `spacing_known` 0 or 1; `spatial_shape` (W, H); `original_channel_dim`.
         """
         if len(img) != 1:
-            raise ProPLError(", ".join(map(str, img)), f"{len(img)} files are not one picture", "load one file a key")
+            raise ProPLError(", ".join(map(str, img)), f"{len(img)} files are not one picture", "load one file per key")
         spacing = None
         if self.kind == "mask":
             pixels = read_mask(img[0])

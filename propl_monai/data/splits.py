@@ -1,4 +1,4 @@
-"""Who is in train, validation and test, and which pictures are labelled: by hashes alone, the same on every machine.
+"""Train, validation and test splits and labelled pictures, by hashes alone: the same on every machine.
 
 No random numbers and no order of files enter. A group (patient, examination, video) and everything that shares a picture
 with it form one *unit*, whatever task or source they are filed under, and a unit is never divided.
@@ -104,17 +104,16 @@ def assign_splits(
     for family in _families(shown):
         splits.update(_first_splits(family, test, validation))
         # Test first: it may take from validation, which is then filled from train, which nobody else fills.
-        if test > 0:
-            _fill(family, splits, "test", minimum_units)
-        if validation > 0:
-            _fill(family, splits, "validation", minimum_units)
+        for split, share in (("test", test), ("validation", validation)):
+            if share > 0:
+                _fill(family, splits, split, minimum_units)
     return tuple(_with_splits(cases, units, splits))
 
 
 def splits_not_by_hash(cases: Sequence[Case]) -> dict[str, str]:
     """The splits of the sources whose splits are not what hashes give: official ones, or the user's own; by case id."""
-    anew = assign_splits(cases)
-    own = {case.source for case, other in zip(cases, anew, strict=True) if case.split != other.split}
+    by_hash = assign_splits(cases)
+    own = {case.source for case, other in zip(cases, by_hash, strict=True) if case.split != other.split}
     return {case.case_id: case.split for case in cases if case.source in own}
 
 
@@ -173,7 +172,8 @@ def labelled_images(
     """
     limit = parse_fraction(fraction)
     pool = [case for case in cases if case.split == "train" and case.mask is not None]
-    places = {case.image_sha256: _labelled_place(case) for case in pool}
+    places = {case.image_sha256: unit_interval(LABELLED_SALT, case.image_sha256) for case in pool}
+    places |= {case.image_sha256: case.labelled_place for case in pool if case.labelled_place is not None}
     chosen = {image for image, place in places.items() if place < limit}
     images: dict[TaskSource, set[str]] = defaultdict(set)
     for case in pool:
@@ -181,11 +181,6 @@ def labelled_images(
     for candidates in images.values():
         chosen.update(sorted(candidates, key=lambda image: (places[image], image))[:minimum])
     return {case.case_id for case in pool if case.image_sha256 in chosen}
-
-
-def _labelled_place(case: Case) -> float:
-    given = case.labelled_place
-    return unit_interval(LABELLED_SALT, case.image_sha256) if given is None else given
 
 
 def parse_fraction(text: str | float | Fraction) -> Fraction:

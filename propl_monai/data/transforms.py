@@ -132,15 +132,14 @@ class Named(Transform):
 
 def load(keys: Sequence[str] = ("image", "label")) -> list:
     """Files to upright (1, H, W): grey levels 0-255 for "image", {0, 1} for "label", which may be missing."""
-    steps: list = []
-    for key in keys:
-        kind = "mask" if key.startswith("label") else "image"
-        reader = "propl_monai.data.monai_reader.UltrasoundReader"
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-            steps.append(
-                LoadImaged(key, reader, allow_missing_keys=kind == "mask", ensure_channel_first=True, kind=kind)
-            )
+    reader = "propl_monai.data.monai_reader.UltrasoundReader"
+    kinds = {key: "mask" if key.startswith("label") else "image" for key in keys}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        steps: list = [
+            LoadImaged(key, reader, allow_missing_keys=kind == "mask", ensure_channel_first=True, kind=kind)
+            for key, kind in kinds.items()
+        ]
     # MONAI's readers put x first; the network, like every other part of this package, works on upright rows × columns.
     steps.append(Transposed(keys, (0, 2, 1), allow_missing_keys=True))
     return steps
@@ -173,17 +172,11 @@ def training(
     both: dict[str, Any] = {"keys": ("image", "label"), "allow_missing_keys": True}
     if augmentation == "paper":
         turn = math.radians(rotation_degrees)
-        # The grey of an emptied corner is the black outside every ultrasound sector.
-        steps.append(
-            RandAffined(
-                prob=1.0,
-                rotate_range=turn,
-                scale_range=(scaling, scaling),
-                mode=("bilinear", "nearest"),
-                padding_mode="zeros",
-                **both,
-            )
-        )
+        modes: dict[str, Any] = {
+            "mode": ("bilinear", "nearest"),
+            "padding_mode": "zeros",
+        }  # black, as outside any sector
+        steps.append(RandAffined(prob=1.0, rotate_range=turn, scale_range=(scaling, scaling), **modes, **both))
     elif augmentation == "released":
         steps.append(RandZoomd(prob=0.1, min_zoom=0.95, max_zoom=1.2, mode=("bilinear", "nearest"), **both))
     elif augmentation != "none":
@@ -204,8 +197,33 @@ def training(
     return Compose(steps)
 
 
+class TrainingViews(Compose):
+    """`training` for labelled items; its attribute `unlabelled` is the same for items without a mask.
+
+    The two differ in one thing: photometric changes act on the only view of a labelled item, and on the second view,
+    "image_strong", of an unlabelled one.
+
+    Args: those of `training`.
+    """
+
+    def __init__(
+        self,
+        spatial_size: Sequence[int],
+        normalisation: str,
+        augmentation: str = "paper",
+        rotation_degrees: float = 15.0,
+        scaling: float = 0.2,
+        flip: float = 0.0,
+        photometric: float = 0.0,
+        strong_view: float = 0.0,
+    ) -> None:
+        both = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
+        super().__init__(training(*both, photometric=photometric).transforms)
+        self.unlabelled = training(*both, strong_view=strong_view)
+
+
 def _photometric(key: str, strength: float) -> list:
-    """What gain, dynamic range and another probe do to a picture; acts on 0…1, before normalisation."""
+    """The effects of gain, dynamic range and another probe on a picture; acts on 0…1, before normalisation."""
     if not 0 <= strength <= 1:
         raise ProPLError("photometric strength", f"{strength} is outside 0…1", "give a number from 0 (none) to 1")
     if strength == 0:
@@ -227,29 +245,14 @@ def validation(spatial_size: Sequence[int], normalisation: str, default_task: st
         default_task: of items that name none.
     """
     keys = ("image", "label")
-    return Compose(
-        [
-            Named(default_task),
-            *load(),
-            ToGridd(keys, spatial_size),
-            ToUnitd(keys),
-            Normalised("image", normalisation),
-            SelectItemsd(KEPT, True),
-        ]
-    )
+    grid = [ToGridd(keys, spatial_size), ToUnitd(keys), Normalised("image", normalisation)]
+    return Compose([Named(default_task), *load(), *grid, SelectItemsd(KEPT, True)])
 
 
 def evaluation(spatial_size: Sequence[int], normalisation: str) -> Compose:
     """The image on the network's grid, the mask as it is: metrics are taken at the original resolution."""
-    return Compose(
-        [
-            *load(),
-            EnsureTyped(("image", "label"), track_meta=False),
-            ToGridd("image", spatial_size),
-            ToUnitd("image"),
-            Normalised("image", normalisation),
-        ]
-    )
+    plain = EnsureTyped(("image", "label"), track_meta=False)
+    return Compose([*load(), plain, *on_grid(spatial_size, normalisation).transforms])
 
 
 def inference(spatial_size: Sequence[int], normalisation: str, keep_picture: bool = False) -> Compose:

@@ -1,4 +1,4 @@
-"""Apply a protocol to a datalist: choose the cases, split them, and tell what came of it.
+"""Apply a protocol to a datalist: choose the cases, split them, and report the result.
 
 The splits are assigned before anything is chosen, so that a group has the same split under every protocol of one level,
 and training on more never meets what a smaller protocol tests on. What is chosen depends on hashes of source, group and
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from propl_monai import tasks as registry
-from propl_monai.data.cases import SPLITS, Case
+from propl_monai.data.cases import SPLITS, Case, picture_name
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import GroupKey, TaskSource, assign_splits, find_units, labelled_images, labelled_place
 from propl_monai.data.splits import unit_interval as place_of
@@ -25,13 +25,13 @@ SUM = "all"  # in the place of a source
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one task, or of one source of it.
+    """The result for one task, or for one source of it.
 
     Attributes:
         task: its name.
         source: its source, or `SUM` for the sum of several.
         found: cases of the datalist that have a mask.
-        wanted: pictures that the protocol asks for; None: whatever there is.
+        wanted: pictures that the protocol wants; None: as many as there are.
         splits: cases chosen, by split.
         labelled: train cases that count as labelled, by fraction.
     """
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What a protocol made of a datalist; as text a table, and a line for all that is fewer than it should be.
+    """The result of a protocol; as text a table, and a line for each source with too few pictures.
 
     Attributes:
         protocol: what was applied.
@@ -86,7 +86,7 @@ class Report:
 
 
 def split_datalist(file: str | Path, protocol: str, output: str | Path) -> Report:
-    """Read a datalist, apply a protocol and write what comes of it.
+    """Read a datalist, apply a protocol and write the result.
 
     Args:
         file: the datalist.
@@ -107,36 +107,30 @@ def apply_protocol(datalist: Datalist, protocol: Protocol) -> tuple[Datalist, Re
     """Choose and split the cases of a datalist; their present splits are ignored.
 
     Returns:
-        The new datalist, whose cases all have a `labelled_place`, and what came of it.
+        The new datalist, whose cases all have a `labelled_place`, and the report.
     """
-    cases = [_with_labelled_place(case) for case in datalist.cases]
+    cases = [
+        replace(case, labelled_place=labelled_place(case.source, picture_name(case)))
+        if case.labelled_place is None
+        else case
+        for case in datalist.cases
+    ]
     if protocol.level == "picture":
-        cases = [replace(case, group=_name(case)) for case in cases]
+        cases = [replace(case, group=picture_name(case)) for case in cases]
     placed = assign_splits(cases, protocol.test, protocol.validation)
     chosen = placed if protocol.tasks is None else _choose(placed, protocol.tasks, protocol.salt)
     if not chosen:
-        asked = "; ".join(f"{task}: {', '.join(shares)}" for task, shares in (protocol.tasks or {}).items())
-        fact = f"holds no picture with a mask that protocol {protocol.name} asks for"
-        raise ProPLError(datalist.name, fact, f"prepare at least one of its sources ({asked})")
+        sources = "; ".join(f"{task}: {', '.join(shares)}" for task, shares in (protocol.tasks or {}).items())
+        fact = f"holds no picture with a mask that protocol {protocol.name} takes"
+        raise ProPLError(datalist.name, fact, f"prepare at least one of its sources ({sources})")
     leaks = f"LEAKS: {protocol.leaks}. " if protocol.leaks else ""
-    told = f"{leaks}Protocol {protocol.name}: {protocol.description} {datalist.description}".strip()
-    made = Datalist(datalist.root, chosen, f"{datalist.name} ({protocol.name})", told)
+    description = f"{leaks}Protocol {protocol.name}: {protocol.description} {datalist.description}".strip()
+    made = Datalist(datalist.root, chosen, f"{datalist.name} ({protocol.name})", description)
     return made, Report(protocol, tuple(_rows(protocol, datalist.cases, made.cases)))
 
 
-def _with_labelled_place(case: Case) -> Case:
-    if case.labelled_place is not None:
-        return case
-    return replace(case, labelled_place=labelled_place(case.source, _name(case)))
-
-
-def _name(case: Case) -> str:
-    """A picture's name within its source, from an id `CODE/SOURCE/NAME`; the whole id where it has another form."""
-    return case.case_id.removeprefix(f"{registry.find(case.task).code}/{case.source}/")
-
-
 def _choose(cases: Sequence[Case], tasks: Mapping[str, Mapping[str, Share]], salt: str) -> tuple[Case, ...]:
-    """The cases that the shares ask for, in the order given; only those with a mask."""
+    """The cases that the shares select, in the order given; only those with a mask."""
     homes = {key: unit.keys for unit in find_units(cases) for key in unit.keys}
     pools: dict[TaskSource, dict[tuple[GroupKey, ...], list[Case]]] = defaultdict(lambda: defaultdict(list))
     for case in cases:
@@ -153,7 +147,7 @@ def _take(units: Mapping[tuple[GroupKey, ...], list[Case]], share: Share, salt: 
     """Whole units in the order of their hashes, the same under every task; one that would be too many is passed over."""
     taken: list[Case] = []
     for keys in sorted(units, key=lambda keys: (place_of(salt, *keys[0]), keys)):
-        own = sorted(units[keys], key=lambda case: (place_of(salt, case.source, _name(case)), case.case_id))
+        own = sorted(units[keys], key=lambda case: (place_of(salt, case.source, picture_name(case)), case.case_id))
         own = own[: share.of_each_group]
         if share.pictures is None or len(taken) + len(own) <= share.pictures:
             taken += own
@@ -169,18 +163,17 @@ def _rows(protocol: Protocol, before: Iterable[Case], after: Sequence[Case]) -> 
         ids = labelled_images(after, fraction)
         labelled[str(fraction)] = Counter((case.task, case.source) for case in after if case.case_id in ids)
     for task, shares in (protocol.tasks or _every_share(after)).items():
-        rows = [
-            Row(
+        parts = [(source, {source: share}) for source, share in shares.items()]
+        for name, part in parts if len(parts) == 1 else [*parts, (SUM, dict(shares))]:
+            wanted = [share.pictures for share in part.values() if share.pictures is not None]
+            yield Row(
                 task,
-                source,
-                found[task, source],
-                share.pictures,
-                {split: splits[(task, source), split] for split in SPLITS},
-                {fraction: counts[task, source] for fraction, counts in labelled.items()},
+                name,
+                sum(found[task, source] for source in part),
+                sum(wanted) if len(wanted) == len(part) else None,
+                {split: sum(splits[(task, source), split] for source in part) for split in SPLITS},
+                {fraction: sum(counts[task, source] for source in part) for fraction, counts in labelled.items()},
             )
-            for source, share in shares.items()
-        ]
-        yield from rows if len(rows) == 1 else [*rows, _sum(rows)]
 
 
 def _every_share(cases: Iterable[Case]) -> dict[str, dict[str, Share]]:
@@ -188,15 +181,3 @@ def _every_share(cases: Iterable[Case]) -> dict[str, dict[str, Share]]:
     for task, source in sorted({(case.task, case.source) for case in cases}):
         shares[task][source] = Share()
     return {task: sources for task, sources in shares.items() if sources}
-
-
-def _sum(rows: Sequence[Row]) -> Row:
-    wanted = [row.wanted for row in rows if row.wanted is not None]
-    return Row(
-        rows[0].task,
-        SUM,
-        sum(row.found for row in rows),
-        sum(wanted) if len(wanted) == len(rows) else None,
-        {split: sum(row.splits[split] for row in rows) for split in SPLITS},
-        {fraction: sum(row.labelled[fraction] for row in rows) for fraction in rows[0].labelled},
-    )

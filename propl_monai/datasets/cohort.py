@@ -1,9 +1,10 @@
-"""Which cases a run works on: labelled, unlabelled and validation for training; one split for evaluation."""
+"""The cases of a run: labelled, unlabelled and validation for training; one split for evaluation."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from propl_monai.common.ranks import is_writer
 from propl_monai.data.cases import Case
 from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.data.splits import labelled_images
-from propl_monai.datasets.sources import read_source
-from propl_monai.datasets.verification import is_recorded, record_path, require_verified, verify_now
+from propl_monai.datasets.sources.registry import read_source
+from propl_monai.datasets.verification.record import is_recorded, record_path
+from propl_monai.datasets.verification.verify import require_verified, verify_now
 from propl_monai.errors import ProPLError
 
 DATALIST = "datalist.json"
@@ -108,18 +110,13 @@ class TrainingCohort:
         seen = [case for case in datalist.cases if case.case_id not in external]
         train = [case for case in seen if case.split == "train"]
         if not any(case.case_id in chosen for case in train):
-            raise ProPLError(
-                datalist.name, "holds no train case with a mask", "add labelled images, or check the splits"
-            )
-
-        def items(cases: list[Case]) -> list[dict]:
-            return as_items(cases, datalist.root)
-
-        self.labelled = items([case for case in train if case.case_id in chosen])
-        wanted = switch("use_unlabelled", use_unlabelled)
-        rest = items([case for case in train if wanted and case.case_id not in chosen])
-        self.unlabelled = [{key: value for key, value in item.items() if key != "label"} for item in rest]
-        self.validation = items([case for case in seen if case.split == "validation" and case.mask])
+            cure = "add labelled images, or check the splits"
+            raise ProPLError(datalist.name, "holds no train case with a mask", cure)
+        rest = [replace(case, mask=None) for case in train if case.case_id not in chosen]
+        self.labelled = as_items([case for case in train if case.case_id in chosen], datalist.root)
+        self.unlabelled = as_items(rest, datalist.root) if switch("use_unlabelled", use_unlabelled) else []
+        held_out = [case for case in seen if case.split == "validation" and case.mask]
+        self.validation = as_items(held_out, datalist.root)
         self.counts = {name: len(getattr(self, name)) for name in ("labelled", "unlabelled", "validation")}
         logger.info("%s: %s", datalist.name, "  ".join(f"{name} {count}" for name, count in self.counts.items()))
 
@@ -137,9 +134,8 @@ def external_cases(datalist: Datalist, patterns: str | Sequence[str]) -> list[Ca
         fitting = [case for case in datalist.cases if case.source == source and fnmatchcase(case.group, group or "*")]
         if not fitting:
             known = ", ".join(sorted({case.source for case in datalist.cases}))
-            raise ProPLError(
-                f"external data '{pattern}'", "fits no case", f"give SOURCE or SOURCE/GROUP; sources: {known}"
-            )
+            cure = f"give SOURCE or SOURCE/GROUP; sources: {known}"
+            raise ProPLError(f"external data '{pattern}'", "fits no case", cure)
         found |= {case.case_id: case for case in fitting}
     return list(found.values())
 
@@ -148,7 +144,7 @@ class GivenItems:
     """Stands in for a cohort where a run is given its labelled items, as by MONAI Label; nothing else is known.
 
     Args:
-        reason: why there is no cohort; raised when its labelled or validation items are asked for after all.
+        reason: why there is no cohort; raised when its labelled or validation items are used after all.
     """
 
     def __init__(self, reason: ProPLError) -> None:
@@ -162,13 +158,11 @@ class GivenItems:
     def labelled(self) -> list[dict]:
         raise self.reason
 
-    @property
-    def validation(self) -> list[dict]:
-        raise self.reason
+    validation = labelled
 
 
 def training_cohort(dataset_dir: str, *arguments: Any, **options: Any) -> TrainingCohort | GivenItems:
-    """The cohort of a training; where `dataset_dir` is no folder, one that serves as long as nobody asks it for items.
+    """The cohort of a training; where `dataset_dir` is no folder, a substitute that serves as long as its items are not used.
 
     MONAI Label overrides the items of the train config and has no folder of data; in any other run the reason is raised
     by the first look at the items.

@@ -22,11 +22,11 @@ from propl_monai.common.files import file_sha256, lock_folder
 from propl_monai.common.replace_folder import require_replaceable, staging_for, take_place
 from propl_monai.common.run_record import RunRecord, made_by
 from propl_monai.data.cases import SPLITS as SPLIT_NAMES
-from propl_monai.data.cases import Case
+from propl_monai.data.cases import Case, Coverage
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits_but, labelled_place, splits_not_by_hash
-from propl_monai.datasets.sources import IN_PLACE, SOURCES, read_source
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source
+from propl_monai.datasets.sources.registry import IN_PLACE, SOURCES, read_source
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.images import write_mask, write_picture
 
@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of it.
+    """The result.
 
     Attributes:
         datalist: as written; with the cases of other sources that were there before.
@@ -62,11 +62,14 @@ class Prepared:
     moved: int = 0
 
     def report(self) -> str:
-        """The whole of it in words, one fact a line."""
+        """The report, one fact per line."""
         lines = [
             f"{task}: " + "  ".join(f"{split} {self.counts[task].get(split, 0)}" for split in SPLIT_NAMES)
             for task in sorted(self.counts)
         ]
+        in_place = self.source in IN_PLACE
+        own = [case for case in self.datalist.cases if in_place or case.source == self.source]
+        lines.append(str(Coverage.of(own)))
         lines += [f"found: {words} {count}" for words, count in self.found.items()]
         lines += [f"missing: {line}" for line in self.missing]
         if self.moved:
@@ -78,11 +81,11 @@ class Prepared:
 
 
 def find_source(name: str) -> Source:
-    """The source of a name, in any case."""
-    for known, source in SOURCES.items():
-        if known.lower() == name.strip().lower():
-            return source
-    raise unknown("prepare", "source", name, [*SOURCES, *IN_PLACE])
+    """The source of a name; upper and lower case do not matter."""
+    found = {known.lower(): source for known, source in SOURCES.items()}.get(name.strip().lower())
+    if found is None:
+        raise unknown("prepare", "source", name, [*SOURCES, *IN_PLACE])
+    return found
 
 
 def prepare(
@@ -113,18 +116,24 @@ def prepare(
         raise unknown("prepare", "splits", splits, WAYS)
     _require_apart(Path(folder), output, source)
     reading = source.open(Path(folder), options)
-    asked = {"source": source.name, "options": {**source.options, **(options or {})}, "splits": splits}
+    settings = {"source": source.name, "options": {**source.options, **(options or {})}, "splits": splits}
     with lock_folder(output.parent), staging_for(output.parent / source.name) as staging:
-        earlier = _cases_of_others(output, source)
-        record = RunRecord(staging / RUN, "prepare", asked)
+        earlier = Datalist.read(output, output.parent).cases if output.exists() else ()
+        earlier = tuple(case for case in earlier if case.source != source.name)
+        if earlier and not (output.parent / earlier[0].image).exists():
+            fact = f"holds cases whose pictures are not beside it ({earlier[0].image})"
+            raise ProPLError(output, fact, "give another name")
+        record = RunRecord(staging / RUN, "prepare", settings)
         written, refused = _write_all(reading.records, staging, source.name, progress)
         if not written:
             fact = f"no picture of {source.name} could be read; the first: {refused[0]}"
-            raise ProPLError(folder, fact, "mend the files")
+            raise ProPLError(folder, fact, "repair the files")
         official = {each.name: each.split for each in reading.records} if splits == "official" else {}
         cases, moved = _place(earlier, written, official)
-        datalist = Datalist(output.parent, cases, output.stem, _describe(cases))
-        record.write("running")  # whatever happens next, it tells that the folder is ours to replace
+        counts = sorted(Counter(case.source for case in cases).items())
+        description = "Prepared: " + ", ".join(f"{count} cases of {source}" for source, count in counts) + "."
+        datalist = Datalist(output.parent, cases, output.stem, description)
+        record.write("running")  # whatever happens next, this marks the folder as ours to replace
         record.path = take_place(staging, output.parent / source.name) / RUN
         datalist.write(output)
         prepared = _sum_up(datalist, source, reading, refused, moved)
@@ -155,17 +164,6 @@ def _require_apart(folder: Path, output: Path, source: Source) -> None:
     require_replaceable(home, made_by(home / RUN, "prepare"))
 
 
-def _cases_of_others(output: Path, source: Source) -> tuple[Case, ...]:
-    if not output.exists():
-        return ()
-    others = tuple(case for case in Datalist.read(output, output.parent).cases if case.source != source.name)
-    if others and not (output.parent / others[0].image).exists():
-        raise ProPLError(
-            output, f"holds cases whose pictures are not beside it ({others[0].image})", "give another name"
-        )
-    return others
-
-
 def _write_all(
     records: Sequence[Record], staging: Path, source: str, progress: Progress | None
 ) -> tuple[list[Case], list[ProPLError]]:
@@ -187,34 +185,28 @@ def _write_all(
 def _write_one(record: Record, folder: Path, source: str) -> list[Case] | ProPLError:
     """The cases of one picture, one for each of its tasks; all its masks are read before anything is written."""
     try:
-        _require_name(record.name)
+        if not re.fullmatch(r"[^/\\\x00-\x1f\ud800-\udfff]+", record.name):
+            raise ProPLError(record.name, "is no file name of UTF-8 text", "rename it")
+        if len(record.name.encode()) > LONGEST_NAME:
+            raise ProPLError(record.name, f"is a name of more than {LONGEST_NAME} bytes", "rename it, or its folders")
         picture = record.image()
-        masks = {task: read and _fitting(record, task, read(), picture.pixels) for task, read in record.masks.items()}
+        masks = {task: read and read() for task, read in record.masks.items()}
+        rows, columns = picture.pixels.shape[:2]
+        for task, mask in masks.items():
+            if mask is not None and mask.shape != (rows, columns):
+                fact = f"its mask of {task} is {mask.shape[0]} x {mask.shape[1]} (height x width), "
+                cure = "download both again, or leave the picture out"
+                raise ProPLError(record.name, f"{fact}the picture {rows} x {columns}", cure)
     except ProPLError as problem:
         return problem
     write_picture(folder / "images" / f"{record.name}.png", picture.pixels)
     return [_case(record, folder, source, task, masks[task], picture.spacing_mm) for task in sorted(masks)]
 
 
-def _require_name(name: str) -> None:
-    if not re.fullmatch(r"[^/\\\x00-\x1f\ud800-\udfff]+", name):
-        raise ProPLError(name, "is no file name of UTF-8 text", "rename it")
-    if len(name.encode()) > LONGEST_NAME:
-        raise ProPLError(name, f"is a name of more than {LONGEST_NAME} bytes", "rename it, or its folders")
-
-
-def _fitting(record: Record, task: str, mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    if mask.shape != pixels.shape[:2]:
-        (height, width), (rows, columns) = mask.shape, pixels.shape[:2]
-        fact = f"its mask of {task} is {height} x {width} (height x width), the picture {rows} x {columns}"
-        raise ProPLError(record.name, fact, "download both again, or leave the picture out")
-    return mask
-
-
 def _case(
     record: Record, folder: Path, source: str, task: str, mask: np.ndarray | None, spacing: tuple[float, float] | None
 ) -> Case:
-    """Write one mask, and tell of picture and mask where they will be when `folder` has become `<root>/<SOURCE>`."""
+    """Write one mask; paths are those of picture and mask when `folder` has become `<root>/<SOURCE>`."""
     code = tasks.find(task).code
     image_part, mask_part = f"images/{record.name}.png", f"masks/{code}/{record.name}.png"
     if mask is not None:
@@ -249,11 +241,6 @@ def _place(
     return cases, sum(kept.get(case.case_id, case.split) != case.split for case in cases)
 
 
-def _describe(cases: Sequence[Case]) -> str:
-    counts = Counter(case.source for case in cases)
-    return "Prepared: " + ", ".join(f"{count} cases of {source}" for source, count in sorted(counts.items())) + "."
-
-
 def _sum_up(
     datalist: Datalist, source: Source, reading: Reading, refused: Sequence[ProPLError], moved: int
 ) -> Prepared:
@@ -264,9 +251,10 @@ def _sum_up(
         if reading.found.get(words, 0) != count
     )
     excluded = tuple(each for each in reading.excluded if not each.fault)
-    faults = [ProPLError(each.name, each.reason, "mend it, or take it away") for each in reading.excluded if each.fault]
-    found = dict(reading.found)
-    return Prepared(datalist, source.name, counts, found, missing, excluded, (*faults, *refused), moved)
+    faults = [
+        ProPLError(each.name, each.reason, "repair it, or take it away") for each in reading.excluded if each.fault
+    ]
+    return Prepared(datalist, source.name, counts, dict(reading.found), missing, excluded, (*faults, *refused), moved)
 
 
 def _counts(cases: Sequence[Case]) -> dict[str, Counter[str]]:

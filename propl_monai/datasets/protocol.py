@@ -1,4 +1,4 @@
-"""What a protocol is, and reading one: from a JSON file of the user's, or by the name of one that the package holds."""
+"""Protocols: the form, and reading one from a JSON file or by the name of one in the package."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Share:
     """What a task takes from one source.
 
     Attributes:
-        pictures: at most so many, whole groups only; None: all.
-        of_each_group: at most so many of each group, chosen by hash, for videos whose frames are near-duplicates; None: all.
+        pictures: at most this many, whole groups only; None: all.
+        of_each_group: at most this many of each group, chosen by hash, for videos of near-duplicate frames; None: all.
     """
 
     pictures: int | None = None
@@ -46,7 +46,7 @@ class Protocol:
         name: of the protocol, and of the datalists made by it.
         description: what it does, and why.
         level: "group", or "picture" for splits that ignore patients, examinations and videos.
-        leaks: what the splits let through from train to test; None for nothing known.
+        leaks: what leaks from train to test; None for nothing known.
         salt: of the hashes that choose pictures. Another salt is another benchmark.
         test: share of the groups that go to test.
         validation: share of the remaining groups.
@@ -66,9 +66,9 @@ class Protocol:
 
 
 def protocol_names() -> list[str]:
-    """The protocols that the package holds."""
-    files = [file.name for file in resources.files("propl_monai.datasets").iterdir()]
-    return sorted(name[len(_PREFIX) : -len(_SUFFIX)] for name in files if name.startswith(_PREFIX))
+    """The names of the protocols in the package."""
+    files = (Path(file.name) for file in resources.files("propl_monai.datasets").iterdir())
+    return sorted(file.stem.removeprefix(_PREFIX) for file in files if file.match(f"{_PREFIX}*{_SUFFIX}"))
 
 
 def find_protocol(name: str) -> Protocol:
@@ -86,7 +86,7 @@ def read_protocol(path: Path) -> Protocol:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # also of bytes that are no text
-        raise ProPLError(path, f"is not valid JSON ({error})", "mend it, see datalists/README.md") from error
+        raise ProPLError(path, f"is not valid JSON ({error})", "fix it, see datalists/README.md") from error
     try:
         return _to_protocol(content)
     except ProPLError as error:
@@ -126,7 +126,7 @@ def _to_tasks(content: Any) -> dict[str, dict[str, Share]]:
 
 def _require(where: str, sound: object, words: str) -> None:
     if not sound:
-        raise ProPLError(where, f"is not {words}", "mend it, see datalists/README.md")
+        raise ProPLError(where, f"is not {words}", "fix it, see datalists/README.md")
 
 
 def _require_keys(where: str, content: Any, known: set[str], needed: bool = True) -> None:

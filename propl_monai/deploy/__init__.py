@@ -1,4 +1,4 @@
-"""The ways out: ONNX and TorchScript with parity, zoo releases and their checks, MONAI Label.
+"""Sharing a network: ONNX and TorchScript with parity, releases of the bundle and their checks, MONAI Label.
 
 In: weights and the bundle folder. Out: files for other people's tools, or a served app.
 Must not know: tables and reports.

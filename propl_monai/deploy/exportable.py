@@ -1,4 +1,4 @@
-"""The network in the form that exporters can follow: prompts as a table, tasks as numbers, no step that fixes a size."""
+"""The network in a form that exporters can follow: prompts as a table, tasks as indices, no operation that fixes a size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ExportableNetwork(nn.Module):
     """The encoder, the decoders that predict, and the text of every task.
 
     Args:
-        network: stays as it is.
+        network: copied, not changed.
         decoder: "sd", "pd", "mean", or None for the network's choice.
     """
 
@@ -39,15 +39,15 @@ class ExportableNetwork(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor, task: Tensor) -> Tensor:
-        """Normalised images (B, 1, H, W), float32, and task numbers (B,), int64, to logits (B, 1, H, W)."""
+        """Normalised images (B, 1, H, W), float32, and task indices (B,), int64, to logits (B, 1, H, W)."""
         height, width = image.shape[-2:]
-        # Always padded, if by nothing: an `if` would fix the size. Edge values, as the encoder itself does it.
+        # Pad always, even by 0, as an `if` would fix the size; with edge values, as the encoder itself does.
         image = functional.pad(image, (0, _missing(width), 0, _missing(height)), mode="replicate")
-        # What `VisionEncoder` does, but for the padding and, where it can be, the three equal channels.
+        # As in `VisionEncoder`, without its padding and, where possible, without the three equal channels.
         maps = self.backbone(image if self.grey else image.expand(-1, 3, -1, -1))
         v1, v2, v3, v4 = (maps[index] for index in self.picked)
         features = Features(v1, v2, v3, v4, image.shape[-2], image.shape[-1])
-        text = torch.index_select(self.texts, 0, task)  # unlike texts[task], it refuses negative numbers
+        text = torch.index_select(self.texts, 0, task)  # unlike texts[task], it refuses negative indices
         each = [decoder(features, text) for decoder in self.decoders]
         logits = each[0] if len(each) == 1 else mean_logits(*each)
         return logits[..., :height, :width]
@@ -59,9 +59,9 @@ def _missing(side: int) -> int:
 
 
 def fix_padding(module: nn.Module) -> None:
-    """Replace convolutions whose padding follows the input's size (TensorFlow's "same") by ones with fixed padding.
+    """Replace convolutions whose padding depends on the input's size (TensorFlow's "same") by ones with fixed padding.
 
-    Where the stride divides the size, as all strides of an encoder divide multiples of 32, that padding is the same for
+    If the stride divides the size, as all strides of an encoder divide multiples of 32, that padding is the same for
     every size: kernel − stride pixels, the smaller half in front. Exporters cannot follow its arithmetic.
     """
     for name, child in module.named_children():
@@ -72,11 +72,11 @@ def fix_padding(module: nn.Module) -> None:
 
 
 def take_grey(backbone: nn.Module) -> bool:
-    """Let the first convolution take one grey channel where it takes three equal ones; False where there is no such one.
+    """Let the first convolution take one grey channel instead of three equal ones; False if it does not take three.
 
-    Its weights are summed in float64. Filters for colours see next to nothing in grey, a difference of large numbers that
-    the normalisation behind them multiplies by up to a hundred: three channels made ONNX Runtime and PyTorch differ by
-    more than 1e-4 in a logit.
+    Its weights are summed in float64. The response of a colour filter to grey is a small difference of large numbers,
+    which the normalisation behind it multiplies by up to a hundred: with three channels ONNX Runtime and PyTorch
+    differed by more than 1e-4 in a logit.
     """
     first = [one for one in backbone.modules() if isinstance(one, nn.Conv2d) and one.in_channels == 3]
     if len(first) != 1 or first[0].groups != 1:
@@ -91,14 +91,5 @@ def _padded_convolution(same: nn.Conv2d) -> nn.Sequential:
     for axis in (1, 0):  # ZeroPad2d: left, right, top, bottom
         whole = max(same.dilation[axis] * (same.kernel_size[axis] - 1) + 1 - same.stride[axis], 0)
         padding += [whole // 2, whole - whole // 2]
-    plain = nn.Conv2d(
-        same.in_channels,
-        same.out_channels,
-        (same.kernel_size[0], same.kernel_size[1]),
-        (same.stride[0], same.stride[1]),
-        dilation=(same.dilation[0], same.dilation[1]),
-        groups=same.groups,
-        bias=same.bias is not None,
-    )
-    plain.weight, plain.bias = same.weight, same.bias
-    return nn.Sequential(nn.ZeroPad2d((padding[0], padding[1], padding[2], padding[3])), plain)
+    same.__class__ = nn.Conv2d  # whose own padding is 0 here
+    return nn.Sequential(nn.ZeroPad2d((padding[0], padding[1], padding[2], padding[3])), same)

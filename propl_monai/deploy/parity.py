@@ -1,4 +1,4 @@
-"""How far an exported file is from the network it was made of, measured by running both."""
+"""The difference between an exported file and its network, measured by running both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from propl_monai.model.weights import load_network
 
 LARGEST_DIFFERENCE = 1e-4  # of a logit, float32
 EXACT = 0.0  # for a file that runs through the same code
-LARGEST_DISAGREEMENT = 1e-4  # share of all pixels that lie on another side of logit 0
+LARGEST_DISAGREEMENT = 1e-4  # share of pixels with another sign of the logit
 BATCHES = (1, 2, 3, 4)  # images at each of five sizes: 50 in all
 Runner = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,27 +49,28 @@ def onnx_runner(path: Path | str) -> Runner:
 def torchscript_runner(path: Path | str) -> Runner:
     """A TorchScript file as a function of image and task, on the CPU. Such a file is a program: load only your own."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and still asked for
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and still in use
         return torch.jit.load(str(path), map_location="cpu")
 
 
 def safetensors_runner(path: Path | str) -> Runner:
-    """A safetensors file as a function of image and task, by this package, with the decoder that it has chosen."""
+    """A safetensors file as a function of image and task, by this package, with the chosen decoder."""
     network, _ = load_network(path)
     return lambda image, task: network(image, task=task)
 
 
 def parity_inputs(tasks: int, size: Sequence[int], normalisation: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Fifty images of noise over smooth shades, and their tasks, each in turn: (B, 1, H, W) and (B,).
+    """Fifty images of noise over smooth shades, and the indices of their tasks, in turn: (B, 1, H, W) and (B,).
 
-    Three in five have the size that the network was trained at; the others a larger one that no stride divides, and a
-    wide one.
+    Three in five have the size that the network was trained at; the others are larger, not divisible by any stride, or
+    wide.
 
     Args:
-        tasks: how many there are.
+        tasks: their number.
         size: height and width.
         normalisation: of grey levels between 0 and 1, see `transforms.Normalised`.
     """
+    normalise = Normalised("image", normalisation)
     height, width = size
     generator = torch.Generator().manual_seed(0)
     number = 0
@@ -79,13 +80,9 @@ def parity_inputs(tasks: int, size: Sequence[int], normalisation: str) -> Iterat
             noise = torch.randn(batch, 1, rows, columns, generator=generator)
             smooth = functional.interpolate(shades, (rows, columns), mode="bicubic", align_corners=False)
             grey = (1.5 * smooth + 0.5 * noise).sigmoid()
-            yield _normalised(grey, normalisation), torch.arange(number, number + batch) % tasks
+            image = torch.stack([normalise({"image": one})["image"] for one in grey])
+            yield image, torch.arange(number, number + batch) % tasks
             number += batch
-
-
-def _normalised(grey: Tensor, kind: str) -> Tensor:
-    normalise = Normalised("image", kind)
-    return torch.stack([normalise({"image": one})["image"] for one in grey])
 
 
 @torch.no_grad()
@@ -96,20 +93,20 @@ def compare(
     decoder: str | None = None,
     allowed: float = LARGEST_DIFFERENCE,
 ) -> dict[str, Any]:
-    """The largest difference of a logit, and the share of pixels on another side of 0, with their limits.
+    """The largest difference of a logit, and the share of pixels whose logit has another sign, with their limits.
 
     Args:
         network: in eval mode, on the CPU.
         run: the exported file.
         inputs: images and task numbers, see `parity_inputs`.
         decoder: of the network, None for its choice.
-        allowed: difference of a logit, for the record and `require_parity`.
+        allowed: difference of a logit, recorded for `require_parity`.
     """
     images, differing, pixels, largest = 0, 0, 0, 0.0
     sizes: list[list[int]] = []
     for image, task in inputs:
         wanted, found = network(image, task=task, decoder=decoder), run(image, task)
-        # Every comparison with a NaN is false; here it counts as infinitely far.
+        # Every comparison with NaN is false; here it counts as an infinite difference.
         largest = max(largest, float((found - wanted).abs().nan_to_num(nan=torch.inf).max()))
         differing += int(((found > 0) != (wanted > 0)).sum())
         pixels, images = pixels + wanted.numel(), images + len(image)
@@ -135,4 +132,4 @@ def require_parity(output: Path, parity: dict[str, Any]) -> None:
         f"would differ from the network by {difference:.1e} in a logit and in {share:.1e} of the pixels over "
         f"{parity['inputs']} images, where {allowed:.0e} is allowed, so it was not kept"
     )
-    raise ProPLError(output, fact, "take the other format, or report this with the versions that `propl info` lists")
+    raise ProPLError(output, fact, "use the other format, or report this with the versions that `propl info` lists")

@@ -1,4 +1,4 @@
-"""A bundle, its weights and this package as one zip that `python -m monai.bundle download` can fetch and run."""
+"""A bundle, its weights and this package as one zip that `python -m monai.bundle download` fetches and MONAI runs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,22 @@ from typing import Any, NamedTuple
 
 import propl_monai
 from propl_monai.common.files import file_sha256, require_file, write_atomically
-from propl_monai.deploy.zoo_checks import as_json, premerge
+from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, load_network, save_state
 
 NAME = "propl_us_segmentation"
-HOME = "https://huggingface.co/MONAI/{name}/resolve/{version}"  # where the zoo keeps its bundles, a git tag a version
+HOME = (
+    "https://huggingface.co/MONAI/{name}/resolve/{version}"  # where the zoo keeps its bundles, one git tag per version
+)
 CATALOGUE = "model_info.json"
-TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the zip, the earliest that the format can say
+TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the zip: the earliest of the format
 PERMISSIONS = stat.S_IFREG | 0o644
 
 
 class Release(NamedTuple):
-    """What was built.
-
-    Attributes:
-        path: of the zip.
-        sha256: of the zip.
-        catalogue: of `model_info.json` beside it.
-    """
+    """The zip's path, its sha256, and the path of `model_info.json` beside it."""
 
     path: Path
     sha256: str
@@ -50,11 +46,11 @@ def release(
     results: Path | str | None = None,
     published: Path | str | None = None,
 ) -> Release:
-    """Build `<name>_v<version>.zip`; the same input gives the same bytes anywhere. It is checked before it is written.
+    """Build `<name>_v<version>.zip`, reproducible byte for byte, and check it before it is written.
 
-    In the zip are, below one folder `<name>`: the configs, made to fit the weights; the documents, the model card with
-    the facts of the weights; the weights as safetensors and as flat state dict; `large_files.yml` with their hashes;
-    the licence; and this package, so that nothing but packages from PyPI must be installed.
+    The zip holds one folder `<name>` with the configs, fitted to the weights; the documents, with the facts of the
+    weights in the model card; the weights as safetensors and as flat state dict; `large_files.yml` with their hashes;
+    the licence; and this package, so that everything else can be installed from PyPI.
 
     Args:
         bundle: the folder with configs, docs and LICENSE.
@@ -63,10 +59,12 @@ def release(
         name: of the bundle, such as organ_us_segmentation.
         url: the address below which the files will be found; None for the zoo's own on Hugging Face.
         results: a table in Markdown for the model card, such as the table.md of an evaluation.
-        published: the zoo's `model_info.json`, to see that the version is new.
+        published: the zoo's `model_info.json`, to check that the version is new.
     """
     bundle, output_dir = Path(bundle), Path(output_dir)
-    version = _version(bundle)
+    version = _read(bundle / "configs" / "metadata.json").get("version")
+    if not isinstance(version, str):
+        raise ProPLError(bundle / "configs" / "metadata.json", "has no version", "add one, such as 0.1.0")
     address = (url or HOME.format(name=name, version=version)).rstrip("/")
     path, catalogue = output_dir / f"{name}_v{version}.zip", output_dir / CATALOGUE
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,19 +72,26 @@ def release(
         assemble(bundle, Path(weights), folder, address, Path(results) if results else None)
         content = pack(folder)  # before the checks, which run it
         entries = _catalogue(catalogue, path, content, f"{address}/{path.name}")
-        findings = premerge(folder, published) or rehearse(folder)
+        findings = check_files(folder, published) or rehearse(folder)
     if findings:
-        fact = f"fails {len(findings)} checks: " + "; ".join(f"[{one.check}] {one.message}" for one in findings)
-        raise ProPLError(bundle, fact, "mend them, and build again")
+        fact = f"fails {len(findings)} checks: " + "; ".join(f"[{one.code}] {one.where} {one.fact}" for one in findings)
+        raise ProPLError(bundle, fact, "fix them, and build again")
     write_atomically(path, content)
-    write_atomically(catalogue, as_json(entries).encode())
+    _write_json(catalogue, entries)
     return Release(path, hashlib.sha256(content).hexdigest(), catalogue)
 
 
-def assemble(bundle: Path, weights: Path, folder: Path, address: str, results: Path | None = None) -> None:
-    """Lay out the folder that is packed; see `release`."""
+def assemble(
+    bundle: Path,
+    weights: Path,
+    folder: Path,
+    address: str,
+    results: Path | None = None,
+    preset: str | None = None,
+) -> None:
+    """Write the folder that is packed; see `release` and, for `preset`, `fit_configs`."""
     network, header = load_network(weights)
-    network.require_decoder("mean", str(weights))  # a bundle can be trained on
+    network.require_decoder("mean", str(weights))  # the bundle's training needs both decoders
     for path in [bundle / "LICENSE", *(bundle / "configs").glob("*"), *(bundle / "docs").glob("*")]:
         if path.is_file():
             _copy(path, folder / path.relative_to(bundle))
@@ -97,29 +102,39 @@ def assemble(bundle: Path, weights: Path, folder: Path, address: str, results: P
             _copy(path, folder.joinpath(package.name, *parts))
     _copy(weights, folder / "models" / WEIGHTS)
     save_state(folder / "models" / FLAT_WEIGHTS, network.state_dict())
-    fit_configs(folder / "configs", header)
+    fit_configs(folder / "configs", header, preset)
     hashes = {f"models/{file}": file_sha256(folder / "models" / file) for file in (WEIGHTS, FLAT_WEIGHTS)}
-    write_atomically(folder / "large_files.yml", _large_files(hashes, address).encode())
+    lines = [
+        f'  - path: "{path}"\n    url: "{address}/{path}"\n    hash_val: "{sha256}"\n    hash_type: "sha256"\n'
+        for path, sha256 in hashes.items()
+    ]
+    write_atomically(folder / "large_files.yml", "".join(["large_files:\n", *lines]).encode())
     card = folder / "docs" / "README.md"
     require_file(card)
-    text = card.read_text(encoding="utf-8") + _card(folder.name, header, hashes, results)
+    text = card.read_text(encoding="utf-8") + _weights_card(folder.name, header, hashes, results)
     write_atomically(card, text.encode())
 
 
-def fit_configs(configs: Path, header: Mapping[str, Any]) -> None:
+def fit_configs(configs: Path, header: Mapping[str, Any], preset: str | None = None) -> None:
     """Write the preset of the weights into train.json and inference.json, and their size into metadata.json.
 
     MONAI Label, the zoo's checks and `monai.bundle.load` read these three files and no preset.
+
+    Args:
+        configs: folder, changed in place.
+        header: of the weights.
+        preset: the config with the settings of training; None for the one in the header, if the folder has it.
     """
-    preset = configs / f"{header.get('preset')}.json"
-    values = _read(preset) if preset.is_file() else {}
-    made_of = header["architecture"]
-    values |= {key: made_of[key] for key in ("encoder", "prompt_mode", "prompt_padding", "decoder_block")}
+    file = configs / f"{preset or header.get('preset')}.json"
+    settings = _read(file) if preset or file.is_file() else {}
+    values = {key: value for key, value in settings.items() if not key.endswith("_dir")}  # folders are of one training
+    network = header["architecture"]
+    values |= {key: network[key] for key in ("encoder", "prompt_mode", "prompt_padding", "decoder_block")}
     values |= {key: header[key] for key in ("spatial_size", "normalisation", "preset") if key in header}
     for name in ("train.json", "inference.json"):
         config = _read(configs / name)
         config |= {key: value for key, value in values.items() if key in config}
-        write_atomically(configs / name, as_json(config).encode())
+        _write_json(configs / name, config)
     metadata = _read(configs / "metadata.json")
     shapes = metadata.get("network_data_format", {})
     for side, tensor in (("inputs", "image"), ("outputs", "pred")):
@@ -127,13 +142,13 @@ def fit_configs(configs: Path, header: Mapping[str, Any]) -> None:
             shapes[side][tensor]["spatial_shape"] = header["spatial_size"]
     if header.get("validation_mdice") is not None:
         metadata["eval_metrics"] = {"validation_mean_dice": round(header["validation_mdice"], 4)}
-    write_atomically(configs / "metadata.json", as_json(metadata).encode())
+    _write_json(configs / "metadata.json", metadata)
 
 
 def pack(folder: Path) -> bytes:
-    """A folder as a zip, itself its only top folder, whose bytes depend on names and content alone.
+    """A folder as the only top folder of a zip whose bytes depend on names and content alone.
 
-    Nothing is compressed: weights hardly can be, and other versions of zlib would give other bytes.
+    Nothing is compressed: weights hardly shrink, and the bytes would depend on the version of zlib.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -146,23 +161,20 @@ def pack(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _version(bundle: Path) -> str:
-    path = bundle / "configs" / "metadata.json"
-    metadata = _read(path)
-    if not isinstance(metadata.get("version"), str):
-        raise ProPLError(path, "names no version", "give it one, such as 0.1.0")
-    return metadata["version"]
-
-
 def _read(path: Path) -> dict[str, Any]:
     require_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ProPLError(path, f"is no JSON ({first_line(error)})", "mend it") from error
+        raise ProPLError(path, f"is not valid JSON ({first_line(error)})", "fix it") from error
     if not isinstance(content, dict):
-        raise ProPLError(path, "holds no JSON object", "mend it")
+        raise ProPLError(path, "holds no JSON object", "fix it")
     return content
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Indented as the zoo's formatter does it."""
+    write_atomically(path, (json.dumps(content, indent=4) + "\n").encode())
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -171,32 +183,24 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _catalogue(file: Path, path: Path, content: bytes, source: str) -> dict[str, Any]:
-    """The entries of a `model_info.json` with this release's; MONAI wants a SHA-1 there."""
+    """The entries of a `model_info.json` with that of this release; MONAI expects a SHA-1."""
     entries = _read(file) if file.is_file() else {}
     checksum = hashlib.sha1(content, usedforsecurity=False).hexdigest()
     if entries.get(path.stem, {}).get("checksum", checksum) != checksum:
         cure = "raise the version in propl_monai/__init__.py and configs/metadata.json, or delete the entry"
-        raise ProPLError(file, f"has {path.stem} with other content", cure)
+        raise ProPLError(file, f"lists {path.stem} with other content", cure)
     entries[path.stem] = {"checksum": checksum, "source": source}
     return dict(sorted(entries.items()))
 
 
-def _large_files(hashes: Mapping[str, str], address: str) -> str:
-    lines = ["large_files:"]
-    for path, sha256 in hashes.items():
-        lines += [f'  - path: "{path}"', f'    url: "{address}/{path}"']
-        lines += [f'    hash_val: "{sha256}"', '    hash_type: "sha256"']
-    return "\n".join(lines) + "\n"
-
-
-def _card(name: str, header: Mapping[str, Any], hashes: Mapping[str, str], results: Path | None) -> str:
-    """What the model card says of these weights, in Markdown."""
+def _weights_card(name: str, header: Mapping[str, Any], hashes: Mapping[str, str], results: Path | None) -> str:
+    """The part of the model card about these weights, in Markdown."""
     facts = {**header["architecture"], **{key: value for key, value in header.items() if key != "architecture"}}
     rows = [f"| {key} | {value if isinstance(value, str) else json.dumps(value)} |" for key, value in facts.items()]
     rows += [f"| sha256 of {path} | {sha256} |" for path, sha256 in hashes.items()]
     commands = (
         f"cd {name}\n"
-        "python -m monai.bundle download_large_files --bundle_path .  # compares the hashes of what is there\n"
+        "python -m monai.bundle download_large_files --bundle_path .  # checks the hashes\n"
         "python -m monai.bundle run inference --bundle_root . --config_file configs/inference.json "
         "--dataset_dir IMAGES --output_dir MASKS --tasks \"['thyroid nodule']\"\n"
         "python -m monai.bundle run training --bundle_root . --config_file configs/train.json "
@@ -204,8 +208,8 @@ def _card(name: str, header: Mapping[str, Any], hashes: Mapping[str, str], resul
     )
     parts = [
         "## This release",
-        "The package propl_monai lies in this folder; start every command here, so that Python finds it. The main "
-        "configs are those of these weights; no preset must be named.",
+        "The package propl_monai is in this folder; start every command here, so that Python finds it. The main "
+        "configs fit these weights; no preset is needed.",
         f"```\n{commands}```",
         "\n".join(["| fact | value |", "| --- | --- |", *rows]),
     ]

@@ -1,16 +1,17 @@
-"""The checks of a bundle folder that run it: its network on made-up input, its weights, its workflows on phantoms."""
+"""The checks of the MONAI model zoo that run a bundle: its network, its weights, and its workflows on phantoms."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
 
-from propl_monai.datasets.phantoms import write_phantoms
-from propl_monai.deploy.zoo_checks import Finding
+from propl_monai.common.findings import Finding
+from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 from propl_monai.errors import find_cause, first_line
 from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, load_weights
 
@@ -18,33 +19,34 @@ logger = logging.getLogger(__name__)
 
 
 def rehearse(folder: Path | str) -> list[Finding]:
-    """Do what the zoo's checks do with a bundle, by the installed package, which must be what the folder holds.
+    """Run the bundle with the installed package, which must be the one that the folder holds.
 
     Its configs are programs: rehearse only a bundle that you trust.
 
     Args:
-        folder: of a bundle that `premerge` has no findings about.
+        folder: of a bundle in which `zoo_checks.check_files` found nothing.
     """
     folder = Path(folder)
     found: list[Finding] = []
-    for check, step in (("network", _network), ("weights", _weights), ("properties", _properties)):
+    for code, check in (("network", _network), ("weights", _weights), ("properties", _properties)):
         try:
-            found += [Finding(check, message) for message in step(folder)]
-        except Exception as error:  # whatever the parts of a config raise is what this check is for
-            logger.debug("%s of %s", check, folder, exc_info=error)
-            found.append(Finding(check, str(find_cause(error) or first_line(error))))
+            found += check(folder)
+        except Exception as error:  # a config can raise anything
+            logger.debug("%s of %s", code, folder, exc_info=error)
+            fact = str(find_cause(error) or first_line(error))
+            found.append(Finding(code, folder.name, fact, "correct its configs, or give other weights"))
     return found
 
 
-def _network(folder: Path) -> list[str]:
-    """Raises where sizes and types are not those of the metadata."""
+def _network(folder: Path) -> list[Finding]:
+    """Raises an error if the shapes and types of input and output differ from those of the metadata."""
     metadata = str(folder / "configs" / "metadata.json")
     verify_net_in_out("network_def", meta_file=metadata, config_file=_config(folder, "inference"), device="cpu")
     return []
 
 
-def _weights(folder: Path) -> list[str]:
-    """Raises where a weights file does not fit the network of a config, or what the config does to its images."""
+def _weights(folder: Path) -> list[Finding]:
+    """Raises an error if a weights file does not fit the network or the preprocessing of a config."""
     for name in ("inference", "train"):
         parser = ConfigParser()
         parser.read_config(_config(folder, name))
@@ -55,9 +57,8 @@ def _weights(folder: Path) -> list[str]:
     return []
 
 
-def _properties(folder: Path) -> list[str]:
-    """Properties that MONAI's tools ask of a training and of an inference, and that the configs do not have."""
-    missing = []
+def _properties(folder: Path) -> Iterator[Finding]:
+    """Properties that MONAI's tools need in a training and an inference workflow, and that the configs lack."""
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "phantoms"
         write_phantoms(data, cases_per_task=12, size=64)
@@ -73,9 +74,9 @@ def _properties(folder: Path) -> list[str]:
                 **options,
             )
             workflow.initialize()
-            lacking = workflow.check_properties() or []
-            missing += [f"configs/{name}.json has no property '{one}', or under another id" for one in lacking]
-    return missing
+            for lacking in workflow.check_properties() or []:
+                fact = f"has no property '{lacking}', or under another id"
+                yield Finding("properties", f"configs/{name}.json", fact, "add it")
 
 
 def _config(folder: Path, name: str) -> str:

@@ -15,6 +15,7 @@ from monai.metrics import compute_hausdorff_distance
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from propl_monai.common.spacing import require_spacing
 from propl_monai.errors import ProPLError, unknown
 
 Convention = Literal["standard", "released"]
@@ -63,7 +64,7 @@ def case_row(
         raise unknown(where, "metric convention", convention, get_args(Convention))
     if grid < 1:
         raise ProPLError(where, f"metric grid of {grid} pixels", "give a whole number from 1")
-    spacing = _checked_spacing(spacing_mm, where)
+    spacing = require_spacing(spacing_mm, f"{where}, pixel spacing")
     predicted = _checked_mask(prediction, f"{where}, prediction")
     expected = _checked_mask(reference, f"{where}, reference").to(predicted.device)
     if predicted.shape != expected.shape:
@@ -111,17 +112,6 @@ def _checked_mask(mask: Tensor, where: str) -> Tensor:
         fact = f"values from {plain.min().item():g} to {plain.max().item():g} that are not only 0 and 1"
         raise ProPLError(where, fact, "threshold it first (logits > 0, 8-bit masks > 127)")
     return plain.bool()
-
-
-def _checked_spacing(spacing_mm: tuple[float, float] | None, where: object) -> tuple[float, float] | None:
-    """The pixel spacing as two floats, or None when it is not known."""
-    if spacing_mm is None:
-        return None
-    values = [float(value) for value in spacing_mm]
-    if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
-        cure = "give (row, column) spacing in mm, both positive, or None when it is not known"
-        raise ProPLError(where, f"pixel spacing {spacing_mm}", cure)
-    return values[0], values[1]
 
 
 def overlap(true_positive: int, wrong: int, convention: Convention) -> tuple[float, float]:

@@ -11,7 +11,7 @@
 | colour of more bits | stretched likewise, also by `read_values` |
 
 Frames are decoded one at a time. Every error is in our words, as those of pydicom may quote a patient. Text that is burned
-into the pixels stays there: nobody can tell it from the picture.
+into the pixels stays there: it cannot be told from the picture.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
-from pydicom import Dataset, uid
+from pydicom import uid
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, iter_pixels, pixel_array
 
@@ -33,7 +33,7 @@ from propl_monai.images.dicom_header import UNDEFINED_LENGTH, Header, read_heade
 from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size, to_uint8
 
 _NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
-# Named, so that a file gives the same values whichever other decoders are installed. Pillow's wheels hold OpenJPEG.
+# Named, so that a file gives the same values whatever other decoders are installed. Pillow's wheels hold OpenJPEG.
 _PLUGINS = {
     uid.JPEGBaseline8Bit: "pillow",
     uid.JPEG2000Lossless: "pillow",
@@ -48,18 +48,15 @@ _EXPORT = "export it again, as RGB or MONOCHROME2 of 8 or 16 bits"
 _Result = TypeVar("_Result")
 
 
-def open_dicom(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     """Read the header, and for compressed data that of each frame."""
     header = _in_our_words(path, lambda: _checked_header(path))
-    numbers = header.numbers
+    rows, columns, count = (header.numbers[name] for name in ("Rows", "Columns", "NumberOfFrames"))
+    decoder = partial(_decode, path, header)
     return Stored(
-        path,
-        kind,
-        numbers["Rows"],
-        numbers["Columns"],
-        numbers["NumberOfFrames"],
-        partial(_decode, path, header),
+        *(path, kind, rows, columns, count, decoder),
         spacing_mm=header.spacing_mm,
+        spacing_note=header.spacing_note,
         seconds_per_frame=header.seconds_per_frame,
         lossy=_LOSSY.get(header.syntax, ""),
         show=partial(_shown, path, header),
@@ -98,7 +95,7 @@ def _check_numbers(path: Path, header: Header) -> None:
     if header.colours not in _GREY + _COLOUR:
         raise ProPLError(path, "is a DICOM file whose PhotometricInterpretation is missing or not read", _EXPORT)
     if numbers["SamplesPerPixel"] != (3 if header.colours in _COLOUR else 1):
-        fact = f"is a DICOM file of {numbers['SamplesPerPixel']} samples a pixel where it says {header.colours}"
+        fact = f"is a DICOM file of {numbers['SamplesPerPixel']} samples per pixel where it says {header.colours}"
         raise ProPLError(path, fact, _EXPORT)
     allocated, stored = numbers["BitsAllocated"], numbers["BitsStored"]
     if allocated not in (8, 16) or not 1 <= stored <= allocated or numbers["PixelRepresentation"]:
@@ -120,30 +117,27 @@ def _check_raw(path: Path, header: Header) -> None:
     spare = header.length - expected
     # subsampled colour of a third more bytes is not subsampled, whatever its name says
     if header.length == UNDEFINED_LENGTH or spare < 0 or spare >= frame or (samples == 2 and spare > 1):
-        fact = f"is a DICOM file of {header.length} bytes of pixel data"
-        told = f"{numbers['NumberOfFrames']} frames of {frame} bytes"
-        raise ProPLError(path, f"{fact} where its header tells of {told}", COPY_AGAIN)
+        fact = f"is a DICOM file of {header.length} bytes of pixel data where its header states"
+        raise ProPLError(path, f"{fact} {numbers['NumberOfFrames']} frames of {frame} bytes", COPY_AGAIN)
 
 
 def _check_compressed(path: Path, header: Header) -> None:
     """Count the frames, and compare their size with the header's before a decoder allocates it."""
     if header.length != UNDEFINED_LENGTH:
         raise ProPLError(path, "is a DICOM file of compressed pixel data that are not encapsulated", COPY_AGAIN)
-    told, count = header.numbers["NumberOfFrames"], _frame_starts(path, header)
-    if count != told:
-        raise ProPLError(path, f"holds {count} frames where its DICOM header tells of {told}", COPY_AGAIN)
+    stated, count = header.numbers["NumberOfFrames"], _frame_starts(path, header)
+    if count != stated:
+        raise ProPLError(path, f"holds {count} frames where its DICOM header states {stated}", COPY_AGAIN)
     if header.syntax == uid.RLELossless:
-        return  # tells no size of its own
+        return  # holds no size of its own
     size = header.numbers["Columns"], header.numbers["Rows"]
     with path.open("rb") as stream:
         stream.seek(header.start)
-        for number, frame in enumerate(generate_frames(stream, number_of_frames=told), start=1):
+        for number, frame in enumerate(generate_frames(stream, number_of_frames=stated), start=1):
             inner = Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")).size
             if inner != size:
-                fact = (
-                    f"frame {number} is {inner[1]} × {inner[0]} where the DICOM header tells of {size[1]} × {size[0]}"
-                )
-                raise ProPLError(path, fact, COPY_AGAIN)
+                sizes = f"{inner[1]} × {inner[0]} where the DICOM header states {size[1]} × {size[0]}"
+                raise ProPLError(path, f"frame {number} is {sizes}", COPY_AGAIN)
 
 
 def _frame_starts(path: Path, header: Header) -> int:
@@ -162,10 +156,7 @@ def _decode(path: Path, header: Header) -> Frames:
         frames: Frames = (pixel_array(path, index=index) for index in range(header.numbers["NumberOfFrames"]))
     else:
         frames = iter_pixels(path, decoding_plugin=_PLUGINS[header.syntax])
-    while True:
-        frame = _in_our_words(path, lambda: _next(frames, header))
-        if frame is None:
-            return
+    while (frame := _in_our_words(path, lambda: _next(frames, header))) is not None:
         yield frame
 
 
@@ -182,7 +173,7 @@ def _next(frames: Iterator[np.ndarray], header: Header) -> np.ndarray | None:
 
 
 def _stretched(values: np.ndarray, bits: int) -> np.ndarray:
-    """Values of so many bits to uint8."""
+    """Values of `bits` bits to uint8."""
     return values if bits == 8 and values.dtype == np.uint8 else to_uint8(values, 2**bits - 1)
 
 
@@ -191,21 +182,16 @@ def _inverted(values: np.ndarray, header: Header) -> np.ndarray:
 
 
 def _shown(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
-    """What `_decode` gives, to uint8."""
+    """The result of `_decode` as uint8."""
     if values.ndim == 3:
         return values
-    if header.numbers["BitsStored"] == 8 or not _has_window(header.elements):
+    elements = header.elements
+    window = elements.get("WindowCenter"), elements.get("WindowWidth")
+    if header.numbers["BitsStored"] == 8 or not (elements.get("VOILUTSequence") or None not in window):
         return _stretched(values, header.numbers["BitsStored"])
     negative = header.colours == "MONOCHROME1"
     grey = _in_our_words(path, lambda: _windowed(path, header, _inverted(values, header) if negative else values))
     return 255 - grey if negative else grey
-
-
-def _has_window(elements: Dataset) -> bool:
-    return bool(elements.get("VOILUTSequence")) or None not in (
-        elements.get("WindowCenter"),
-        elements.get("WindowWidth"),
-    )
 
 
 def _windowed(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
@@ -216,5 +202,5 @@ def _windowed(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
     else:  # the ends of a window's output are what it makes of values far outside
         low, high = apply_windowing(np.array([-1e9, 1e9]), elements).tolist()
     if not high > low:
-        raise ProPLError(path, "is a DICOM file whose window or rescale slope is senseless", _EXPORT)
+        raise ProPLError(path, "is a DICOM file whose window or rescale slope makes no sense", _EXPORT)
     return to_uint8(np.clip(windowed.astype(np.float64), low, high) - low, high - low)

@@ -1,6 +1,6 @@
-"""What a DICOM file says about its pixels and their size, and nothing else: names, dates and identifiers are never read.
+"""The pixel description and pixel size of a DICOM file, and nothing else: names, dates and identifiers are never read.
 
-pydicom is told which elements to read, and keeps silent meanwhile: its warnings, log records and exceptions may quote
+pydicom reads these elements only, and its messages are silenced: its warnings, log records and exceptions may quote
 values. Numbers of the standard: DICOM PS3.3, C.7.6.3 (image pixel) and C.8.5.5 (ultrasound regions).
 """
 
@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
 
+from propl_monai.common.spacing import Spacing, is_spacing, positive, stated_spacing
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN, Spacing
+from propl_monai.images.picture import COPY_AGAIN
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double float", 0x7FE00010: ""}
@@ -48,8 +49,9 @@ class Header:
         colours: the photometric interpretation.
         start: position of the first byte of the pixel data in the file.
         length: of the pixel data in bytes; `UNDEFINED_LENGTH` when they are encapsulated.
-        spacing_mm: row, column; None when the file does not tell.
-        seconds_per_frame: None when the file does not tell.
+        spacing_mm: row, column; None when the file does not say.
+        spacing_note: see `Picture`.
+        seconds_per_frame: None when the file does not say.
     """
 
     elements: Dataset
@@ -59,6 +61,7 @@ class Header:
     start: int
     length: int
     spacing_mm: Spacing | None
+    spacing_note: str
     seconds_per_frame: float | None
 
 
@@ -84,7 +87,7 @@ def read_syntax(path: Path) -> Any:
 
 
 def read_header(path: Path, syntax: Any) -> Header:
-    """Read what stands before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
+    """Read the elements before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
     with path.open("rb") as stream:
         wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS]
         elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)
@@ -96,8 +99,9 @@ def read_header(path: Path, syntax: Any) -> Header:
     names = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
     numbers = {name: _number(path, elements, name) for name in names}
     numbers["NumberOfFrames"] = _number(path, elements, "NumberOfFrames") if "NumberOfFrames" in elements else 1
+    seconds = positive(float(elements.get("FrameTime") or 0) / 1000)
     colours = str(elements.get("PhotometricInterpretation", ""))
-    return Header(elements, syntax, numbers, colours, start, length, _spacing(elements), _seconds(elements))
+    return Header(elements, syntax, numbers, colours, start, length, *_spacing(elements), seconds)
 
 
 def _pixel_element(stream: BinaryIO, syntax: Any) -> tuple[int, int, int]:
@@ -122,16 +126,18 @@ def _number(path: Path, elements: Dataset, name: str) -> int:
     raise problem  # out here it has no cause, which would quote the value
 
 
-def _spacing(elements: Dataset) -> Spacing | None:
-    """From the regions of tissue, None where they disagree; without such regions from Pixel Spacing."""
+def _spacing(elements: Dataset) -> tuple[Spacing | None, str]:
+    """From the regions of tissue, None where they disagree; without such regions from Pixel Spacing; and a note."""
     found = [_region_spacing(region) for region in elements.get("SequenceOfUltrasoundRegions") or ()]
     tissue = [spacing for spacing in found if spacing is not None]
     if tissue:
         first = tissue[0]
         same = all(math.isclose(a, b, rel_tol=1e-3) for other in tissue for a, b in zip(other, first, strict=True))
-        return _sensible(first) if same else None
+        if not same:
+            return None, "its regions of tissue differ in their pixel sizes, which count as unknown"
+        return (first, "") if is_spacing(first) else (None, "")
     row_column = elements.get("PixelSpacing")
-    return _sensible((float(row_column[0]), float(row_column[1]))) if row_column and len(row_column) == 2 else None
+    return stated_spacing(*map(float, row_column)) if row_column and len(row_column) == 2 else (None, "")
 
 
 def _region_spacing(region: Dataset) -> Spacing | None:
@@ -142,13 +148,4 @@ def _region_spacing(region: Dataset) -> Spacing | None:
     if units != (_CENTIMETRES, _CENTIMETRES):
         return math.nan, math.nan
     row, column = (float(region.get(name) or math.nan) for name in ("PhysicalDeltaY", "PhysicalDeltaX"))
-    return abs(row) * 10, abs(column) * 10  # a minus tells that the axis points up or left
-
-
-def _sensible(spacing: Spacing) -> Spacing | None:
-    return spacing if all(math.isfinite(length) and length > 0 for length in spacing) else None
-
-
-def _seconds(elements: Dataset) -> float | None:
-    pause = float(elements.get("FrameTime") or 0) / 1000
-    return pause if math.isfinite(pause) and pause > 0 else None
+    return abs(row) * 10, abs(column) * 10  # a negative one says that the axis points up or left

@@ -1,4 +1,4 @@
-"""A cine as one picture a frame, for annotation tools and for `unlabelled` data. Nothing but pixels leaves the file."""
+"""A cine as one picture per frame, for annotation tools and for `unlabelled` data. Nothing but pixels leaves the file."""
 
 from __future__ import annotations
 

@@ -17,12 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK
 
+from propl_monai.common.spacing import stated_spacing
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Spacing, Stored, check_size
+from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, check_size
 
 _HEADER_LIMIT = 65536  # bytes; real ones have a few hundred
 _ONE, _TWO, _FOUR = ("MET_CHAR", "MET_UCHAR"), ("MET_SHORT", "MET_USHORT"), ("MET_INT", "MET_UINT", "MET_FLOAT")
@@ -34,7 +36,7 @@ class _Header:
     sizes: tuple[int, ...]  # x, y, ...
     kind: str
     channels: int
-    spacing: tuple[float, ...]  # x, y, ...; empty when the header does not tell
+    spacing: tuple[float, ...]  # x, y, ...; empty when the header does not say
     compressed: bool
     data: Path
     data_start: int  # least number of bytes before the values
@@ -44,7 +46,7 @@ class _Header:
         return math.prod(self.sizes) * self.channels * _BYTES[self.kind]
 
 
-def open_metaimage(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     """Read the header."""
     header = _read_header(path)
     long = [axis for axis, length in enumerate(header.sizes) if axis >= 2 and length != 1]
@@ -55,7 +57,9 @@ def open_metaimage(path: Path, kind: str) -> Stored:
     check_size(path, height, width)
     _check_values(path, header)
     count = math.prod(header.sizes[2:])
-    return Stored(path, kind, height, width, count, partial(_decode, path, header), spacing_mm=_spacing(header))
+    spacing, note = stated_spacing(*header.spacing[1::-1]) if len(header.spacing) >= 2 else (None, "")
+    decoder = partial(_decode, path, header)
+    return Stored(path, kind, height, width, count, decoder, spacing_mm=spacing, spacing_note=note)
 
 
 def _read_header(path: Path) -> _Header:
@@ -69,7 +73,7 @@ def _read_header(path: Path) -> _Header:
         channels = int(fields.get("ElementNumberOfChannels", "1"))
         kind = fields["ElementType"].upper().removesuffix("_ARRAY")
     except (KeyError, ValueError) as error:
-        raise ProPLError(path, f"is a MetaImage with a missing or senseless field ({error})", COPY_AGAIN) from error
+        raise ProPLError(path, f"is a MetaImage with a missing or invalid field ({error})", COPY_AGAIN) from error
     if kind not in _BYTES or not (channels == 1 or (channels == 3 and kind == "MET_UCHAR")):
         raise ProPLError(path, f"holds {channels} channels of {kind}", "export it as grey, or as RGB of MET_UCHAR")
     if fields.get("BinaryData", "True").lower() != "true":
@@ -117,10 +121,8 @@ def _check_values(path: Path, header: _Header) -> None:
             fact = f"unpacks to {header.bytes:,} bytes, more than {MAX_WHOLE_BYTES:,}"
             raise ProPLError(path, fact, "save it without compression")
     elif size < header.data_start + header.bytes:
-        fact = (
-            f"is cut short: {header.data.name} has {size} bytes, the header tells of {header.data_start + header.bytes}"
-        )
-        raise ProPLError(path, fact, COPY_AGAIN)
+        stated = header.data_start + header.bytes
+        raise ProPLError(path, f"is cut short: {header.data.name} has {size} of {stated} bytes", COPY_AGAIN)
 
 
 def _check_stream(path: Path, header: _Header) -> None:
@@ -134,7 +136,7 @@ def _check_stream(path: Path, header: _Header) -> None:
                 part = unpacker.unconsumed_tail
     if not unpacker.eof or size != header.bytes:
         fact = f"unpacks to {size} bytes or more" if size > header.bytes else f"unpacks to {size} bytes"
-        raise ProPLError(path, f"{fact} where its header tells of {header.bytes}", COPY_AGAIN)
+        raise ProPLError(path, f"{fact} where its header states {header.bytes}", COPY_AGAIN)
 
 
 def _decode(path: Path, header: _Header) -> Iterator[np.ndarray]:
@@ -157,12 +159,3 @@ def _decode(path: Path, header: _Header) -> Iterator[np.ndarray]:
         else:
             values = whole.reshape(-1, height, width, header.channels)[index]
         yield values.reshape((height, width) if header.channels == 1 else (height, width, 3))
-
-
-def _spacing(header: _Header) -> Spacing | None:
-    if len(header.spacing) < 2:
-        return None
-    column, row = header.spacing[:2]
-    if row == column == 1:  # the default of writers that know no spacing
-        return None
-    return (row, column) if math.isfinite(row) and math.isfinite(column) and min(row, column) > 0 else None

@@ -18,24 +18,19 @@ from typing import Any, BinaryIO
 import nibabel
 import numpy as np
 
+from propl_monai.common.spacing import positive, stated_spacing
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN, Spacing, Stored, check_size
+from propl_monai.images.picture import COPY_AGAIN, Stored, check_size
 
-_MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+_MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _HEADER_BYTES = 352
 _SPARE_BYTES = 2**24  # that may follow the values in a gzip file; more is a bomb
 _TIME_AXIS = 3
 
 
-def open_nifti(path: Path, kind: str, stream: BinaryIO) -> Stored:
-    """Read the header; errors of nibabel are left to the caller.
-
-    Args:
-        path: of the file, opened again for its frames.
-        kind: its true type in words.
-        stream: the file, at its first byte.
-    """
+def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
+    """Read the header; errors of nibabel are left to the caller."""
     with _open(path, kind, stream) as picture:
         shape = tuple(int(length) for length in picture.shape)
         if picture.get_data_dtype().kind not in "uif":
@@ -47,10 +42,15 @@ def open_nifti(path: Path, kind: str, stream: BinaryIO) -> Stored:
             fact = f"is a NIfTI of shape {shape}, not of frames (x, y) or (x, y, frame)"
             raise ProPLError(path, fact, "export the frames you mean")
         check_size(path, shape[1], shape[0])
-        count = math.prod(shape[2:])
+        column, row = (float(length) for length in picture.header.get_zooms()[:2])
+        spacing, note = stated_spacing(row, column, _MM_PER_UNIT.get(picture.header.get_xyzt_units()[0]))
+        count, seconds = math.prod(shape[2:]), None
+        if long == [_TIME_AXIS]:
+            unit = picture.header.get_xyzt_units()[1]
+            seconds = positive(float(picture.header.get_zooms()[_TIME_AXIS]) * _SECONDS_PER_UNIT.get(unit, 0.0))
         end = picture.dataobj.offset + math.prod(shape) * picture.get_data_dtype().itemsize
         if kind != "gzip data" and path.stat().st_size < end:
-            fact = f"is cut short: {path.stat().st_size} bytes where its header tells of {end}"
+            fact = f"is cut short: {path.stat().st_size} bytes where its header states {end}"
             raise ProPLError(path, fact, COPY_AGAIN)
         return Stored(
             path,
@@ -59,8 +59,9 @@ def open_nifti(path: Path, kind: str, stream: BinaryIO) -> Stored:
             shape[0],
             count,
             partial(_decode, path, kind, count, end),
-            spacing_mm=_spacing(picture.header),
-            seconds_per_frame=_seconds(picture.header) if long == [_TIME_AXIS] else None,
+            spacing_mm=spacing,
+            spacing_note=note,
+            seconds_per_frame=seconds,
         )
 
 
@@ -75,7 +76,7 @@ def _open(path: Path, kind: str, file: BinaryIO) -> Iterator[Any]:
         else:
             raise ProPLError(path, "is gzip data of no known picture type", "unpack it and look what it holds")
         length = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
-        if not length & {348, 540}:  # of the header itself: nibabel would mend it and go on
+        if not length & {348, 540}:  # of the header itself: nibabel would repair it and go on
             raise ProPLError(path, "is a NIfTI picture whose header is damaged", COPY_AGAIN)
         stream.seek(0)
         yield form.from_stream(stream)
@@ -105,18 +106,4 @@ def _check_gzip(path: Path, file: BinaryIO, end: int) -> None:
         while part := stream.read(2**20):
             size += len(part)
             if size > end + _SPARE_BYTES:
-                raise ProPLError(path, f"unpacks to more than the {end} bytes its header tells of", "export it again")
-
-
-def _spacing(header: Any) -> Spacing | None:
-    column, row = (float(length) for length in header.get_zooms()[:2])
-    unit = header.get_xyzt_units()[0]
-    if unit == "unknown" and row == column == 1.0:  # what writers put there when nobody told them
-        return None
-    scale = _MM_PER_UNIT[unit]
-    return (row * scale, column * scale) if np.isfinite([row, column]).all() and min(row, column) > 0 else None
-
-
-def _seconds(header: Any) -> float | None:
-    pause = float(header.get_zooms()[_TIME_AXIS]) * _SECONDS_PER_UNIT.get(header.get_xyzt_units()[1], 0.0)
-    return pause if math.isfinite(pause) and pause > 0 else None
+                raise ProPLError(path, f"unpacks to more than the {end} bytes its header states", "export it again")

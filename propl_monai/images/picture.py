@@ -1,4 +1,4 @@
-"""What leaves this package: `Picture` and `Cine`; what the readers give: `Stored`; and how deep values become 0-255."""
+"""`Picture` and `Cine` for users, `Stored` between reader and decoder, and how deep values become 0-255."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from propl_monai.errors import ProPLError, first_line
+from propl_monai.common.spacing import Spacing
+from propl_monai.errors import ProPLError
 
 MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
 MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
 COPY_AGAIN = "copy or export the file again"
 
-Spacing = tuple[float, float]
 Frames = Iterator[np.ndarray]
 
 
@@ -24,11 +25,13 @@ class Picture:
 
     Attributes:
         pixels: uint8, `(H, W)` grey or `(H, W, 3)` RGB.
-        spacing_mm: height and width of a pixel (row, column), None when the file does not tell.
+        spacing_mm: height and width of a pixel (row, column), None when the file does not say.
+        spacing_note: what a user should know of the spacing in the file, to follow its name; most often empty.
     """
 
     pixels: np.ndarray
     spacing_mm: Spacing | None = None
+    spacing_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,16 @@ class Cine:
 
     Attributes:
         count: number of frames, 1 for a still.
-        spacing_mm: height and width of a pixel (row, column), None when the file does not tell.
-        seconds_per_frame: None when the file does not tell.
+        spacing_mm: height and width of a pixel (row, column), None when the file does not say.
+        seconds_per_frame: None when the file does not say.
+        spacing_note: see `Picture`.
     """
 
     count: int
     spacing_mm: Spacing | None
     seconds_per_frame: float | None
     _decode: Callable[[], Frames] = field(repr=False)
+    spacing_note: str = ""
 
     def __iter__(self) -> Frames:
         return self._decode()
@@ -67,9 +72,10 @@ class Stored:
         width: of an upright frame, in pixels.
         count: number of frames.
         values: decodes: upright values as stored, frame by frame, `(H, W)` of any dtype or uint8 `(H, W, 3)`.
-        spacing_mm: row, column; None when the file does not tell.
-        seconds_per_frame: None when the file does not tell.
+        spacing_mm: row, column; None when the file does not say.
+        seconds_per_frame: None when the file does not say.
         lossy: the word for a compression that blurs labels, such as "JPEG"; empty when values are exact.
+        spacing_note: see `Picture`.
         show: turns values into uint8 where the format says how; None for the rule of `to_uint8`.
     """
 
@@ -82,6 +88,7 @@ class Stored:
     spacing_mm: Spacing | None = None
     seconds_per_frame: float | None = None
     lossy: str = ""
+    spacing_note: str = ""
     show: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -96,11 +103,6 @@ def check_size(path: Path, height: int, width: int) -> None:
 def too_large(path: Path) -> ProPLError:
     """The error for a frame of more than `MAX_PIXELS`."""
     return ProPLError(path, f"has more than {MAX_PIXELS:,} pixels", "crop or shrink it")
-
-
-def damaged(path: Path, kind: str, error: Exception) -> ProPLError:
-    """The error for a file whose decoder raised: decoders raise nearly every type there is when bytes are wrong."""
-    return ProPLError(path, f"is {kind} that is damaged or cut short ({first_line(error)})", COPY_AGAIN)
 
 
 def require_finite(path: Path, values: np.ndarray) -> None:
@@ -136,3 +138,8 @@ def without_equal_channels(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 3 and (pixels[..., :1] == pixels).all():
         return np.ascontiguousarray(pixels[..., 0])
     return pixels
+
+
+def to_grey(pixels: np.ndarray) -> np.ndarray:
+    """Luminance (ITU-R 601) of uint8 `(H, W)` or `(H, W, 3)` as uint8 `(H, W)`; colour Doppler becomes grey."""
+    return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))

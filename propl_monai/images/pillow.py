@@ -22,6 +22,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from propl_monai.common.spacing import positive
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import Stored, check_size
 
@@ -33,14 +34,8 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 _HEAD_BYTES = 30  # hold the size of a WebP, and bit depth and colour type of a PNG
 
 
-def open_pillow(path: Path, kind: str, stream: BinaryIO) -> Stored:
-    """Read the header; errors of Pillow are left to the caller.
-
-    Args:
-        path: of the file, opened again for its frames.
-        kind: its true type in words.
-        stream: the file, at its first byte.
-    """
+def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
+    """Read the header; errors of Pillow are left to the caller."""
     picture = _open(path, stream)
     count = getattr(picture, "n_frames", 1)
     height, width = _upright_size(stream, picture)
@@ -52,7 +47,7 @@ def open_pillow(path: Path, kind: str, stream: BinaryIO) -> Stored:
         width,
         count,
         partial(_decode, path, count),
-        seconds_per_frame=pause / 1000 if pause > 0 else None,
+        seconds_per_frame=positive(pause / 1000),
         lossy=_lossy(stream, picture),
     )
 
@@ -60,7 +55,7 @@ def open_pillow(path: Path, kind: str, stream: BinaryIO) -> Stored:
 def _open(path: Path, stream: BinaryIO) -> Image.Image:
     """Open lazily, and refuse what the header already rules out."""
     # A stream, not the path: given a path, Pillow 13.0 maps uncompressed grey TIFF into memory with width and height
-    # exchanged when its orientation is 5 to 8, and the picture comes out sheared without a word.
+    # exchanged when its orientation is 5 to 8, and the picture comes out sheared, without a warning.
     head = stream.read(_HEAD_BYTES)
     webp = _webp_size(head)
     if webp:
@@ -73,7 +68,7 @@ def _open(path: Path, stream: BinaryIO) -> Image.Image:
 
 
 def _refuse_misread(path: Path, picture: Image.Image, head: bytes = b"") -> None:
-    """Refuse what Pillow turns into other values without a word."""
+    """Refuse what Pillow turns into other values without a warning."""
     if picture.format == "PNG":
         if head[24:25] == b"\x10" and head[25] != 0:  # bit depth and colour type (PNG, 11.2.1)
             raise _misread(path, "a PNG picture of 16 bits in colour or with transparency")
@@ -118,16 +113,11 @@ def _values(upright: Image.Image) -> np.ndarray:
 def _upright_size(stream: BinaryIO, picture: Image.Image) -> tuple[int, int]:
     if picture.format == "TIFF":  # Pillow has turned the size of these already
         return picture.height, picture.width
-    sideways = _may_be_turned(stream, picture) and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
+    # Without a chunk that may hold an orientation, Pillow would decode the whole PNG to look for one.
+    content = _all_bytes(stream) if picture.format == "PNG" else b"eXIf"
+    may_be_turned = any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
+    sideways = may_be_turned and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
     return (picture.width, picture.height) if sideways else (picture.height, picture.width)
-
-
-def _may_be_turned(stream: BinaryIO, picture: Image.Image) -> bool:
-    """False when a PNG holds none of the chunks that tell an orientation: to look for them Pillow decodes all of it."""
-    if picture.format != "PNG":
-        return True
-    content = _all_bytes(stream)
-    return any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
 
 
 def _lossy(stream: BinaryIO, picture: Image.Image) -> str:

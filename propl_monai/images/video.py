@@ -1,7 +1,7 @@
 """AVI and MP4 through PyAV, which comes with the extra `video`.
 
-The first video stream is read; sound, subtitles and sample aspect ratio are not. A turn by a multiple of 90° that the file
-asks for is applied. Frames are decoded to RGB.
+The first video stream is read; sound, subtitles and sample aspect ratio are not. A rotation by a multiple of
+90° that the file requests is applied. Frames are decoded to RGB.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,40 +18,41 @@ from propl_monai.errors import ProPLError
 from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size
 
 
-def open_video(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     """Read the header, and decode once to count: what containers say of their length is often wrong."""
-    _check_length(path, kind)
-    with _open(path) as (container, stream):
+    if kind == "an AVI video":
+        _check_length(path)
+    with _open(path, kind) as (container, stream):
         count = sum(1 for _ in container.decode(stream))
         if count < 1:
             raise ProPLError(path, f"is {kind} without a frame", COPY_AGAIN)
         if kind == "an MP4 video" and count < stream.frames:
-            fact = f"is cut short: {count} frames where its header tells of {stream.frames}"
+            fact = f"is cut short: {count} frames where its header states {stream.frames}"
             raise ProPLError(path, fact, COPY_AGAIN)
         rate = stream.average_rate
-    height, width = next(_decode(path)).shape[:2]
+    height, width = next(_decode(path, kind)).shape[:2]
     pause = float(1 / rate) if rate else None
-    decoder = partial(_decode, path)
+    decoder = partial(_decode, path, kind)
     return Stored(path, kind, height, width, count, decoder, seconds_per_frame=pause, lossy="video")
 
 
-def _check_length(path: Path, kind: str) -> None:
-    """An AVI cut short plays without complaint; its RIFF header tells the whole length."""
+def _check_length(path: Path) -> None:
+    """An AVI that is cut short plays without an error; its RIFF header holds the full length."""
     with path.open("rb") as stream:
         head = stream.read(8)
-    told, there = int.from_bytes(head[4:], "little") + 8, path.stat().st_size
-    if kind == "an AVI video" and there < told:
-        raise ProPLError(path, f"is cut short: {there} bytes where its header tells of {told}", COPY_AGAIN)
+    stated, there = int.from_bytes(head[4:], "little") + 8, path.stat().st_size
+    if there < stated:
+        raise ProPLError(path, f"is cut short: {there} bytes where its header states {stated}", COPY_AGAIN)
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any]]:
+def _open(path: Path, kind: str) -> Iterator[tuple[Any, Any]]:
     try:
         import av
     except ImportError as error:
         raise ProPLError(path, "is a video, which needs PyAV", "pip install 'propl-monai[video]'") from error
     # The format is not left to FFmpeg: some of those that it knows are lists of other files to open.
-    with av.open(str(path), format="avi" if _is_avi(path) else "mp4") as container:
+    with av.open(str(path), format="avi" if kind == "an AVI video" else "mp4") as container:
         if not container.streams.video:
             raise ProPLError(path, "holds no video stream", "give the file that holds the pictures")
         stream = container.streams.video[0]
@@ -61,13 +62,8 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _is_avi(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(4) == b"RIFF"
-
-
-def _decode(path: Path) -> Frames:
-    with _open(path) as (container, stream):
+def _decode(path: Path, kind: str) -> Frames:
+    with _open(path, kind) as (container, stream):
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise ProPLError(path, f"holds a damaged frame at {frame.time:.2f} s", COPY_AGAIN)

@@ -27,11 +27,11 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 from skimage.measure import EllipseModel
 
+from propl_monai.common.spacing import Spacing, require_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.tasks import find
 
 HEAD = "fetal head"
-Spacing = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,6 @@ def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | Non
     lengths = (longest, across, _perimeter(whole, row, column))
     area = float(np.count_nonzero(part) * row * column)
     return Measurements(unit, parts, border, area, *lengths, *(_ellipse(outline) if head else ()))
-
-
-def require_spacing(spacing_mm: Spacing | None) -> Spacing | None:
-    """The spacing as two floats, or None."""
-    if spacing_mm is None:
-        return None
-    values = tuple(float(value) for value in spacing_mm)
-    if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
-        raise ProPLError("pixel spacing", f"{spacing_mm} was given", "give height and width of a pixel in mm")
-    return values[0], values[1]
 
 
 def _largest_part(mask: np.ndarray) -> tuple[np.ndarray, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bundle_tools import BUNDLE, SMALL, BundleRun, configs
 
-from propl_monai.datasets.phantoms import write_phantoms
+from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 
 
 @pytest.fixture(scope="session")

@@ -230,7 +230,7 @@ def test_two_ranks_take_equally_many_steps(monkeypatch: pytest.MonkeyPatch, labe
 
 def test_a_batch_must_divide_among_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_ranks(monkeypatch, 0, 2)
-    with pytest.raises(ProPLError, match="3 images a step do not divide among 2 ranks"):
+    with pytest.raises(ProPLError, match="3 images per step do not divide among 2 ranks"):
         paired(4, 4, 2, 3)
 
 
@@ -291,3 +291,12 @@ def test_the_cause_survives_the_threads_that_fill_the_cache(tmp_path: Path) -> N
         DrawnDataset([{"image": str(picture)}, {"image": str(tmp_path / "bad.png")}], transforms.training(SIZE, "half"))
     cause = find_cause(caught.value)
     assert cause is not None and "bad.png" in cause.where and "is empty" in cause.fact
+
+
+def test_the_cache_takes_one_byte_per_pixel(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
+    item = {"image": str(tmp_path / "a.png"), "label": str(tmp_path / "a.png")}
+    for keys in (("image", "label"), ("image",)):
+        stream = DrawnDataset([{key: item[key] for key in keys}], transforms.training(SIZE, "half"))
+        held = sum(value.nbytes for value in stream._cache[0].values() if isinstance(value, torch.Tensor))
+        assert held == len(keys) * SIZE[0] * SIZE[1]

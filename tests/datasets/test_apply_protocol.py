@@ -247,7 +247,7 @@ def test_split_datalist_reads_and_writes(tmp_path: Path) -> None:
     with pytest.raises(ProPLError, match="did you mean 'universal-8x800'"):
         split_datalist(tmp_path / "list.json", "universal8x800", tmp_path / "none.json")
     as_list(make_source("FH", "Own", 2, 1)).write(tmp_path / "own.json")
-    with pytest.raises(ProPLError, match="holds no picture with a mask that protocol universal-8x800 asks for"):
+    with pytest.raises(ProPLError, match="holds no picture with a mask that protocol universal-8x800 takes"):
         split_datalist(tmp_path / "own.json", "universal-8x800", tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()
 

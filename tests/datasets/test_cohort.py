@@ -13,8 +13,9 @@ from PIL import Image
 
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import TrainingCohort, evaluation_items, external_cases, open_datalist
-from propl_monai.datasets.sources import read_source
-from propl_monai.datasets.verification import verify_datalist, write_record
+from propl_monai.datasets.sources.registry import read_source
+from propl_monai.datasets.verification.record import write_record
+from propl_monai.datasets.verification.verify import verify_datalist
 from propl_monai.errors import ProPLError
 from propl_monai.tasks import NAMES
 
@@ -149,7 +150,7 @@ def test_what_was_built_and_verified_is_not_decoded_again(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = cohort(own, tmp_path)
-    monkeypatch.setattr("propl_monai.datasets.verification.check_file", None)
+    monkeypatch.setattr("propl_monai.datasets.verification.verify.check_file", None)
     assert cohort(own, tmp_path).labelled == made.labelled
     with pytest.raises(TypeError, match="NoneType"):
         cohort(own, tmp_path / "another run")

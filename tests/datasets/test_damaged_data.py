@@ -19,9 +19,10 @@ import pytest
 from PIL import Image
 
 from propl_monai.common.files import file_sha256
-from propl_monai.datasets.sources import read_source
-from propl_monai.datasets.verification import Verification, verify_datalist
+from propl_monai.datasets.sources.registry import read_source
 from propl_monai.datasets.verification.file_checks import IMAGE, MASK, FileReport, check_file
+from propl_monai.datasets.verification.findings import Verification
+from propl_monai.datasets.verification.verify import verify_datalist
 
 LIST = "datalist.json"
 Found = set[tuple[str, str]]
@@ -89,7 +90,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def found(verification: Verification) -> Found:
-    return {(finding.code, finding.path) for finding in verification.findings}
+    return {(finding.code, finding.where) for finding in verification.findings}
 
 
 @pytest.fixture
@@ -260,7 +261,7 @@ def test_a_planted_fault_is_the_only_finding(hearts: PhantomSet, plant: Callable
 def test_the_true_type_and_the_transposition_are_told(hearts: PhantomSet) -> None:
     content(b"<html>")(hearts)
     transposed_mask(hearts)
-    told = {finding.path: finding for finding in hearts.verify().findings}
+    told = {finding.where: finding for finding in hearts.verify().findings}
     assert told[hearts.rows[2][IMAGE]].fact == "is an HTML page"
     turned = told[hearts.rows[0][MASK]]
     assert "is 48 × 64 (height × width)" in turned.fact and "is 64 × 48: it lies on its side" in turned.fact
@@ -464,4 +465,4 @@ def test_every_bad_entry_is_told_with_its_line(hearts: PhantomSet) -> None:
 def test_a_file_that_is_no_datalist(hearts: PhantomSet, text: str, fact: str) -> None:
     (hearts.folder / LIST).write_text(text)
     (finding,) = verify_datalist(hearts.folder / LIST, processes=1).findings
-    assert (finding.code, finding.path) == ("E-DATALIST", LIST) and fact in finding.fact
+    assert (finding.code, finding.where) == ("E-DATALIST", LIST) and fact in finding.fact

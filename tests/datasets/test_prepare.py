@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from importlib import import_module
@@ -19,7 +20,7 @@ from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits
 from propl_monai.datasets import prepare as module
 from propl_monai.datasets.prepare import find_source, prepare
-from propl_monai.datasets.sources import SOURCES, facts
+from propl_monai.datasets.sources.registry import SOURCES, facts
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image, read_mask
 
@@ -27,7 +28,7 @@ OPTIONS = {"unlabelled": {"task": "LV"}}
 
 
 def made(name: str, folder: Path) -> Path:
-    maker = import_module(f"data.{SOURCES[name].read.__module__.rpartition('.')[2]}")
+    maker = import_module(f"originals.{SOURCES[name].read.__module__.rpartition('.')[2]}")
     folder.mkdir(parents=True, exist_ok=True)
     maker.make(folder)
     return folder
@@ -59,6 +60,7 @@ def test_every_source_becomes_a_datalist_that_is_true(name: str, tmp_path: Path,
     assert record["status"] == ("partial" if prepared.refused else "finished")
     assert record["results"]["datalist_sha256"] == read.sha256
     assert str(prepared.found) and "Train with dataset_dir" in prepared.report()
+    assert re.search(r"^group .*: \d+ of \d+ cases.* Pixel spacing: \d+ of \d+ cases$", prepared.report(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -106,7 +108,7 @@ def test_a_file_that_cannot_be_listed_is_refused_and_not_left_out(tmp_path: Path
     folder = unlabelled.make(tmp_path / "pictures")
     (folder / "cut.nii").write_bytes(b"<html>not found</html>")
     prepared = prepare("unlabelled", folder, tmp_path / "out" / "d.json", {"task": "LV"})
-    assert [str(problem) for problem in prepared.refused] == ["cut.nii: is an HTML page; mend it, or take it away"]
+    assert [str(problem) for problem in prepared.refused] == ["cut.nii: is an HTML page; repair it, or take it away"]
     assert "cut.nii" not in {each.name for each in prepared.excluded} and len(prepared.datalist.cases) == 9
 
 

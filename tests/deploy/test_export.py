@@ -242,7 +242,7 @@ def test_the_network_itself_is_left_as_it_is(small: ProPL) -> None:
     [
         ("a.onnx", "onxn", None, "unknown format 'onxn'; did you mean 'onnx'"),
         ("a.safetensor", None, None, "has no suffix of an export; end it in one of .onnx, .ts, .pt, .safetensors"),
-        ("a.ts", "onnx", None, "is no name for onnx; end it in .onnx"),
+        ("a.ts", "onnx", None, "has a suffix that is not one of onnx; end it in .onnx"),
         ("a.ts", "torchscript", "dp", "unknown decoder 'dp'"),
     ],
 )
@@ -258,7 +258,7 @@ def test_weights_that_are_missing_or_do_not_say_their_size(small: ProPL, tmp_pat
     with pytest.raises(ProPLError, match=r"model\.safetensors"):
         export(tmp_path, tmp_path / "a.onnx")
     save_weights(small, tmp_path, {"preset": "test"})
-    with pytest.raises(ProPLError, match=r"do not say .* the size and normalisation"):
+    with pytest.raises(ProPLError, match=r"do not state .* the size and normalisation"):
         export(tmp_path, tmp_path / "a.onnx")
 
 

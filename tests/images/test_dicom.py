@@ -117,6 +117,8 @@ SPACINGS: dict[str, tuple[dict[str, Any], tuple[float, float] | None]] = {
     "none": ({}, None),
     "pixel spacing": ({"PixelSpacing": [0.5, 0.25]}, (0.5, 0.25)),
     "zero": ({"PixelSpacing": [0, 0.25]}, None),
+    "default of one": ({"PixelSpacing": [1, 1]}, None),
+    "one on one axis": ({"PixelSpacing": [1, 0.25]}, (1.0, 0.25)),
     "one region, in cm": ({"SequenceOfUltrasoundRegions": [region(1, 0.05, 0.025)]}, (0.5, 0.25)),
     "an axis that points up": ({"SequenceOfUltrasoundRegions": [region(1, -0.05, 0.025)]}, (0.5, 0.25)),
     "regions before pixel spacing": (
@@ -140,7 +142,10 @@ SPACINGS: dict[str, tuple[dict[str, Any], tuple[float, float] | None]] = {
 @pytest.mark.parametrize(("elements", "expected"), SPACINGS.values(), ids=list(SPACINGS))
 def test_spacing(tmp_path: Path, elements: dict[str, Any], expected: tuple[float, float] | None) -> None:
     path = save_dicom(tmp_path / "a.dcm", GREY[None], **elements)
-    assert read_image(path).spacing_mm == (pytest.approx(expected) if expected else None)
+    picture = read_image(path)
+    assert picture.spacing_mm == (pytest.approx(expected) if expected else None)
+    unsaid = not elements or elements == {"SequenceOfUltrasoundRegions": [region(1, 0.05, 0.025, units=4)]}
+    assert bool(picture.spacing_note) == (expected is None and not unsaid)
 
 
 def test_frame_time(tmp_path: Path) -> None:
@@ -190,7 +195,7 @@ def cut(path: Path, to: int = -40) -> Path:
 
 
 def joined(path: Path, frames: int, told: int, syntax: Any = JPEG) -> Path:
-    """So many compressed frames where the header tells of another number, without an offset table."""
+    """So many compressed frames where the header states another number, without an offset table."""
     made = dicom(MOVING[:told] if told <= 3 else np.repeat(GREY[None], told, 0), "MONOCHROME2", syntax)
     parts = compressed(MOVING[:frames], syntax)
     made.PixelData = b"\xfe\xff\x00\xe0\0\0\0\0" + parts[parts.index(b"\xfe\xff\x00\xe0", 4) :]
@@ -217,15 +222,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "deflated": (lambda path: changed_syntax(path, uid.DeflatedExplicitVRLittleEndian), "'Deflated Explicit VR"),
     "private syntax": (lambda path: transferred(path, uid.UID("1.2.3.4.5")), "private or unknown"),
     "too many frames told": (lambda path: changed(path, MOVING, NumberOfFrames=4), "360 bytes of pixel data where"),
-    "too few frames told": (lambda path: changed(path, MOVING, NumberOfFrames=2), "tells of 2 frames of 120 bytes"),
+    "too few frames told": (lambda path: changed(path, MOVING, NumberOfFrames=2), "states 2 frames of 120 bytes"),
     "no frames told": (lambda path: changed(path, NumberOfFrames=0), "of 0 frames"),
     "frames in words": (
         lambda path: changed_bytes(path, b"IS\x02\x003 ", b"IS\x02\x003A"),
         "NumberOfFrames is not a n",
     ),
-    "too many JPEG told": (lambda path: joined(path, 2, 3), "holds 2 frames where its DICOM header tells of 3"),
-    "too few JPEG told": (lambda path: joined(path, 3, 1), "holds 3 frames where its DICOM header tells of 1"),
-    "larger inside": (larger_inside, "frame 1 is 500 × 500 where the DICOM header tells of 12 × 10"),
+    "too many JPEG told": (lambda path: joined(path, 2, 3), "holds 2 frames where its DICOM header states 3"),
+    "too few JPEG told": (lambda path: joined(path, 3, 1), "holds 3 frames where its DICOM header states 1"),
+    "larger inside": (larger_inside, "frame 1 is 500 × 500 where the DICOM header states 12 × 10"),
     "cut short": (cut, "320 of 360 bytes of pixel data"),
     "cut in the header": (lambda path: cut(path, 400), "without pixel data"),
     "cut in the meta": (lambda path: cut(path, 150), "is a DICOM file"),
@@ -240,7 +245,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no height": (lambda path: changed(path, Rows=0), "0 × 10 pixels"),
     "signed": (lambda path: changed(path, PixelRepresentation=1), "8 signed bits stored in 8"),
     "1 bit": (lambda path: changed(path, BitsAllocated=1, BitsStored=1), "1 unsigned bits stored in 1"),
-    "grey called RGB": (lambda path: changed(path, PhotometricInterpretation="RGB"), "1 samples a pixel where"),
+    "grey called RGB": (lambda path: changed(path, PhotometricInterpretation="RGB"), "1 samples per pixel where"),
     "RGB called 4:2:2": (
         lambda path: changed(path, COLOUR[None], "RGB", PhotometricInterpretation="YBR_FULL_422"),
         "360 bytes of pixel data",
@@ -248,7 +253,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty window": (lambda path: save_dicom(path, DEEP[None], WindowCenter=5, WindowWidth=0), "damaged"),
     "no slope": (
         lambda path: save_dicom(path, DEEP[None], WindowCenter=5, WindowWidth=9, RescaleSlope=0, RescaleIntercept=0),
-        "window or rescale slope is senseless",
+        "window or rescale slope makes no sense",
     ),
 }
 

@@ -1,6 +1,6 @@
 """What each kind of input becomes: the tables of docs/formats.md are what these tests find out, and nothing else.
 
-After a change that is meant, write them anew: `UPDATE_TABLES=1 pytest tests/unit/test_formats_table.py`
+After a change that is meant, write them anew: `UPDATE_TABLES=1 pytest tests/images/test_formats_table.py`
 """
 
 from __future__ import annotations
@@ -103,13 +103,13 @@ def compare(name: str, rows: list[str]) -> None:
     if os.environ.get("UPDATE_TABLES") == "1":
         PAGE.write_text(before + BEGIN.format(name) + table + END.format(name) + after, encoding="utf-8")
         return
-    assert found == table, "write the tables anew: UPDATE_TABLES=1 pytest tests/unit/test_formats_table.py"
+    assert found == table, "write the tables anew: UPDATE_TABLES=1 pytest tests/images/test_formats_table.py"
 
 
 def test_table_of_what_is_read(tmp_path: Path) -> None:
     pytest.importorskip("av")
     rows = [
-        "| input | frames | colour | values as stored → shown | spacing, mm (row × column) | s a frame | may be a mask |"
+        "| input | frames | colour | values as stored → shown | spacing, mm (row × column) | s per frame | may be a mask |"
     ]
     rows.append("|---|---|---|---|---|---|---|")
     for number, (kind, (name, make)) in enumerate(SAMPLES.items()):

@@ -11,7 +11,7 @@ from factories import ROOT
 from small_predictor import small_predictor
 
 import propl_monai
-from propl_monai.datasets.phantoms import ANATOMIES, make_phantom
+from propl_monai.datasets.phantoms.phantom import ANATOMIES, make_phantom
 from propl_monai.inference.predictor import Predictor
 
 SCRIPT = ROOT / "benchmarks" / "picture.py"

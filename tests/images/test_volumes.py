@@ -75,7 +75,7 @@ REFUSED_NIFTI: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a fifth axis": (lambda path: shaped(path, (4, 3, 1, 1, 3)), "of shape (4, 3, 1, 1, 3), not of frames"),
     "one axis": (lambda path: shaped(path, (4,)), "of shape (4,)"),
     "RGB": (lambda path: coloured(path), "is a NIfTI of ["),
-    "cut short": (cut_nifti, "is cut short: 662 bytes where its header tells of 712"),
+    "cut short": (cut_nifti, "is cut short: 662 bytes where its header states 712"),
     "cut gzip": (cut_gzip, "damaged or cut short"),
     "bomb": (bomb, "unpacks to more than the 472 bytes"),
 }
@@ -173,13 +173,13 @@ REFUSED_HEADERS: dict[str, tuple[str, str, str]] = {
     "a Windows path": ("a.raw", "C:\\a.raw", "outside its own folder"),
     "a list": ("a.raw", "LIST\na.raw", "over several files"),
     "a pattern": ("a.raw", "a%03d.raw 1 3 1", "over several files"),
-    "too short": ("10 12", "10 13", "a.raw has 120 bytes, the header tells of 130"),
+    "too short": ("10 12", "10 13", "a.raw has 120 of 130 bytes"),
     "huge": ("10 12", "30000 30000", "has more than"),
     "huge cine": ("NDims = 2\nDimSize = 10 12", "NDims = 3\nDimSize = 10 12 99999999", "is cut short"),
-    "no size": ("DimSize = 10 12\n", "", "missing or senseless field ('DimSize')"),
-    "negative": ("10 12", "-10 -12", "missing or senseless field (DimSize)"),
-    "words": ("10 12", "ten twelve", "missing or senseless field"),
-    "one axis": ("NDims = 2\nDimSize = 10 12", "NDims = 1\nDimSize = 120", "missing or senseless field"),
+    "no size": ("DimSize = 10 12\n", "", "missing or invalid field ('DimSize')"),
+    "negative": ("10 12", "-10 -12", "missing or invalid field (DimSize)"),
+    "words": ("10 12", "ten twelve", "missing or invalid field"),
+    "one axis": ("NDims = 2\nDimSize = 10 12", "NDims = 1\nDimSize = 120", "missing or invalid field"),
     "two long axes": (
         "NDims = 2\nDimSize = 10 12",
         "NDims = 4\nDimSize = 10 3 2 2",
@@ -195,7 +195,7 @@ REFUSED_HEADERS: dict[str, tuple[str, str, str]] = {
         "CompressedData = True\nNDims = 3\nDimSize = 10000 6000 9",
         "unpacks to 540,000,000 bytes",
     ),
-    "cut stream": ("NDims = 2\n", "NDims = 2\nCompressedData = True\n", "where its header tells of 120"),
+    "cut stream": ("NDims = 2\n", "NDims = 2\nCompressedData = True\n", "where its header states 120"),
 }
 
 

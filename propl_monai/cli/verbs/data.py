@@ -1,4 +1,4 @@
-"""Verbs that make, mend and check data."""
+"""Verbs that make, convert and check data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def phantoms(
     folder: Annotated[Path, typer.Argument(help="Where to write; new, empty, or made by this verb.")],
     cases: Annotated[int, typer.Option(help="Images of each task.")] = 96,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 192,
-    seed: Annotated[int, typer.Option(help="Of the random anatomy and speckle.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of anatomy and speckle.")] = 0,
 ) -> None:
     """Make ultrasound-like images and masks of all eight tasks, to try things on."""
-    from propl_monai.datasets.phantoms import write_phantoms
+    from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 
     write_phantoms(folder, cases, size, seed)
     typer.echo(f"{cases} images of each of {len(tasks.TASKS)} tasks in {folder}")
@@ -30,7 +30,7 @@ def prepare(
     source: Annotated[str, typer.Argument(help="The data set; `propl info` lists them.")],
     folder: Annotated[Path, typer.Argument(help="The unpacked download; it is only read.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Datalist to write or add to; pictures go beside it.")],
-    option: Annotated[list[str] | None, typer.Option(help="Of the source, name=value; may be repeated.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Option of the source, name=value; may be repeated.")] = None,
     splits: Annotated[str, typer.Option(help="hash, or official where the publishers name a split.")] = "hash",
 ) -> None:
     """Turn a data set in its original layout into pictures, masks and a datalist."""
@@ -58,14 +58,15 @@ def split(
 
 def verify(
     datalist: Annotated[Path, typer.Argument(help="A datalist.")],
-    root: Annotated[Path | None, typer.Option(help="Folder its paths start from; its own where not given.")] = None,
-    processes: Annotated[int | None, typer.Option(help="Processes that decode; one a core where not given.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that its paths start from; default: its own.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Decoding processes; default one per core.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Decode every file of a datalist once, tell all that is wrong, and write the record that training asks for."""
+    """Decode every file of a datalist once, report all faults, and write the record that training requires."""
     from propl_monai.cli.progress import progress
     from propl_monai.common.files import require_file
-    from propl_monai.datasets.verification import verify_datalist, write_record
+    from propl_monai.datasets.verification.record import write_record
+    from propl_monai.datasets.verification.verify import verify_datalist
 
     require_file(datalist)  # else a record would be written beside what is not there
     with progress("verifying") as shown:

@@ -29,10 +29,14 @@ def prompts(
 def export(
     source: Annotated[Path, typer.Argument(help="A model.safetensors, the folder of a training, or a bundle.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx, .ts, .pt or .safetensors.")],
-    format: Annotated[str | None, typer.Option(help="onnx, torchscript or safetensors; else by the suffix.")] = None,
-    decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; else the one chosen on validation.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="onnx, torchscript or safetensors; by default that of the suffix.")
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="sd, pd or mean; by default the one chosen on validation.")
+    ] = None,
 ) -> None:
-    """Write ONNX or TorchScript (extra `export`), or weights of one decoder for `propl predict`, and the parity beside."""
+    """Export to ONNX or TorchScript (extra `export`), or to weights of one decoder for `propl predict`, with the parity."""
     from propl_monai.deploy.export import export as run
 
     record = run(source, output, format, decoder)
@@ -45,12 +49,14 @@ def release(
     weights: Annotated[Path, typer.Option(help="The model.safetensors of a training.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the zip and model_info.json.")],
     bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
-    name: Annotated[str, typer.Option(help="Such as organ_us_segmentation.")] = "propl_us_segmentation",
-    url: Annotated[str | None, typer.Option(help="Address below which the files will lie.")] = None,
+    name: Annotated[str, typer.Option(help="Of the form organ_us_segmentation.")] = "propl_us_segmentation",
+    url: Annotated[str | None, typer.Option(help="Address below which the files will be found.")] = None,
     results: Annotated[Path | None, typer.Option(help="A Markdown table for the model card.")] = None,
-    published: Annotated[Path | None, typer.Option(help="The zoo's model_info.json, to see that this is new.")] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="The zoo's model_info.json, to check that the version is new.")
+    ] = None,
 ) -> None:
-    """Build the zip that `python -m monai.bundle download` fetches, after every check of the zoo (extra `release`)."""
+    """Build and check the zip that `python -m monai.bundle download` fetches (extra `release`)."""
     from propl_monai.deploy.release import release as run
 
     built = run(bundle, weights, output, name, url, results, published)

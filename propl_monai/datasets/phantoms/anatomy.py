@@ -51,7 +51,7 @@ def ellipse(
     rho = np.hypot(u, v)
     if lobes is None:
         return np.asarray(rho)
-    near = rho < 2  # farther out nobody asks for the exact value, and cosines are slow
+    near = rho < 2  # farther out the exact value is not needed, and cosines are slow
     around = np.arctan2(v[near], u[near])
     rho[near] /= 1 + sum(height * np.cos(order * around + phase) for order, height, phase in lobes)
     return np.asarray(rho)

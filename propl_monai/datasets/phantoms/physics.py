@@ -34,7 +34,7 @@ SOFT_TISSUE_GREY = 0.52  # where 0 dB lands on the grey scale, 0-1
 
 
 class Tissue(NamedTuple):
-    """What the beam meets.
+    """A tissue as the beam meets it.
 
     Attributes:
         echo_db: strength of the speckle, dB relative to average soft tissue.

@@ -1,7 +1,7 @@
-"""What a source is: the facts of a data set, and what its reader finds in a folder of it.
+"""The form of a source: the facts of a data set, and the result of its reader.
 
 One source is one file here, one test and one maker of fake data. A reader knows names, folders and groups of the original
-layout; it lists what is there and says how each picture and mask is read, but decodes nothing before it is asked to.
+layout; it lists what is there and says how each picture and mask is read, but decodes nothing until a record is read.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Record:
             part of the case id.
         group: patient, examination or video; the picture's own name where none is published.
         image: reads the picture, upright; may raise `ProPLError`.
-        masks: for each task that the picture belongs to, what reads its mask (bool `(H, W)`, upright; may raise
-            `ProPLError`), or None where nobody has drawn one.
+        masks: for each task that the picture belongs to, the function that reads its mask (bool `(H, W)`, upright; may raise
+            `ProPLError`), or None where none was drawn.
         split: `train`, `validation` or `test` where the publishers say so.
     """
 
@@ -45,7 +45,7 @@ class Exclusion:
     Attributes:
         name: of the picture or file.
         reason: in words, for the report.
-        fault: whether it was to be read, and could not be; the exit code tells of such.
+        fault: whether it should have been read but could not be; then the exit code is not 0.
     """
 
     name: str
@@ -66,6 +66,13 @@ class Reading:
     records: tuple[Record, ...]
     excluded: tuple[Exclusion, ...] = ()
     found: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, listed: Iterable[Record | Exclusion], found: Mapping[str, int]) -> Reading:
+        """Sort what a reader listed; exclusions stay in their order."""
+        listed = list(listed)
+        records = sorted((each for each in listed if isinstance(each, Record)), key=lambda record: record.name)
+        return cls(tuple(records), tuple(each for each in listed if isinstance(each, Exclusion)), found)
 
 
 @dataclass(frozen=True)
@@ -112,19 +119,16 @@ class Source:
         except OSError as error:
             raise unreadable(error, folder) from error
         if not reading.records:
-            reasons = sorted({each.reason for each in reading.excluded})
-            fact = f"holds no picture of {self.name}" + (
-                f" that is not left out ({'; '.join(reasons)})" if reasons else ""
-            )
+            reasons = "; ".join(sorted({each.reason for each in reading.excluded}))
+            fact = f"holds no picture of {self.name}" + (f" that is not left out ({reasons})" if reasons else "")
             raise ProPLError(folder, fact, "check that it is the folder of the original download, unpacked")
         return reading
 
 
 def unreadable(error: OSError, folder: Path) -> ProPLError:
-    """The error for a file or folder that the disk or its permissions keep from being read while a folder is listed."""
-    return ProPLError(
-        error.filename or folder, f"cannot be read ({error.strerror})", "check its permissions and the disk"
-    )
+    """The error for a file or folder that cannot be read while a folder is listed."""
+    place = error.filename or folder
+    return ProPLError(place, f"cannot be read ({error.strerror})", "check its permissions and the disk")
 
 
 def choice(source: str, option: str, value: str, allowed: Iterable[str]) -> str:

@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source, choice
-from propl_monai.datasets.sources.layout import find_home, left_out, pictures
+from propl_monai.datasets.sources.listing import find_home, named_pictures
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image, to_grey
 
 KINDS = ("benign", "malignant", "normal")
 TASK = "breast cancer"
 THRESHOLD = 127
-_MASK = re.compile(r"(?P<picture>.+)_mask(_\d+)?")
 
 # The later picture of each pair, and the earlier one. Their 256-bit difference hashes are 8 bits apart or fewer, found by
 # comparing all 647 tumour images. The audit below aligned all pairs of images and found many more; its list, which counts
@@ -69,50 +68,38 @@ def read_busi(folder: Path, *, normal: str = "drop", near_duplicates: str = "dro
     choice("BUSI", "normal", normal, ("drop", "keep"))
     choice("BUSI", "near_duplicates", near_duplicates, ("drop", "keep"))
     home = find_home(folder, KINDS[:2], "Dataset_BUSI_with_GT")
-    records: list[Record] = []
-    excluded: list[Exclusion] = []
+    listed: list[Record | Exclusion] = []
     found = {f"{kind} images": 0 for kind in KINDS} | {"masks": 0}
     for kind in KINDS:
         if not (home / kind).is_dir():
             continue
-        images, masks, unexpected = _sort(home / kind, kind)
+        name_of = re.compile(rf"{kind} \(\d+\)")
+        images, masks, unexpected = named_pictures(home / kind, name_of.fullmatch, _picture_of)
         found[f"{kind} images"] = len(images)
         found["masks"] += sum(map(len, masks.values()))
-        excluded += unexpected
+        listed += unexpected
         for name, path in images.items():
-            reason = _reason(name, kind, normal, near_duplicates)
-            if reason is None and name not in masks:
-                reason = "has no mask"
-            if reason is not None:
-                excluded.append(Exclusion(name, reason))
+            reason = _reason(name, kind, normal, near_duplicates) or ("" if name in masks else "has no mask")
+            if reason:
+                listed.append(Exclusion(name, reason))
                 continue
             mask = partial(read_union, tuple(masks[name]))
-            records.append(Record(name, NEAR_DUPLICATES.get(name, name), partial(read_image, path), {TASK: mask}))
-    return Reading(tuple(sorted(records, key=lambda record: record.name)), tuple(excluded), found)
+            listed.append(Record(name, NEAR_DUPLICATES.get(name, name), partial(read_image, path), {TASK: mask}))
+    return Reading.of(listed, found)
 
 
-def _sort(folder: Path, kind: str) -> tuple[dict[str, Path], dict[str, list[Path]], list[Exclusion]]:
-    """Images by name, masks by the name of their image, and what is neither."""
-    paths, excluded = pictures(folder)
-    images = {name: path for name, path in paths.items() if re.fullmatch(rf"{kind} \(\d+\)", name)}
-    masks: dict[str, list[Path]] = {}
-    for name, path in paths.items():
-        match = _MASK.fullmatch(name)
-        if match and match["picture"] in images:
-            masks.setdefault(match["picture"], []).append(path)
-        elif name not in images:
-            reason = "is a mask without an image" if match else "is not named as the published pictures are"
-            excluded.append(left_out(path, reason))
-    return images, masks, excluded
+def _picture_of(name: str) -> str | None:
+    match = re.fullmatch(r"(.+)_mask(_\d+)?", name)
+    return match and match[1]
 
 
-def _reason(name: str, kind: str, normal: str, near_duplicates: str) -> str | None:
-    """Why a picture is left out on purpose; None when it is not."""
+def _reason(name: str, kind: str, normal: str, near_duplicates: str) -> str:
+    """Why a picture is left out on purpose; empty when it is not."""
     if kind == "normal" and normal == "drop":
         return "shows no tumour"
     first = NEAR_DUPLICATES.get(name)
     if first is None or near_duplicates == "keep":
-        return None
+        return ""
     contradicts = "" if first.startswith(kind) else ", which the publishers file under the other diagnosis"
     return f"is nearly the same picture as {first}{contradicts}"
 
@@ -128,7 +115,7 @@ def read_union(paths: tuple[Path, ...]) -> np.ndarray:
         if layer.shape != layers[0].shape:
             fact = f"is {layer.shape[0]} × {layer.shape[1]}, {paths[0].name} is {layers[0].shape[0]} × {layers[0].shape[1]}"
             raise ProPLError(path, fact, "download both masks again")
-        if 0 < layer.max() <= THRESHOLD:  # as masks of 0 and 1 are: they would come out empty without a word
+        if 0 < layer.max() <= THRESHOLD:  # as masks of 0 and 1 are: they would silently come out empty
             fact = f"is a mask whose brightest value is {layer.max()}, where more than {THRESHOLD} is foreground"
             raise ProPLError(path, fact, "take the original mask of 0 and 255")
     return np.any([layer > THRESHOLD for layer in layers], axis=0)

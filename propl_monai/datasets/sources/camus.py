@@ -29,16 +29,13 @@ import numpy as np
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source, choice
 from propl_monai.datasets.sources.camus_split import PATIENT, PATIENTS, official_splits
 from propl_monai.datasets.sources.cines import parse_every, read_frame
-from propl_monai.datasets.sources.listing import find_folders, glance, visible
+from propl_monai.datasets.sources.listing import find_folders, glance, left_out, visible
 from propl_monai.errors import ProPLError
-from propl_monai.images import read_frames, read_image, read_values
+from propl_monai.images import Picture, read_frames, read_image, read_values
 
 NAME = "CAMUS"
-LABELS = {
-    "left atrium": 3,
-    "left ventricle": 1,
-    "myocardium": 2,
-}  # the ventricle is its cavity, the endocardium's inside
+# The ventricle is its cavity, the inside of the endocardium.
+LABELS = {"left atrium": 3, "left ventricle": 1, "myocardium": 2}
 VIEWS = ("2CH", "4CH")
 PHASES = ("ED", "ES")
 SEQUENCES = ("none", "unlabelled", "labelled")
@@ -46,13 +43,6 @@ QUALITIES = ("keep", "drop")
 _FILE = re.compile(r"(patient\d{4})_([24]CH)_((?:ED|ES|sequence|half_sequence)(?:_gt)?)\.(?:nii\.gz|nii|mhd)", re.ASCII)
 _Files = dict[tuple[str, str], Path]
 _COMPANION = re.compile(r"Info_[24]CH\.cfg|.+\.z?raw", re.ASCII)
-
-
-@dataclass(frozen=True)
-class _Options:
-    sequences: str
-    every: int
-    poor_quality: str
 
 
 @dataclass(frozen=True)
@@ -76,45 +66,48 @@ def read_camus(folder: Path, *, sequences: str = "none", every: str = "1", poor_
         folder: of the download, above it (two levels at most), or the one that holds the patients' folders.
         sequences: "unlabelled" adds the frames of each (half) sequence between end-diastole and end-systole without masks,
             as `patient0001_2CH_frame003`; "labelled" with the masks of `_half_sequence_gt` where there is one.
-        every: keep the first of these frames, and every so many after it.
-        poor_quality: "drop" leaves out views whose `ImageQuality` is Poor, or not told.
+        every: keep the first of these frames, and every n-th after it.
+        poor_quality: "drop" leaves out views whose `ImageQuality` is Poor, or missing.
     """
-    options = _Options(
-        choice(NAME, "sequences", sequences, SEQUENCES),
-        parse_every(NAME, every),
-        choice(NAME, "poor_quality", poor_quality, QUALITIES),
-    )
-    homes = list(
-        find_folders(folder.resolve(), _holds_patients)
-    )  # resolved, as the names of a home and its parent count
+    choice(NAME, "sequences", sequences, SEQUENCES)
+    choice(NAME, "poor_quality", poor_quality, QUALITIES)
+    step = parse_every(NAME, every)
+    # Resolved, as the names of a home and its parent count.
+    homes = list(find_folders(folder.resolve(), lambda place: any(map(_is_patient, visible(place)))))
     if not homes:
         fact = f"holds no patient's folder such as patient0001 (looked in it, and two levels down: {glance(folder)})"
         raise ProPLError(folder, fact, "name the folder that holds training/ and testing/, or database_nifti/")
     patients = [patient for home in homes for patient in _patients(home)]
-    _require_one_form(folder, patients)
-    listed: list[Record | Exclusion] = [each for home in homes for each in _strays(home)]
+    first: dict[str, _Patient] = {}
+    for patient in patients:
+        if first.setdefault(patient.name, patient) is not patient:
+            fact = f"holds {patient.name} twice, in {first[patient.name].folder.parent} and {patient.folder.parent}"
+            raise ProPLError(folder, fact, "name one of these two folders")
+    others = (entry for home in homes for entry in visible(home) if not _is_patient(entry))
+    listed: list[Record | Exclusion] = [left_out(entry, "is not a patient's folder") for entry in others]
     kinds: Counter[str] = Counter()
     for patient in patients:
         files, strays = _files(patient)
         kinds.update(kind for _, kind in files)
-        listed += [*strays, *_read(patient, files, options)]
-    records = sorted((each for each in listed if isinstance(each, Record)), key=lambda record: record.name)
-    excluded = tuple(each for each in listed if isinstance(each, Exclusion))
-    return Reading(tuple(records), excluded, _count(patients, kinds))
+        listed += strays
+        for view in VIEWS:
+            own = {kind: path for (of_view, kind), path in files.items() if of_view == view}
+            info = _read_info(patient.folder / f"Info_{view}.cfg")
+            quality = info.get("ImageQuality", "not given").lower()
+            found = [*_read_stills(patient, view, own)]
+            if own and sequences != "none":
+                found += _read_sequence(patient, view, own, info, labelled=sequences == "labelled", step=step)
+            if poor_quality == "drop" and quality in ("poor", "not given"):
+                reason = f"image quality is {quality}"
+                found = [Exclusion(each.name, reason) if isinstance(each, Record) else each for each in found]
+            listed += found
+    # What there is before any option drops something.
+    pictures, label_maps = (sum(kinds[phase + suffix] for phase in PHASES) for suffix in ("", "_gt"))
+    return Reading.of(listed, {"patients": len(patients), "pictures": pictures, "label maps": label_maps})
 
 
 def _is_patient(entry: Path) -> bool:
     return bool(PATIENT.fullmatch(entry.name)) and entry.is_dir()
-
-
-def _holds_patients(folder: Path) -> bool:
-    return any(_is_patient(entry) for entry in visible(folder))
-
-
-def _strays(home: Path) -> Iterator[Exclusion]:
-    for entry in visible(home):
-        if not _is_patient(entry):
-            yield Exclusion(f"{home.name}/{entry.name}", "is not a patient's folder")
 
 
 def _patients(home: Path) -> Iterator[_Patient]:
@@ -125,14 +118,6 @@ def _patients(home: Path) -> Iterator[_Patient]:
             yield _Patient(entry, f"testing_{entry.name}", "test", label_maps_published=False)
         elif _is_patient(entry):
             yield _Patient(entry, entry.name, splits.get(entry.name), label_maps_published=True)
-
-
-def _require_one_form(folder: Path, patients: list[_Patient]) -> None:
-    first: dict[str, _Patient] = {}
-    for patient in patients:
-        if first.setdefault(patient.name, patient) is not patient:
-            fact = f"holds {patient.name} twice, in {first[patient.name].folder.parent} and {patient.folder.parent}"
-            raise ProPLError(folder, fact, "name one of these two folders")
 
 
 def _files(patient: _Patient) -> tuple[_Files, list[Exclusion]]:
@@ -149,43 +134,22 @@ def _files(patient: _Patient) -> tuple[_Files, list[Exclusion]]:
     return files, excluded
 
 
-def _count(patients: list[_Patient], kinds: Counter[str]) -> dict[str, int]:
-    """What there is before any option drops something."""
-    return {
-        "patients": len(patients),
-        "pictures": sum(kinds[phase] for phase in PHASES),
-        "label maps": sum(kinds[f"{phase}_gt"] for phase in PHASES),
-    }
-
-
-def _read(patient: _Patient, files: _Files, options: _Options) -> Iterator[Record | Exclusion]:
-    for view in VIEWS:
-        own = {kind: path for (of_view, kind), path in files.items() if of_view == view}
-        info = _read_info(patient.folder / f"Info_{view}.cfg")
-        quality = info.get("ImageQuality", "not told").lower()
-        drop = options.poor_quality == "drop" and quality in ("poor", "not told")
-        for each in _read_view(patient, view, own, info, options):
-            yield Exclusion(each.name, f"image quality is {quality}") if drop and isinstance(each, Record) else each
-
-
-def _read_view(
-    patient: _Patient, view: str, files: Mapping[str, Path], info: Mapping[str, str], options: _Options
+def _read_sequence(
+    patient: _Patient, view: str, files: Mapping[str, Path], info: Mapping[str, str], labelled: bool, step: int
 ) -> Iterator[Record | Exclusion]:
-    yield from _read_stills(patient, view, files)
-    if not files or options.sequences == "none":
-        return
     kind = next((kind for kind in ("half_sequence", "sequence") if kind in files), None)
     if kind is None:
         yield Exclusion(f"{patient.name}_{view}_sequence", "its sequence is missing")
         return
-    labels = files.get(f"{kind}_gt") if options.sequences == "labelled" else None
+    labels = files.get(f"{kind}_gt") if labelled else None
     try:
         numbers = _frames_between(files[kind], labels, info)
     except ProPLError as problem:
         yield Exclusion(f"{patient.name}_{view}_{kind}", problem.fact, fault=True)
         return
-    for number in numbers[:: options.every]:
-        yield _frame(patient, view, files[kind], labels, number)
+    for number in numbers[::step]:
+        name = f"{patient.name}_{view}_frame{number:03d}"
+        yield _record(patient, name, partial(read_frame, files[kind], number), labels, number)
 
 
 def _read_stills(patient: _Patient, view: str, files: Mapping[str, Path]) -> Iterator[Record | Exclusion]:
@@ -193,8 +157,7 @@ def _read_stills(patient: _Patient, view: str, files: Mapping[str, Path]) -> Ite
         name = f"{patient.name}_{view}_{phase}"
         picture, labels = files.get(phase), files.get(f"{phase}_gt")
         if picture and (labels or not patient.label_maps_published):
-            masks = {task: partial(_read_label, labels, label) if labels else None for task, label in LABELS.items()}
-            yield Record(name, patient.name, partial(read_image, picture), masks, patient.split)
+            yield _record(patient, name, partial(read_image, picture), labels)
         elif picture:
             yield Exclusion(name, "its label map is missing")
         elif labels:
@@ -207,17 +170,16 @@ def _frames_between(path: Path, labels: Path | None, info: Mapping[str, str]) ->
     if labels and read_frames(labels).count != count:
         raise ProPLError(labels, "its label maps are not as many as its frames", "download both again")
     if info.get("NbFrame") != str(count) or not all(info.get(phase, "").isdigit() for phase in PHASES):
-        fact = "Info_*.cfg does not tell which of its frames are end-diastole and end-systole"
+        fact = "Info_*.cfg does not say which of its frames are end-diastole and end-systole"
         raise ProPLError(path, fact, "download it again")
     return [number for number in range(1, count + 1) if str(number) not in (info["ED"], info["ES"])]
 
 
-def _frame(patient: _Patient, view: str, path: Path, labels: Path | None, number: int) -> Record:
-    name = f"{patient.name}_{view}_frame{number:03d}"
-    masks: dict[str, Callable[[], np.ndarray] | None] = {
-        task: partial(_read_frame_label, labels, number, label) if labels else None for task, label in LABELS.items()
-    }
-    return Record(name, patient.name, partial(read_frame, path, number), masks, patient.split)
+def _record(
+    patient: _Patient, name: str, image: Callable[[], Picture], labels: Path | None, number: int | None = None
+) -> Record:
+    masks = {task: partial(_read_label, labels, label, number) if labels else None for task, label in LABELS.items()}
+    return Record(name, patient.name, image, masks, patient.split)
 
 
 def _read_info(path: Path) -> dict[str, str]:
@@ -228,17 +190,10 @@ def _read_info(path: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def _read_label(path: Path, label: int) -> np.ndarray:
-    """One structure of a label map, bool `(H, W)`."""
-    return _select(path, read_values(path), label)
-
-
-def _read_frame_label(path: Path, number: int, label: int) -> np.ndarray:
-    """One structure of one frame; frames are shown as stored up to 255, and stretched labels would be refused below."""
-    return _select(path, read_frame(path, number).pixels, label)
-
-
-def _select(path: Path, values: np.ndarray, label: int) -> np.ndarray:
+def _read_label(path: Path, label: int, number: int | None = None) -> np.ndarray:
+    """One structure of a label map, or of one frame of several; bool `(H, W)`."""
+    # Frames are shown as stored up to 255; stretched labels would be refused here.
+    values = read_values(path) if number is None else read_frame(path, number).pixels
     present = np.unique(values)
     if values.ndim != 2 or not np.isin(present, (0, 1, 2, 3)).all():
         shown = ", ".join(f"{value:g}" for value in present[:6]) + (", ..." if len(present) > 6 else "")
@@ -261,7 +216,7 @@ SOURCE = Source(
     ),
     holds={"patients": PATIENTS, "pictures": 2000, "label maps": 2000},
     exclusions=(
-        "Frames of the sequences, unless the option sequences asks for them.",
+        "Frames of the sequences, unless the option sequences includes them.",
         "Views of poor image quality, if the option poor_quality says so.",
     ),
     read=read_camus,

@@ -1,4 +1,4 @@
-"""Single frames of a cine, each when it is asked for, without decoding the cine anew for each.
+"""Single frames of a cine on demand, without decoding the cine again for each.
 
 Frames are numbered from 1, as in the files that come with CAMUS and HMC-QU.
 """
@@ -14,12 +14,12 @@ import numpy as np
 from propl_monai.errors import ProPLError
 from propl_monai.images import Picture, read_frames
 
-KEPT_FRAMES = 8  # for threads that ask slightly out of turn; keeping whole cines would take gigabytes
+KEPT_FRAMES = 8  # for threads that read slightly out of order; keeping whole cines would take gigabytes
 _LOCK = Lock()
 
 
 class _Playback:
-    """A cine that is decoded as far as it has been asked for."""
+    """A cine that is decoded as far as it was read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +49,7 @@ _play = lru_cache(maxsize=2)(_Playback)  # two: a cine and the one that holds it
 
 
 def read_frame(path: Path, number: int) -> Picture:
-    """One frame; asked for in rising order, the frames of a cine cost one decoding of it in all.
+    """One frame. In rising order, all frames of a cine together cost one decoding.
 
     Args:
         path: any file that `propl_monai.images.read_frames` reads.

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -49,13 +48,7 @@ _CASE_FILE = re.compile(r"(\d+)\.xml", re.ASCII | re.IGNORECASE)
 _PICTURE = re.compile(r"(\d+)_(\d+)\.(?:jpe?g|png)", re.ASCII | re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """The files of the folder: case files by number, pictures by (case, number within it)."""
-
-    cases: Mapping[int, Path]
-    pictures: Mapping[tuple[int, int], Path]
-    excluded: list[Exclusion]
+Key = tuple[int, int]  # the number of a case, and that of a picture within it
 
 
 def read_ddti(folder: Path, *, truncated: str = "salvage") -> Reading:
@@ -69,13 +62,13 @@ def read_ddti(folder: Path, *, truncated: str = "salvage") -> Reading:
             nodule. "drop" leaves the picture out.
     """
     choice(NAME, "truncated", truncated, TRUNCATED)
-    listed = _list(_find_home(folder))
-    marks, unreadable = _read_cases(listed.cases)
-    usable = {key: path for key, path in listed.pictures.items() if key[0] in listed.cases and key[0] not in unreadable}
+    cases, pictures, excluded = _list(find_one(folder, _holds_cases, "case files such as 1.xml"))
+    marks, unreadable = _read_cases(cases)
+    usable = {key: path for key, path in pictures.items() if key[0] in cases and key[0] not in unreadable}
     same = _same_pictures(usable)
     repeats = dict(_repeats(same, usable, marks))
     groups = _groups(same, usable)
-    excluded = [*listed.excluded, *unreadable.values(), *_without_partner(listed, marks, unreadable)]
+    excluded += [*unreadable.values(), *_without_partner(cases, pictures, marks, unreadable)]
     excluded += [Exclusion(_name(key), f"is the same picture as {_name(kept)}") for key, kept in repeats.items()]
     records = []
     for key in usable.keys() - repeats.keys():
@@ -84,28 +77,27 @@ def read_ddti(folder: Path, *, truncated: str = "salvage") -> Reading:
             excluded.append(Exclusion(_name(key), "its outline is cut off in the case file"))
             continue
         excluded += [Exclusion(f"{_name(key)}, region", "is no outline (an arrow or a stroke)")] * own.not_outlines
-        records.append(_record(key, usable[key], own, groups[key[0]]))
+        mask: Callable[[], np.ndarray] | None = None
+        if own.outlines:
+            mask = partial(draw, usable[key], tuple(own.outlines))
+        records.append(Record(_name(key), groups[key[0]], partial(read_image, usable[key]), {TASK: mask}))
     found = {
-        "case files": len(listed.cases),
-        "pictures": len(listed.pictures),
+        "case files": len(cases),
+        "pictures": len(pictures),
         "cut outlines": sum(marks[key].cut for key in usable.keys() & marks.keys()),
         "repeated pictures": len(repeats),
     }
-    excluded.sort(key=lambda each: (each.name, each.reason))
-    return Reading(tuple(sorted(records, key=lambda record: record.name)), tuple(excluded), found)
+    return Reading.of([*records, *sorted(excluded, key=lambda each: (each.name, each.reason))], found)
 
 
-def _find_home(folder: Path) -> Path:
-    def fits(entry: Path) -> bool:
-        return any(_CASE_FILE.fullmatch(each.name) or _PICTURE.fullmatch(each.name) for each in visible(entry))
-
-    cure = f"name the folder of {NAME} that holds 1.xml and 1_1.jpg, unpacked"
-    return find_one(folder, fits, "case file such as 1.xml", "case files", cure)
+def _holds_cases(folder: Path) -> bool:
+    return any(_CASE_FILE.fullmatch(each.name) or _PICTURE.fullmatch(each.name) for each in visible(folder))
 
 
-def _list(home: Path) -> _Listed:
+def _list(home: Path) -> tuple[dict[int, Path], dict[Key, Path], list[Exclusion]]:
+    """Case files by number, pictures by their keys, and what is neither."""
     cases: dict[int, Path] = {}
-    pictures: dict[tuple[int, int], Path] = {}
+    pictures: dict[Key, Path] = {}
     excluded = []
     for entry in visible(home):
         case, picture = _CASE_FILE.fullmatch(entry.name), _PICTURE.fullmatch(entry.name)
@@ -118,12 +110,12 @@ def _list(home: Path) -> _Listed:
             continue
         if first is not entry:
             excluded.append(Exclusion(entry.name, f"has the number of {first.name}"))
-    return _Listed(dict(sorted(cases.items())), dict(sorted(pictures.items())), excluded)
+    return dict(sorted(cases.items())), dict(sorted(pictures.items())), excluded
 
 
-def _read_cases(cases: Mapping[int, Path]) -> tuple[dict[tuple[int, int], Marks], dict[int, Exclusion]]:
+def _read_cases(cases: Mapping[int, Path]) -> tuple[dict[Key, Marks], dict[int, Exclusion]]:
     """What the case files say of each picture, and which of them cannot be read."""
-    marks: dict[tuple[int, int], Marks] = {}
+    marks: dict[Key, Marks] = {}
     unreadable = {}
     for case, path in cases.items():
         try:
@@ -134,22 +126,22 @@ def _read_cases(cases: Mapping[int, Path]) -> tuple[dict[tuple[int, int], Marks]
 
 
 def _without_partner(
-    listed: _Listed, marks: Mapping[tuple[int, int], Marks], unreadable: Container[int]
+    cases: Mapping[int, Path], pictures: Mapping[Key, Path], marks: Mapping[Key, Marks], unreadable: Container[int]
 ) -> Iterator[Exclusion]:
-    for key in listed.pictures:
-        if key[0] not in listed.cases:
+    for key in pictures:
+        if key[0] not in cases:
             yield Exclusion(_name(key), "its case file is missing")
         elif key[0] in unreadable:
             yield Exclusion(_name(key), "its case file cannot be read")
     for key in marks:
-        if key not in listed.pictures:
+        if key not in pictures:
             yield Exclusion(_name(key), "its picture is missing")
-    for case, path in listed.cases.items():
-        if case not in unreadable and not any(key[0] == case for key in (*marks, *listed.pictures)):
+    for case, path in cases.items():
+        if case not in unreadable and not any(key[0] == case for key in (*marks, *pictures)):
             yield Exclusion(path.name, "names no picture, and none is there")
 
 
-def _same_pictures(pictures: Mapping[tuple[int, int], Path]) -> DisjointSet:
+def _same_pictures(pictures: Mapping[Key, Path]) -> DisjointSet:
     """Pictures, those that are equal in one subset: by the list above, or by their bytes, whose hashes are in it too."""
     same: DisjointSet = DisjointSet(pictures)
     by_name = {_name(key): key for key in pictures}
@@ -165,9 +157,7 @@ def _same_pictures(pictures: Mapping[tuple[int, int], Path]) -> DisjointSet:
     return same
 
 
-def _repeats(
-    same: DisjointSet, pictures: Mapping[tuple[int, int], Path], marks: Mapping[tuple[int, int], Marks]
-) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def _repeats(same: DisjointSet, pictures: Mapping[Key, Path], marks: Mapping[Key, Marks]) -> Iterator[tuple[Key, Key]]:
     """Each picture that is left out, and the one that is kept for it: the first one that has an outline."""
     for subset in same.subsets():
         keys = sorted(key for key in subset if key in pictures)
@@ -175,7 +165,7 @@ def _repeats(
         yield from ((key, kept) for key in keys if key != kept)
 
 
-def _groups(same: DisjointSet, pictures: Mapping[tuple[int, int], Path]) -> dict[int, str]:
+def _groups(same: DisjointSet, pictures: Mapping[Key, Path]) -> dict[int, str]:
     """Case to group: the smallest number of the cases that share a picture with it, through any chain."""
     cases: DisjointSet = DisjointSet(case for case, _ in pictures)
     for subset in same.subsets():
@@ -185,13 +175,8 @@ def _groups(same: DisjointSet, pictures: Mapping[tuple[int, int], Path]) -> dict
     return {case: str(min(cases.subset(case))) for case, _ in pictures}
 
 
-def _name(key: tuple[int, int]) -> str:
+def _name(key: Key) -> str:
     return f"{key[0]}_{key[1]}"
-
-
-def _record(key: tuple[int, int], path: Path, marks: Marks, group: str) -> Record:
-    mask: Callable[[], np.ndarray] | None = partial(draw, path, tuple(marks.outlines)) if marks.outlines else None
-    return Record(_name(key), group, partial(read_image, path), {TASK: mask})
 
 
 SOURCE = Source(

@@ -131,5 +131,5 @@ def draw(path: Path, outlines: tuple[Outline, ...]) -> np.ndarray:
         columns, rows = np.array(outline).T
         mask[polygon(rows, columns, mask.shape)] = True
     if not mask.any():
-        raise ProPLError(path, "lies outside all of its outlines", "leave it out, or outline it anew")
+        raise ProPLError(path, "lies outside all of its outlines", "leave it out, or outline it again")
     return mask

@@ -8,8 +8,6 @@ image without a row or with an empty group is a group of its own.
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,22 +15,24 @@ from pathlib import Path
 
 from propl_monai import tasks
 from propl_monai.common.files import PICTURE_SUFFIXES, belongs_to_header, file_sha256, picture_suffix, stem
+from propl_monai.common.spacing import Spacing
 from propl_monai.data.cases import Case, summarise
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits
 from propl_monai.datasets.sources.base import unreadable
+from propl_monai.datasets.sources.listing import visible
+from propl_monai.datasets.sources.table import positive_number, read_table, two_spellings
 from propl_monai.errors import ProPLError
 
 MANIFEST = "manifest.csv"
 HASH_THREADS = 4
 _LAYOUT = "<TASK>/<SOURCE>/images and masks, TASK one of " + ", ".join(task.code for task in tasks.TASKS)
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True)
 class _Row:
-    group: str
-    spacing_mm: tuple[float, float] | None
+    group: str = ""
+    spacing_mm: Spacing | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_folder(root: str | Path) -> Datalist:
     """Read a folder in the plain layout, and assign the splits.
 
     Returns:
-        A datalist named after the folder, with hashes and splits; its description tells what was noticed.
+        A datalist named after the folder, with hashes and splits; its description says what was noticed.
     """
     try:
         return _read(Path(root))
@@ -65,6 +65,12 @@ def _read(root: Path) -> Datalist:
             pairs += _read_source(task, folder)
         except ProPLError as problem:
             problems.append(problem)
+    for source in sorted({pair.source for pair in pairs}):
+        groups = sorted({pair.row.group for pair in pairs if pair.source == source and pair.row and pair.row.group})
+        cure = "write one of them everywhere, or, if they are two patients, rename one"
+        for first, other in two_spellings(groups):
+            fact = f"names groups that differ only in spelling: '{first}' and '{other}'"
+            problems.append(ProPLError(f"{root}, {MANIFEST} of {source}", fact, cure))
     if problems:
         raise summarise(root, problems)
     cases = _to_cases(root, pairs)
@@ -77,12 +83,16 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
     """Every `<TASK>/<SOURCE>` under the root, in the order of tasks and names."""
     if not root.is_dir():
         raise ProPLError(root, "is not a folder", f"name the folder that holds {_LAYOUT}")
+    known = {word.lower(): task for task in tasks.TASKS for word in (task.code, task.name, task.slug)}
     found = []
-    for folder in _visible(root):
-        task = _task_of(folder)
-        if task is None:
+    for folder in visible(root):
+        task = known.get(folder.name.lower())
+        for place in (folder, folder / MANIFEST) if task and folder.is_dir() else (folder,):
+            if place.name.casefold() == MANIFEST and place.exists():
+                raise ProPLError(place, "is not read here", "move it into the folder of its source, beside 'images'")
+        if task is None or not folder.is_dir():
             continue
-        inner = [child for child in _visible(folder) if child.is_dir()]
+        inner = [child for child in visible(folder) if child.is_dir()]
         if not inner:
             raise ProPLError(folder, "holds no folder of a source", f"use the layout {_LAYOUT}")
         found += [(task, child) for child in inner]
@@ -91,35 +101,31 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
     return sorted(found, key=lambda pair: (pair[0].code, pair[1].name))
 
 
-def _task_of(folder: Path) -> tasks.Task | None:
-    known = {word for task in tasks.TASKS for word in (task.code.lower(), task.name, task.slug)}
-    return tasks.find(folder.name) if folder.is_dir() and folder.name.lower() in known else None
-
-
-def _visible(folder: Path) -> list[Path]:
-    """The entries of a folder without hidden and system files, sorted: the order of a listing differs between disks."""
-    return sorted(
-        entry for entry in folder.iterdir() if entry.name[0] != "." and entry.name.lower() not in _SYSTEM_FILES
-    )
-
-
 def _read_source(task: tasks.Task, folder: Path) -> list[_Pair]:
+    _require_layout(folder)
     images = _pictures(folder / "images")
     masks = _pictures(folder / "masks") if (folder / "masks").is_dir() else {}
     rows = _read_manifest(folder / MANIFEST)
-    problems = [
-        ProPLError(masks[name], "is a mask without an image", "add the image, or remove the mask")
-        for name in masks
-        if name not in images
-    ]
-    problems += [
-        ProPLError(folder / MANIFEST, f"names '{name}', which is not in images", "add the image, or remove the row")
-        for name in rows
-        if name not in images
-    ]
+    cure = "add the image, or remove the mask"
+    problems = [ProPLError(masks[name], "is a mask without an image", cure) for name in masks if name not in images]
+    facts = [f"names '{name}', which is not in images" for name in rows if name not in images]
+    problems += [ProPLError(folder / MANIFEST, fact, "add the image, or remove the row") for fact in facts]
     if problems:
         raise summarise(folder, problems)
     return [_Pair(task, folder.name, name, path, masks.get(name), rows.get(name)) for name, path in images.items()]
+
+
+def _require_layout(folder: Path) -> None:
+    """Refuse entries that were meant to be masks or the manifest: masks and groups would silently be left out."""
+    for entry in visible(folder):
+        name = entry.name.casefold()
+        if entry.is_dir() and name not in ("images", "masks") and not (folder / "masks").is_dir():
+            if re.fullmatch(
+                r"(gt|seg|mask|label|annotation|ground.?truth|segmentation)s?|.*masks?.*|.*labels?.*", name
+            ):
+                raise ProPLError(entry, "looks like a folder of masks, which is named 'masks'", "rename it")
+        if not entry.is_dir() and "manifest" in name and entry.name != MANIFEST:
+            raise ProPLError(entry, f"is not read; a manifest is named '{MANIFEST}'", "save it as CSV under that name")
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
@@ -128,7 +134,7 @@ def _pictures(folder: Path) -> dict[str, Path]:
         raise ProPLError(folder, "is not there", f"use the layout {_LAYOUT}")
     found: dict[str, Path] = {}
     problems = []
-    for path in _visible(folder):
+    for path in visible(folder):
         if belongs_to_header(path):
             continue
         name = stem(path.name)
@@ -149,36 +155,21 @@ def _pictures(folder: Path) -> dict[str, Path]:
 
 def _read_manifest(path: Path) -> dict[str, _Row]:
     """The rows of a manifest by name without suffix; nothing when there is no manifest."""
-    if not path.exists():
-        return {}
     rows: dict[str, _Row] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if "name" not in (reader.fieldnames or ()):
-                raise ProPLError(path, "has no column 'name'", "add it; 'group' and 'pixel_size_mm' are optional")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                name = stem((row["name"] or "").strip())
-                if name in rows:
-                    raise ProPLError(where, f"names '{name}' a second time", "keep one row for each image")
-                rows[name] = _Row((row.get("group") or "").strip(), _spacing(row.get("pixel_size_mm"), where))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ProPLError(path, f"cannot be read as CSV ({error})", "save it as UTF-8 with commas") from error
+    if not path.exists():
+        return rows
+    cure = "save it as UTF-8 text with a column 'name'; 'group' and 'pixel_size_mm' are optional"
+    for where, row in read_table(path, ("name",), cure, ("group", "pixel_size_mm")):
+        name, text = stem(row["name"]), row["pixel_size_mm"]
+        if not name:
+            raise ProPLError(where, "has no name", "give the name of the image, or remove the row")
+        if name in rows:
+            raise ProPLError(where, f"names '{name}' a second time", "keep one row for each image")
+        size = positive_number(text)
+        if text and size is None:
+            raise ProPLError(where, f"pixel_size_mm '{text}' is not a positive number", "give mm, or leave it empty")
+        rows[name] = _Row(row["group"], (size, size) if size else None)
     return rows
-
-
-def _spacing(text: str | None, where: str) -> tuple[float, float] | None:
-    """Row and column spacing of square pixels; None when the field is empty."""
-    if not (text or "").strip():
-        return None
-    try:
-        size = float(str(text))
-    except ValueError:
-        size = math.nan
-    if not (math.isfinite(size) and size > 0):
-        raise ProPLError(where, f"pixel_size_mm '{text}' is not a positive number", "give mm, or leave it empty")
-    return size, size
 
 
 def _to_cases(root: Path, pairs: list[_Pair]) -> list[Case]:
@@ -192,7 +183,7 @@ def _to_cases(root: Path, pairs: list[_Pair]) -> list[Case]:
             mask=pair.mask.relative_to(root).as_posix() if pair.mask else None,
             task=pair.task.name,
             source=pair.source,
-            group=(pair.row.group if pair.row else "") or pair.name,
+            group=(pair.row and pair.row.group) or pair.name,
             split="train",
             image_sha256=hashes[pair.image],
             mask_sha256=hashes[pair.mask] if pair.mask else None,

@@ -10,8 +10,6 @@ further in.
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +21,8 @@ from scipy.ndimage import binary_fill_holes
 
 from propl_monai.common.files import stem
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source
-from propl_monai.datasets.sources.layout import find_home, left_out, named_pictures, pictures, unpacked
+from propl_monai.datasets.sources.listing import find_home, named_pictures, unpacked
+from propl_monai.datasets.sources.table import positive_number, read_table
 from propl_monai.errors import ProPLError
 from propl_monai.images import Picture, read_image, read_mask
 
@@ -40,23 +39,28 @@ _PICTURE = re.compile(r"(?P<number>\d+)_\d*HC")
 def read_hc18(folder: Path) -> Reading:
     """Read HC18 in its original layout.
 
-    Pictures of the publishers' test set have no mask and are named `test_000_HC`, as their numbers start anew. They are
+    Pictures of the publishers' test set have no mask and are named `test_000_HC`, as their numbers start again. They are
     given no split: without masks they can serve only as unlabelled pictures.
 
     Args:
         folder: the folder that holds `training_set`, that folder itself, or a folder around both.
     """
-    home = find_home(folder, (TRAINING,))
-    images, annotations, excluded = _training(unpacked(home / TRAINING))
+    home = find_home(folder, (TRAINING,), "HC18")
+    training = unpacked(home / TRAINING)
+    images, annotations, excluded = named_pictures(
+        training, _PICTURE.fullmatch, lambda name: name.removesuffix(ANNOTATION) if name.endswith(ANNOTATION) else None
+    )
     sizes = _pixel_sizes(home / TRAINING_CSV)
     records = [
-        _record(name, path, sizes.get(name), annotations[name]) for name, path in images.items() if name in annotations
+        _record(name, path, sizes.get(name), annotations[name][0])
+        for name, path in images.items()
+        if name in annotations
     ]
     excluded += [Exclusion(name, "has no annotation") for name in images if name not in annotations]
     tests: dict[str, Path] = {}
     test_sizes: Mapping[str, float] = {}
     if (home / TEST).is_dir():
-        tests, unexpected = named_pictures(unpacked(home / TEST), _PICTURE.fullmatch)
+        tests, _, unexpected = named_pictures(unpacked(home / TEST), _PICTURE.fullmatch)
         excluded += unexpected
         test_sizes = _pixel_sizes(home / TEST_CSV)
         records += [_record(name, path, test_sizes.get(name), None, "test_") for name, path in tests.items()]
@@ -66,24 +70,7 @@ def read_hc18(folder: Path) -> Reading:
         "test pictures": len(tests),
         "pictures with a pixel size": len(images.keys() & sizes.keys()) + len(tests.keys() & test_sizes.keys()),
     }
-    return Reading(tuple(sorted(records, key=lambda record: record.name)), tuple(excluded), found)
-
-
-def _training(folder: Path) -> tuple[dict[str, Path], dict[str, Path], list[Exclusion]]:
-    """Pictures by name, annotations by the name of their picture, and what is neither."""
-    paths, excluded = pictures(folder)
-    images = {name: path for name, path in paths.items() if _PICTURE.fullmatch(name)}
-    annotations: dict[str, Path] = {}
-    for name, path in paths.items():
-        picture = name.removesuffix(ANNOTATION)
-        if name != picture and picture in images:
-            annotations[picture] = path
-        elif name not in images:
-            reason = (
-                "is not named as the published pictures are" if name == picture else "is an annotation without an image"
-            )
-            excluded.append(left_out(path, reason))
-    return images, annotations, excluded
+    return Reading.of([*records, *excluded], found)
 
 
 def _record(name: str, path: Path, pixel_size: float | None, annotation: Path | None, prefix: str = "") -> Record:
@@ -124,7 +111,7 @@ def _ellipse_through(path: Path, line: np.ndarray) -> np.ndarray:
     points = np.argwhere(line).astype(float)
     model = EllipseModel.from_estimate(points) if len(points) >= 5 else None  # an ellipse has five parameters
     if not model or np.abs(model.residuals(points)).max() > FURTHEST_OFF:
-        raise ProPLError(path, "is neither a closed outline nor a part of an ellipse", "look at it, and draw it anew")
+        raise ProPLError(path, "is neither a closed outline nor a part of an ellipse", "look at it, and draw it again")
     (row, column), (first, second) = model.center, model.axis_lengths
     inside = np.zeros(line.shape, bool)
     inside[ellipse(row, column, first, second, line.shape, model.theta)] = True
@@ -135,28 +122,14 @@ def _pixel_sizes(path: Path) -> dict[str, float]:
     """Side of a pixel in mm by name of the picture; nothing when there is no CSV."""
     if not path.exists():
         return {}
+    cure = "take the file of the download"
     sizes: dict[str, float] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            for column in (FILENAME, PIXEL_SIZE):
-                if column not in (reader.fieldnames or ()):
-                    raise ProPLError(path, f"has no column '{column}'", "take the file of the download")
-            for row in reader:
-                sizes[stem(row[FILENAME] or "")] = _length(row[PIXEL_SIZE], f"{path}, line {reader.line_num}")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ProPLError(path, f"cannot be read as CSV ({error})", "take the file of the download") from error
+    for where, row in read_table(path, (FILENAME, PIXEL_SIZE), cure):
+        size = positive_number(row[PIXEL_SIZE])
+        if size is None:
+            raise ProPLError(where, f"pixel size '{row[PIXEL_SIZE]}' is not a positive number", cure)
+        sizes[stem(row[FILENAME])] = size
     return sizes
-
-
-def _length(text: str | None, where: str) -> float:
-    try:
-        length = float(text or "")
-    except ValueError:
-        length = math.nan
-    if not (math.isfinite(length) and length > 0):
-        raise ProPLError(where, f"pixel size '{text}' is not a positive number", "take the file of the download")
-    return length
 
 
 SOURCE = Source(

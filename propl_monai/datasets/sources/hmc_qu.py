@@ -6,7 +6,7 @@ The download holds videos, tables, and one MATLAB file of masks a video, in two 
 * `A4C.xlsx`, `A2C.xlsx` and `HMC-QU/A4C/*.avi`, `HMC-QU/A2C/*.avi` (Kaggle);
 * in both `LV Ground-truth Segmentation Masks/Mask_ES0001 _4CH_1.mat`, variable `predicted`, (frames, 224, 224).
 
-Names may hold a blank before `_4CH`. In a table, the row of a video (column `ECHO`) tells the first and the last frame of
+Names may hold a blank before `_4CH`. In a table, the row of a video (column `ECHO`) names the first and the last frame of
 the heartbeat, counted from 1: columns `Reference Frame` and `End of Cycle`, or `One cardiac-cycle frames` and the column
 right of it where the two share one heading. Slices of the masks are these frames in order, shrunk to 224 x 224 whatever the
 shape of the picture, so they are stretched back to it.
@@ -26,7 +26,7 @@ from scipy.io import loadmat, whosmat
 
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source, choice
 from propl_monai.datasets.sources.cines import parse_every, read_frame
-from propl_monai.datasets.sources.listing import find_folders, visible
+from propl_monai.datasets.sources.listing import find_folders, find_one, left_out, visible
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.images import read_frames
 
@@ -63,30 +63,25 @@ def read_hmc_qu(folder: Path, *, videos: str = "labelled", every: str = "1") -> 
     """
     choice(NAME, "videos", videos, VIDEOS)
     step = parse_every(NAME, every)
-    home, table = _find_table(folder)
-    cycles = _read_table(table)
+    home = find_one(folder, _tables, " or ".join(TABLES))
+    cycles = _read_table(_tables(home)[0])
     cines, excluded = _find_cines(home)
     masks, strays = _find_masks(home)
     listed: list[Record | Exclusion] = [*excluded, *strays]
-    listed += [Exclusion(name, "has masks by the table, but no file of them") for name in _promised(cycles, masks)]
+    promised = [name for name, cycle in cycles.items() if cycle.masked and name not in masks]
+    listed += [Exclusion(name, "has masks by the table, but no file of them") for name in promised]
     for name, path in masks.items():
         listed += _read_labelled(name, path, cines.get(name), cycles.get(name), step)
-    unlabelled = [name for name in cines if name not in masks]
-    for name in unlabelled:
-        if videos == "all" or (videos == "A4C" and not _is_two_chamber(cines[name])):
-            listed += _read_unlabelled(name, cines[name], step)
-    records = sorted((each for each in listed if isinstance(each, Record)), key=lambda record: record.name)
+    for name, path in cines.items():
+        if name not in masks and (videos == "all" or (videos == "A4C" and not _is_two_chamber(path))):
+            listed += _read_unlabelled(name, path, step)
     found = {"A4C videos": sum(not _is_two_chamber(path) for path in cines.values()), "videos with masks": len(masks)}
-    return Reading(tuple(records), tuple(each for each in listed if isinstance(each, Exclusion)), found)
+    return Reading.of(listed, found)
 
 
-def _find_table(folder: Path) -> tuple[Path, Path]:
-    """The folder of the set, and the table in it that names the frames."""
-    homes = list(find_folders(folder, lambda place: any((place / name).is_file() for name in TABLES)))
-    if len(homes) != 1:
-        fact = f"holds {' or '.join(TABLES)} in {len(homes)} places (looked two levels down)"
-        raise ProPLError(folder, fact, "name the one folder that holds the table and the videos")
-    return homes[0], next(homes[0] / name for name in TABLES if (homes[0] / name).is_file())
+def _tables(folder: Path) -> list[Path]:
+    """The tables of a folder that name frames."""
+    return [folder / name for name in TABLES if (folder / name).is_file()]
 
 
 def _find_cines(home: Path) -> tuple[dict[str, Path], list[Exclusion]]:
@@ -96,9 +91,9 @@ def _find_cines(home: Path) -> tuple[dict[str, Path], list[Exclusion]]:
         for entry in visible(place):
             if _is_video(entry):
                 if cines.setdefault(entry.stem.strip(), entry) is not entry:
-                    excluded.append(Exclusion(f"{place.name}/{entry.name}", "is there twice"))
+                    excluded.append(left_out(entry, "is there twice"))
             elif entry.is_file() and entry.suffix.lower() != ".xlsx":
-                excluded.append(Exclusion(f"{place.name}/{entry.name}", "is not a video of HMC-QU"))
+                excluded.append(left_out(entry, "is not a video of HMC-QU"))
     return cines, excluded
 
 
@@ -119,12 +114,8 @@ def _find_masks(home: Path) -> tuple[dict[str, Path], list[Exclusion]]:
         if path.suffix.lower() == ".mat" and path.name.startswith(MASK_PREFIX):
             masks[path.stem.removeprefix(MASK_PREFIX).strip()] = path
         else:
-            excluded.append(Exclusion(f"{folder.name}/{path.name}", "is not a file of masks of HMC-QU"))
+            excluded.append(left_out(path, "is not a file of masks of HMC-QU"))
     return masks, excluded
-
-
-def _promised(cycles: Mapping[str, _Cycle], masks: Mapping[str, Path]) -> list[str]:
-    return [name for name, cycle in cycles.items() if cycle.masked and name not in masks]
 
 
 def _read_labelled(
@@ -134,7 +125,7 @@ def _read_labelled(
     if cine is None:
         yield Exclusion(name, "has masks but no video")
     elif cycle is None or cycle.first is None or cycle.last is None:
-        yield Exclusion(name, "has masks, but the table does not tell their frames")
+        yield Exclusion(name, "has masks, but the table does not name their frames")
     elif reason := _mask_fault(masks, cycle.last - cycle.first + 1):
         yield Exclusion(name, reason, fault=True)
     else:
@@ -251,8 +242,8 @@ SOURCE = Source(
     ),
     holds={"A4C videos": 162, "videos with masks": 109},
     exclusions=(
-        "Frames outside the heartbeat of a labelled video: no mask tells what they show.",
-        "Videos without masks, unless the option videos asks for them.",
+        "Frames outside the heartbeat of a labelled video: no mask says what they show.",
+        "Videos without masks, unless the option videos includes them.",
     ),
     read=read_hmc_qu,
 )

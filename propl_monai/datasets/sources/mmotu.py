@@ -16,7 +16,7 @@ import numpy as np
 
 from propl_monai.common.files import require_file, stem
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source, choice
-from propl_monai.datasets.sources.layout import find_home, left_out, named_pictures, pictures
+from propl_monai.datasets.sources.listing import find_home, left_out, named_pictures, pictures
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image, read_mask, read_values
 
@@ -44,22 +44,21 @@ def read_mmotu(folder: Path, *, normal_ovary: str = "keep") -> Reading:
     Args:
         folder: `OTU_2d`, one of its folders, or a folder around it.
         normal_ovary: `keep` as the authors' binary task does, where the outline of a normal ovary counts as target;
-            `drop` leaves those pictures out. As only colours tell the class, `drop` opens every annotation.
+            `drop` leaves those pictures out. As only colours identify the class, `drop` opens every annotation.
     """
     choice("MMOTU", "normal_ovary", normal_ovary, ("keep", "drop"))
     home = find_home(folder, (IMAGES, ANNOTATIONS), "OTU_2d")
-    images, excluded = named_pictures(home / IMAGES, str.isdecimal)
+    images, _, excluded = named_pictures(home / IMAGES, str.isdecimal)
     annotations, binaries, unexpected = _annotations(home / ANNOTATIONS, images)
-    excluded += unexpected
     splits = _official_splits(home)
-    records = []
+    listed: list[Record | Exclusion] = [*excluded, *unexpected]
     for name, path in images.items():
         reason = _reason(name, annotations.get(name), splits, normal_ovary)
         if reason is not None:
-            excluded.append(Exclusion(name, reason))
+            listed.append(Exclusion(name, reason))
             continue
         mask = partial(read_target, annotations[name], binaries.get(name))
-        records.append(Record(name, name, partial(read_image, path), {TASK: mask}, splits.get(name)))
+        listed.append(Record(name, name, partial(read_image, path), {TASK: mask}, splits.get(name)))
     present = [splits.get(name) for name in images]
     found = {
         "pictures": len(images),
@@ -67,7 +66,7 @@ def read_mmotu(folder: Path, *, normal_ovary: str = "keep") -> Reading:
         "training pictures": present.count("train"),
         "test pictures": present.count("test"),
     }
-    return Reading(tuple(sorted(records, key=lambda record: record.name)), tuple(excluded), found)
+    return Reading.of(listed, found)
 
 
 def _annotations(folder: Path, images: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path], list[Exclusion]]:
@@ -113,9 +112,8 @@ def _official_splits(home: Path) -> dict[str, str]:
         require_file(home / name)
         for line in (home / name).read_text(encoding="utf-8-sig", errors="replace").split():
             if splits.setdefault(stem(line), split) != split:
-                raise ProPLError(
-                    home / name, f"names '{line}', as the other list does", "take the lists of the download"
-                )
+                fact = f"names '{line}', as the other list does"
+                raise ProPLError(home / name, fact, "take the lists of the download")
     return splits
 
 

@@ -19,20 +19,19 @@ begins where the size changes; two neighbours of one size would become one group
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import find_objects, label
 
-from propl_monai.common.files import require_file, stem
-from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source
-from propl_monai.datasets.sources.listing import visible
-from propl_monai.datasets.sources.tn3k import Pair, find_home, pair_by_number, read_split, read_white
+from propl_monai.common.files import stem
+from propl_monai.datasets.sources.base import Exclusion, Reading, Source
+from propl_monai.datasets.sources.listing import find_one, strays
+from propl_monai.datasets.sources.table import read_table
+from propl_monai.datasets.sources.tn3k import Pair, pair_by_number, read_split, read_white
 from propl_monai.errors import ProPLError
-from propl_monai.images import image_size, read_image
+from propl_monai.images import image_size
 
 NAME = "TG3K"
 TASK = "thyroid gland"
@@ -53,23 +52,18 @@ def read_tg3k(folder: Path, *, videos: str = "detect") -> Reading:
         folder: that holds `thyroid-image`, or one above it (two levels at most).
         videos: "detect", see above; or a CSV file with columns `name` (such as 0000) and `group`.
     """
-    home = find_home(folder, NAME, FOLDERS[:1])
-    listed = pair_by_number(home / FOLDERS[0], home / FOLDERS[1])
-    groups = detect_videos(home, listed.pairs) if videos == "detect" else _read_videos(Path(videos), listed.pairs)
-    excluded = [*listed.excluded]
+    home = find_one(folder, lambda place: (place / FOLDERS[0]).is_dir(), FOLDERS[0])
+    pairs, excluded, counts = pair_by_number(home / FOLDERS[0], home / FOLDERS[1])
+    groups = detect_videos(home, pairs) if videos == "detect" else _read_videos(Path(videos), pairs)
     splits: Mapping[int, str] = {}
     if (home / SPLIT_FILE).is_file():
-        splits = read_split(home / SPLIT_FILE, listed.pairs, "remove it to split by videos alone")
-        if len({(groups[pair.name], splits[pair.number]) for pair in listed.pairs}) > len(set(groups.values())):
+        splits = read_split(home / SPLIT_FILE, pairs, "remove it to split by videos alone")
+        if len({(groups[pair.name], splits[pair.number]) for pair in pairs}) > len(set(groups.values())):
             excluded.append(Exclusion(SPLIT_FILE, "puts frames of one video into train and validation"))
             splits = {}
-    known = {*FOLDERS, SPLIT_FILE}
-    excluded += [
-        Exclusion(entry.name, f"is no part of {NAME}'s layout") for entry in visible(home) if entry.name not in known
-    ]
-    records = tuple(_record(pair, groups[pair.name], splits.get(pair.number)) for pair in listed.pairs)
-    found = {"pictures": listed.pictures, "masks": listed.masks, "videos": len(set(groups.values()))}
-    return Reading(records, tuple(excluded), found)
+    excluded += strays(home, NAME, {*FOLDERS, SPLIT_FILE})
+    records = [pair.record(pair.name, groups[pair.name], TASK, read_gland, splits.get(pair.number)) for pair in pairs]
+    return Reading.of([*records, *excluded], {**counts, "videos": len(set(groups.values()))})
 
 
 def detect_videos(home: Path, pairs: Sequence[Pair]) -> dict[str, str]:
@@ -81,7 +75,7 @@ def detect_videos(home: Path, pairs: Sequence[Pair]) -> dict[str, str]:
     for pair in pairs:
         try:
             own = image_size(pair.image)
-        except ProPLError:  # is told when the picture is read; here it only has no size of its own
+        except ProPLError:  # reported when the picture is read; here it only has no size of its own
             own = size
         if not group or (own != size and size is not None):
             group = f"video{pair.name}"
@@ -95,17 +89,10 @@ def detect_videos(home: Path, pairs: Sequence[Pair]) -> dict[str, str]:
 
 def _read_videos(path: Path, pairs: Sequence[Pair]) -> dict[str, str]:
     """As `detect_videos`, from a CSV file; rows of frames that are not here are skipped."""
-    require_file(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not {"name", "group"} <= set(reader.fieldnames or ()):
-                raise ProPLError(path, "has no columns 'name' and 'group'", "add them, one row for each frame")
-            rows = [(stem((row["name"] or "").strip()), (row["group"] or "").strip()) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ProPLError(path, f"cannot be read as CSV ({error})", "save it as UTF-8 with commas") from error
+    cure = "save it as UTF-8 with the columns name and group, one row for each frame"
     groups: dict[str, str] = {}
-    for name, group in rows:
+    for _, row in read_table(path, ("name", "group"), cure):
+        name, group = stem(row["name"]), row["group"]
         if groups.setdefault(name, group) != group:
             raise ProPLError(path, f"gives {name} two groups, {groups[name]} and {group}", "keep one row")
     missing = [pair.name for pair in pairs if not groups.get(pair.name)]
@@ -128,11 +115,6 @@ def read_gland(path: Path) -> np.ndarray:
     if not white.any():
         raise ProPLError(path, "holds no gland, at most the letters of its corner", "leave this frame out")
     return white
-
-
-def _record(pair: Pair, group: str, split: str | None) -> Record:
-    masks: dict[str, Callable[[], np.ndarray] | None] = {TASK: partial(read_gland, pair.mask)}
-    return Record(pair.name, group, partial(read_image, pair.image), masks, split)
 
 
 SOURCE = Source(

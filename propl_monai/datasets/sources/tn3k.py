@@ -4,8 +4,8 @@
 `test-mask/0000.jpg`, and `tn3k-trainval-fold0.json` to `fold4.json`, each `{"train": [...], "val": [...]}`: places among the
 names in numerical order, which are the numbers in the names of the published set.
 
-Masks are JPEG, whose edges are grey: above 127 is nodule. No patient is told, so that a picture is its own group; pictures
-of one patient may stand in two splits, in the publishers' as in any other.
+Masks are JPEG, whose edges are grey: above 127 is nodule. No patient is published, so a picture is its own group;
+pictures of one patient may be in two splits, in the publishers' as in any other.
 
 TG3K comes from the same authors in the same form, and its reader uses the public functions of this module.
 """
@@ -24,7 +24,7 @@ import numpy as np
 
 from propl_monai.common.files import picture_suffix, stem
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source, choice
-from propl_monai.datasets.sources.listing import find_one, visible
+from propl_monai.datasets.sources.listing import find_one, strays, visible
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image, read_values, to_grey
 
@@ -34,7 +34,6 @@ PARTS = ("trainval", "test")
 FOLDS = ("0", "1", "2", "3", "4", "none")
 WHITE_ABOVE = 127
 _NUMBER = re.compile(r"\d+", re.ASCII)
-_FOLD_FILE = re.compile(r"tn3k-trainval-fold[0-4]\.json")
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,9 @@ class Pair:
     image: Path
     mask: Path
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """What two folders hold: pairs in the order of their numbers, what has no partner, and how many files of each."""
-
-    pairs: tuple[Pair, ...]
-    excluded: tuple[Exclusion, ...]
-    pictures: int
-    masks: int
+    def record(self, name: str, group: str, task: str, read: Callable[[Path], np.ndarray], split: str | None) -> Record:
+        """The pair as a record; `read` reads its mask."""
+        return Record(name, group, partial(read_image, self.image), {task: partial(read, self.mask)}, split)
 
 
 def read_tn3k(folder: Path, *, fold: str = "0") -> Reading:
@@ -62,58 +55,47 @@ def read_tn3k(folder: Path, *, fold: str = "0") -> Reading:
 
     Args:
         folder: that holds `trainval-image` and `test-image`, or one above it (two levels at most).
-        fold: which of the five official folds tells train from validation; "none" when the fold files are not there.
+        fold: which of the five official folds divides train from validation; "none" when the fold files are not there.
     """
     choice(NAME, "fold", fold, FOLDS)
-    home = find_home(folder, NAME, [f"{part}-image" for part in PARTS])
+    names = [f"{part}-image" for part in PARTS]
+    home = find_one(folder, lambda place: any((place / name).is_dir() for name in names), " or ".join(names))
     listed = {part: pair_by_number(home / f"{part}-image", home / f"{part}-mask", f"{part}_") for part in PARTS}
-    records = [_record(pair, "test", "test") for pair in listed["test"].pairs]
-    trainval = listed["trainval"].pairs
+    trainval, _, _ = listed["trainval"]
     fold_file = home / f"tn3k-trainval-fold{fold}.json"
     splits = {} if fold == "none" or not trainval else read_split(fold_file, trainval, "give the option fold=none")
-    records += [_record(pair, "trainval", splits.get(pair.number)) for pair in trainval]
-    stray = [
-        Exclusion(entry.name, f"is no part of {NAME}'s layout") for entry in visible(home) if not _is_known(entry.name)
-    ]
-    excluded = (*stray, *(each for part in PARTS for each in listed[part].excluded))
-    found = {f"{part} pictures": listed[part].pictures for part in PARTS}
-    found |= {f"{part} masks": listed[part].masks for part in PARTS}
-    return Reading(tuple(sorted(records, key=lambda record: record.name)), excluded, found)
+    known = [f"{part}-{kind}" for part in PARTS for kind in ("image", "mask")]
+    known += [f"tn3k-trainval-fold{number}.json" for number in FOLDS[:-1]]
+    every: list[Record | Exclusion] = [*strays(home, NAME, known)]
+    for part, (pairs, excluded, _) in listed.items():
+        every += excluded
+        for pair in pairs:
+            name, split = f"{part}_{pair.name}", "test" if part == "test" else splits.get(pair.number)
+            every.append(pair.record(name, name, TASK, read_white, split))
+    found = {f"{part} {kind}": counts[kind] for part, (_, _, counts) in listed.items() for kind in counts}
+    return Reading.of(every, found)
 
 
-def find_home(folder: Path, source: str, names: Sequence[str]) -> Path:
-    """The one folder that holds at least one of the named folders: this one, or one in it (two levels at most)."""
-    shown = " or ".join(names)
-    cure = f"name the folder of {source} that holds {shown}, unpacked"
-    return find_one(
-        folder, lambda entry: any((entry / name).is_dir() for name in names), f"folder {shown}", shown, cure
-    )
-
-
-def pair_by_number(images: Path, masks: Path, prefix: str = "") -> Pairs:
+def pair_by_number(images: Path, masks: Path, prefix: str = "") -> tuple[list[Pair], list[Exclusion], dict[str, int]]:
     """Put pictures and masks of the same number together; a folder that is not there holds none.
 
     Args:
         images: folder of pictures named by numbers, in any format.
         masks: folder of their masks.
         prefix: of the names in what is left out.
+
+    Returns:
+        Pairs in the order of their numbers, what has no partner, and the numbers of pictures and masks.
     """
     pictures, stray = _by_number(images, prefix)
     drawn, stray_masks = _by_number(masks, prefix)
     excluded = [*stray, *stray_masks]
-    excluded += [
-        Exclusion(prefix + stem(pictures[number].name), "its mask is missing")
-        for number in sorted(pictures.keys() - drawn)
-    ]
-    excluded += [
-        Exclusion(prefix + stem(drawn[number].name), "its picture is missing")
-        for number in sorted(drawn.keys() - pictures)
-    ]
-    pairs = (
-        Pair(number, stem(pictures[number].name), pictures[number], drawn[number])
-        for number in sorted(pictures.keys() & drawn)
-    )
-    return Pairs(tuple(pairs), tuple(excluded), len(pictures), len(drawn))
+    for own, others, missing in ((pictures, drawn, "mask"), (drawn, pictures, "picture")):
+        alone = [own[number] for number in sorted(own.keys() - others)]
+        excluded += [Exclusion(prefix + stem(path.name), f"its {missing} is missing") for path in alone]
+    both = [(number, pictures[number], drawn[number]) for number in sorted(pictures.keys() & drawn)]
+    pairs = [Pair(number, stem(image.name), image, mask) for number, image, mask in both]
+    return pairs, excluded, {"pictures": len(pictures), "masks": len(drawn)}
 
 
 def _by_number(folder: Path, prefix: str) -> tuple[dict[int, Path], list[Exclusion]]:
@@ -144,9 +126,10 @@ def read_split(path: Path, pairs: Sequence[Pair], cure: str) -> dict[int, str]:
         content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ProPLError(path, f"is not JSON ({error})", f"download it again, or {cure}") from error
-    train, validation = (_numbers(content, key) for key in ("train", "val"))
-    if train is None or validation is None:
+    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in ("train", "val")]
+    if not all(isinstance(each, list) and all(type(number) is int for number in each) for each in lists):
         raise ProPLError(path, "is not two lists of numbers, train and val", f"download it again, or {cure}")
+    train, validation = set(lists[0]), set(lists[1])
     if train & validation:
         raise ProPLError(path, f"has {min(train & validation)} in train and val", f"download it again, or {cure}")
     splits = dict.fromkeys(train, "train") | dict.fromkeys(validation, "validation")
@@ -155,11 +138,6 @@ def read_split(path: Path, pairs: Sequence[Pair], cure: str) -> dict[int, str]:
         fact = f"places {len(missing)} of {len(pairs)} pictures neither in train nor in val (such as {missing[0]})"
         raise ProPLError(path, fact, f"use pictures and file of one download, or {cure}")
     return splits
-
-
-def _numbers(content: Any, key: str) -> set[int] | None:
-    numbers = content.get(key) if isinstance(content, dict) else None
-    return set(numbers) if isinstance(numbers, list) and all(type(each) is int for each in numbers) else None
 
 
 def read_white(path: Path) -> np.ndarray:
@@ -172,23 +150,11 @@ def read_white(path: Path) -> np.ndarray:
     return grey > WHITE_ABOVE
 
 
-def _is_known(name: str) -> bool:
-    return name in {f"{part}-{kind}" for part in PARTS for kind in ("image", "mask")} or bool(
-        _FOLD_FILE.fullmatch(name)
-    )
-
-
-def _record(pair: Pair, part: str, split: str | None) -> Record:
-    name = f"{part}_{pair.name}"
-    masks: dict[str, Callable[[], np.ndarray] | None] = {TASK: partial(read_white, pair.mask)}
-    return Record(name, name, partial(read_image, pair.image), masks, split)
-
-
 SOURCE = Source(
     name=NAME,
     title="Thyroid nodules in still pictures, with a fixed test set",
     tasks=(TASK,),
-    group="the picture itself: no patient is told",
+    group="the picture itself: no patient is published",
     licence="no licence of the data is stated, 'open-access' (the authors' code is MIT; their README read)",
     citation=(
         "Gong H. et al.: Multi-task learning for thyroid nodule segmentation with thyroid region prior. ISBI 2021; "

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source
-from propl_monai.datasets.sources.layout import find_home, left_out, pictures
+from propl_monai.datasets.sources.listing import find_home, left_out, pictures
 from propl_monai.images import read_image, read_mask
 
 TASK = "breast cancer"
@@ -29,12 +29,12 @@ def read_udiat(folder: Path) -> Reading:
     excluded += unexpected
     excluded += [left_out(path, "is a mask without an image") for name, path in masks.items() if name not in images]
     excluded += [Exclusion(name, "has no mask") for name in images if name not in masks]
-    records = tuple(
+    records = [
         Record(name, name, partial(read_image, path), {TASK: partial(read_mask, masks[name])})
-        for name, path in sorted(images.items())
+        for name, path in images.items()
         if name in masks
-    )
-    return Reading(records, tuple(excluded), {"images": len(images), "masks": len(masks)})
+    ]
+    return Reading.of([*records, *excluded], {"images": len(images), "masks": len(masks)})
 
 
 SOURCE = Source(

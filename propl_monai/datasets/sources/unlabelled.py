@@ -1,7 +1,7 @@
-"""A folder of pictures and cines on which nobody has drawn anything, however deep they lie: more to learn from, unmeasured.
+"""A folder of pictures and cines without masks, in folders of any depth: more to learn from, never measured on.
 
-What they show must be said by the option `task`: a picture takes part in training under the tasks that can be seen in it.
-Names of files and folders become names of cases and groups; rename those that tell who the patient is.
+The option `task` says what they show: a picture is trained on under these tasks.
+Names of files and folders become names of cases and groups; rename those that identify a patient.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def read_unlabelled(folder: Path, *, task: str = "", every: str = "1", group: st
         Records named after their place, `a/b.png` as `a__b`, frames of cines as `a__b_frame001`; a name that two files would
         share keeps its suffix. All are for training: nothing can be measured on a picture without a mask.
     """
-    task_names = _tasks(task)
+    if not task.strip():
+        cure = "give task=... with one of " + ", ".join(tasks.NAMES) + ", or several separated by commas"
+        raise ProPLError(f"source {NAME}, option task", "is not given, and pictures alone do not show it", cure)
+    named = tasks.find_all(task.split(","), f"source {NAME}, option task")
+    task_names = tuple(dict.fromkeys(each.name for each in named))
     step = parse_every(NAME, every)
     choice(NAME, "group", group, GROUPS)
     known, excluded = _sort_files(folder)
@@ -57,26 +61,18 @@ def read_unlabelled(folder: Path, *, task: str = "", every: str = "1", group: st
         except ProPLError as problem:
             by_chance = not _suffix(path) and problem.fact in _NO_PICTURES
             excluded.append(Exclusion(place.as_posix(), problem.fact, fault=not by_chance))
-    return Reading(tuple(sorted(records.values(), key=lambda record: record.name)), tuple(excluded), {"files": files})
-
-
-def _tasks(text: str) -> tuple[str, ...]:
-    where = f"source {NAME}, option task"
-    if not text.strip():
-        cure = "give task=... with one of " + ", ".join(tasks.NAMES) + ", or several separated by commas"
-        raise ProPLError(where, "is not given, and pictures alone do not tell", cure)
-    return tuple(dict.fromkeys(found.name for found in tasks.find_all(text.split(","), where)))
+    return Reading.of([*records.values(), *excluded], {"files": files})
 
 
 def _sort_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
-    """The pictures and cines, and everything else."""
+    """The pictures and cines, by suffix, and everything else; without a suffix the bytes decide later."""
     known, excluded = [], []
     for path in _walk(folder):
         if path.is_dir():
             excluded.append(
                 Exclusion(path.relative_to(folder).as_posix(), "is a link to a folder, which is not followed")
             )
-        elif _is_known(path):
+        elif _suffix(path) or not path.suffix or path.suffix[1:].isdigit():  # a DICOM may be named 1.2.840.1
             known.append(path)
         elif not belongs_to_header(path):
             reason = "is not a picture or cine of a known type"
@@ -93,17 +89,12 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield from _walk(entry)
 
 
-def _is_known(path: Path) -> bool:
-    """By suffix; DICOM files often have none, or are named by a number such as 1.2.840.1: their bytes are asked later."""
-    return bool(_suffix(path)) or not path.suffix or path.suffix[1:].isdigit()
-
-
 def _suffix(path: Path) -> str:
     return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
 def _named(folder: Path, paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """Each file with a name that tells its place, and its suffix where two files differ in nothing else."""
+    """Each file with a name made of its place, and its suffix where two files differ in nothing else."""
     full = {path: "__".join(path.relative_to(folder).parts) for path in paths}
     short = {path: name[: len(name) - len(_suffix(path))] for path, name in full.items()}
     uses = Counter(name.casefold() for name in short.values())

@@ -1,14 +1,14 @@
-"""Pictures that are the same, or nearly, though they stand under two groups.
+"""Pictures that are the same, or nearly the same, under two groups.
 
 Nearly the same is decided in two steps. A 256-bit difference hash (Krawetz, "Kind of like that", 2013: is a block brighter
 than its left neighbour?) leaves of all pairs those that differ in at most `HASH_BITS` bits. That many bits let slight
-crops through, and also every two hearts seen from the same side; so the second step asks how much of one picture's detail
+crops through, and also every two hearts seen from the same side; so the second step measures how much of one picture's detail
 is explained by the other one shifted, stretched by a few per cent and changed in contrast (one step of Lucas and Kanade,
 IJCAI 1981, as a linear fit). Pairs above `EXPLAINED` are reported.
 
 Measured on 75 phantoms and 240 real pictures of four data sets: copies that were resized, re-encoded as JPEG of quality 50
 or cropped by up to 1.5 % at each side are found in 98 % of cases or more, by up to 2 % in 82 % (DDTI) to 100 %. Among 1,537
-real pictures of six data sets all 19 pairs that were reported are of one patient to the eye; different hearts reach 0.85,
+real pictures of six data sets all 19 pairs that were reported look like one patient; different hearts reach 0.85,
 different phantoms 0.92.
 """
 
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from propl_monai.common.findings import Finding
 from propl_monai.data.cases import SPLITS
 from propl_monai.datasets.verification.file_checks import THUMBNAIL
-from propl_monai.datasets.verification.findings import Finding
 
 HASH_BITS = 40
 EXPLAINED = 0.93
@@ -59,7 +59,7 @@ class Shown:
 
 
 def find_duplicates(pictures: Iterable[Shown]) -> list[Finding]:
-    """What is the same or nearly the same as another picture, in another split or under another group.
+    """Pictures that equal another one, or nearly, in another split or under another group.
 
     Each picture is named once, with the most similar one that precedes it: train precedes validation, then comes test.
     """
@@ -76,11 +76,11 @@ def _exact(ordered: Sequence[Shown]) -> Iterator[Finding]:
             fact = f"shows the same pixels as {_name(first)}"
             if other.split != first.split:
                 if other.sha256 == first.sha256:
-                    continue  # the datalist's own rules tell of equal files
+                    continue  # the datalist's own rules report equal files
                 cure = "keep it in one split: drop one of them, or give both one group"
-                yield Finding("E-LEAK-EXACT", other.path, other.case_id, f"in {other.split} {fact}", cure)
+                yield Finding("E-LEAK-EXACT", other.path, f"in {other.split} {fact}", cure, other.case_id)
             elif other.group != first.group:
-                yield Finding("W-DUPLICATE", other.path, other.case_id, fact, "drop one, or give both one group")
+                yield Finding("W-DUPLICATE", other.path, fact, "drop one, or give both one group", other.case_id)
 
 
 def _near(ordered: Sequence[Shown]) -> Iterator[Finding]:
@@ -88,13 +88,9 @@ def _near(ordered: Sequence[Shown]) -> Iterator[Finding]:
     textured = [shown for shown in distinct if np.frombuffer(shown.thumbnail, np.uint8).std() >= FLAT]
     for index, (partner, explained) in sorted(_nearest(textured).items()):
         shown, other = textured[index], textured[partner]
-        fact = (
-            f"looks like {_name(other)} (group {other.group[1]!r}, {100 * explained:.0f} % of the detail is the same)"
-        )
-        if shown.split != other.split:
-            yield Finding("W-LEAK-NEAR", shown.path, shown.case_id, f"in {shown.split} {fact}", _NEAR_CURE)
-        else:
-            yield Finding("W-DUPLICATE", shown.path, shown.case_id, fact, _NEAR_CURE)
+        likeness = f"(group {other.group[1]!r}, {100 * explained:.0f} % of the detail is the same)"
+        code, where = ("W-DUPLICATE", "") if shown.split == other.split else ("W-LEAK-NEAR", f"in {shown.split} ")
+        yield Finding(code, shown.path, f"{where}looks like {_name(other)} {likeness}", _NEAR_CURE, shown.case_id)
 
 
 def _nearest(textured: Sequence[Shown]) -> dict[int, tuple[int, float]]:
@@ -153,7 +149,7 @@ def difference_hash(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _details(thumbnails: np.ndarray) -> np.ndarray:
-    """What lies between the two widths, float32 `(N, pixels)`, each of length 1."""
+    """The detail between the two widths, float32 `(N, pixels)`, each of length 1."""
     made = np.empty((len(thumbnails), thumbnails[0].size), np.float32)
     for start in range(0, len(thumbnails), BLOCK):
         values = thumbnails[start : start + BLOCK].astype(np.float32)

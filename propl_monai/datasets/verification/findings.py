@@ -1,12 +1,15 @@
-"""What a verification found: one finding for each fault, and all of them as text and as JSON."""
+"""The findings of a verification, as text and as JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
+
+from propl_monai.common.findings import Finding
+from propl_monai.data.cases import Coverage
 
 SCHEMA = "propl-verification/1"
 PATHS_SHOWN = 5
@@ -40,33 +43,6 @@ CODES: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One fault.
-
-    Attributes:
-        code: a key of `CODES`.
-        path: of the file, relative to the root; the name of the datalist where its own text is at fault.
-        case_id: of a case that uses the file, None where no case is meant.
-        fact: what is wrong.
-        cure: what the user can do about it.
-    """
-
-    code: str
-    path: str
-    case_id: str | None
-    fact: str
-    cure: str
-
-    @property
-    def is_error(self) -> bool:
-        """Whether training on it is refused."""
-        return self.code.startswith("E-")
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.path}: {self.fact}; {self.cure}"
-
-
-@dataclass(frozen=True)
 class Verification:
     """The result of one verification.
 
@@ -77,6 +53,7 @@ class Verification:
         files: size in bytes and time of change in ns of every file that is there, by its path relative to the root.
         sha256: of the datalist, see `Datalist.sha256`; empty when it breaks its rules.
         seconds: that it took.
+        grouped, spaced: see `Coverage`.
     """
 
     name: str
@@ -85,6 +62,8 @@ class Verification:
     files: Mapping[str, tuple[int, int]] = field(repr=False)
     sha256: str
     seconds: float
+    grouped: int = 0
+    spaced: int = 0
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -108,12 +87,17 @@ class Verification:
             "datalist": self.name,
             "datalist_sha256": self.sha256 or None,
             "cases": self.cases,
+            "cases_with_group": self.grouped,
+            "cases_with_spacing": self.spaced,
             "files": len(self.files),
             "seconds": round(self.seconds, 2),
             "errors": len(self.errors),
             "warnings": len(self.warnings),
             "counts": self.counts,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [
+                {"code": each.code, "path": each.where, "case_id": each.case_id, "fact": each.fact, "cure": each.cure}
+                for each in self.findings
+            ],
         }
 
     def to_text(self, shown: int = PATHS_SHOWN) -> str:
@@ -124,7 +108,7 @@ class Verification:
         """
         files = f"{self.cases:,} cases, {len(self.files):,} files, {self.seconds:.1f} s"
         counts = f"{len(self.errors)} errors, {len(self.warnings)} warnings" if self.findings else "nothing wrong"
-        lines = [f"{self.name}: {files}: {counts}"]
+        lines = [f"{self.name}: {files}: {counts}", str(Coverage(self.cases, self.grouped, self.spaced))]
         for code, group in groupby(self.findings, key=lambda finding: finding.code):
             lines += _section(code, list(group), shown)
         return "\n".join(lines)
@@ -135,7 +119,7 @@ def _section(code: str, findings: Sequence[Finding], shown: int) -> list[str]:
     lines = ["", f"{code}  {len(findings)}  {CODES[code]}"]
     first = findings[:shown]
     for number, finding in enumerate(first, 1):
-        lines.append(f"  {finding.path}: {finding.fact}")
+        lines.append(f"  {finding.where}: {finding.fact}")
         if number == len(first) or first[number].cure != finding.cure:
             lines.append(f"    -> {finding.cure}")
     if len(findings) > shown:
@@ -146,4 +130,4 @@ def _section(code: str, findings: Sequence[Finding], shown: int) -> list[str]:
 def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Errors first, in the order of `CODES`, then by path, then as they came; each once."""
     rank = {code: number for number, code in enumerate(CODES)}
-    return tuple(sorted(dict.fromkeys(findings), key=lambda found: (rank[found.code], found.path)))
+    return tuple(sorted(dict.fromkeys(findings), key=lambda found: (rank[found.code], found.where)))

@@ -1,7 +1,7 @@
-"""The small file beside a datalist that says it was verified, so that every run need not decode every picture again.
+"""The file beside a datalist that says it was verified, so that not every run decodes every picture again.
 
-It holds the hash of the datalist, the number of findings, and size and time of change of every file: what was changed
-since is noticed without reading it.
+It holds the hash of the datalist, the number of findings, and size and time of change of every file: later changes are
+noticed without reading the files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from propl_monai.errors import ProPLError
 
 SCHEMA = "propl-verified/1"
 SUFFIX = ".verified.json"
-_ANEW = "remove it, and verify the datalist anew"
+_AGAIN = "remove it, and verify the datalist again"
 _KEYS = {"schema": str, "version": str, "verified": str, "datalist_sha256": str, "findings": dict, "files": dict}
 
 
@@ -57,10 +57,10 @@ def read_record(datalist_file: str | Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ProPLError(path, "is not a record of a verification", _ANEW) from error
+        raise ProPLError(path, "is not a record of a verification", _AGAIN) from error
     whole = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in _KEYS.items())
     if not whole or content["schema"] != SCHEMA:
-        raise ProPLError(path, "is not a record of a verification by this version", _ANEW)
+        raise ProPLError(path, "is not a record of a verification by this version", _AGAIN)
     return content
 
 
@@ -75,7 +75,8 @@ def is_recorded(datalist: Datalist, datalist_file: str | Path) -> bool:
 
 def objection(datalist: Datalist, datalist_file: str | Path) -> ProPLError | None:
     """Why a datalist may not be trained on, from its record and the times of its files; None when it may."""
-    cure = _cure(datalist_file, datalist.root)
+    elsewhere = "" if datalist.root.resolve() == Path(datalist_file).resolve().parent else f" --root {datalist.root}"
+    cure = f"run `propl verify {datalist_file}{elsewhere}` and fix what it finds, or give --allow_unverified true"
     try:
         record = read_record(datalist_file)
     except ProPLError as error:
@@ -86,8 +87,8 @@ def objection(datalist: Datalist, datalist_file: str | Path) -> ProPLError | Non
         return ProPLError(datalist_file, "was changed since it was verified", cure)
     errors = {code: count for code, count in record["findings"].items() if code.startswith("E-")}
     if errors:
-        told = ", ".join(f"{count} {code}" for code, count in errors.items())
-        return ProPLError(datalist_file, f"has errors that its verification found: {told}", cure)
+        counts = ", ".join(f"{count} {code}" for code, count in errors.items())
+        return ProPLError(datalist_file, f"has errors that its verification found: {counts}", cure)
     changed = next(_changed(datalist, record["files"]), None)
     return ProPLError(*changed, cure) if changed else None
 
@@ -104,8 +105,3 @@ def _changed(datalist: Datalist, stamps: dict[str, Any]) -> Iterator[tuple[Path,
             continue
         if stamps.get(name) != list(stamp):
             yield path, "was changed since it was verified" if name in stamps else "was not verified"
-
-
-def _cure(datalist_file: str | Path, root: Path) -> str:
-    elsewhere = "" if root.resolve() == Path(datalist_file).resolve().parent else f" --root {root}"
-    return f"run `propl verify {datalist_file}{elsewhere}` and mend what it finds, or give --allow_unverified true"

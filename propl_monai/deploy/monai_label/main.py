@@ -1,6 +1,6 @@
-"""The app that `monailabel start_server` loads: an entry a task, all served by the one network of a bundle.
+"""The app that `monailabel start_server` loads: one entry per task, all served by one network.
 
-Settings (`--conf NAME VALUE`): `bundle`, the folder whose `models/model.safetensors` is served; and, if wanted,
+Settings (`--conf NAME VALUE`): `bundle`, the folder whose `models/model.safetensors` is served; and optionally
 `reference`, a folder of labelled pictures in the plain layout, on which training rehearses and measures the other tasks.
 """
 
@@ -33,7 +33,7 @@ class ProPLApp(MONAILabelApp):
     Args:
         app_dir: folder of this app, where MONAI Label writes its log.
         studies: folder of the pictures.
-        conf: see the top of this file.
+        conf: the settings above.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -44,25 +44,25 @@ class ProPLApp(MONAILabelApp):
         if self.reference and not self.reference.is_dir():
             raise ProPLError(self.reference, "is not a folder", "check --conf reference, or leave it out")
         name = f"ProPL ultrasound ({propl_monai.__version__})"
-        about = "One network, a target an entry. Research use only; not a medical device."
+        about = "One network, one entry per target. Research use only; not a medical device."
         super().__init__(app_dir, studies, conf, name, about, propl_monai.__version__)
 
     def init_datastore(self) -> Any:
-        """A local folder of PNG and JPG pictures."""
+        """A local folder of PNG and JPEG pictures."""
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()
         reload = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD
         return LocalDatastore(self.studies, extensions=EXTENSIONS, auto_reload=reload)
 
     def init_infers(self) -> dict[str, TaskInfer]:
-        """An entry a task, such as `thyroid_nodule`."""
+        """One entry per task, such as `thyroid_nodule`."""
         return {task.slug: TaskInfer(self.served, task) for task in self.served.tasks}
 
     def init_trainers(self) -> dict[str, TaskTrain]:
-        """A trainer for each of them."""
+        """One trainer per task."""
         return {task.slug: TaskTrain(self.served, task, self.reference) for task in self.served.tasks}
 
     def init_strategies(self) -> dict[str, Any]:
-        """`uncertainty_<task>` for each of them, and `random`."""
+        """`uncertainty_<task>` for every task, and `random`."""
         ranked = {f"uncertainty_{task.slug}": MostUncertain(self.served, task) for task in self.served.tasks}
         return {**ranked, "random": Random()}

@@ -160,7 +160,7 @@ def test_a_sequence_that_does_not_fit_is_left_out_with_the_reason(tmp_path: Path
     assert [(each.name, each.reason) for each in reading.excluded] == [
         (
             "patient0001_2CH_half_sequence",
-            "Info_*.cfg does not tell which of its frames are end-diastole and end-systole",
+            "Info_*.cfg does not say which of its frames are end-diastole and end-systole",
         ),
         ("patient0001_4CH_half_sequence", "its label maps are not as many as its frames"),
     ]
@@ -181,8 +181,8 @@ def test_poor_and_unknown_quality_can_be_dropped(tmp_path: Path) -> None:
     assert [(each.name, each.reason) for each in reading.excluded] == [
         ("patient0001_4CH_ED", "image quality is poor"),
         ("patient0001_4CH_ES", "image quality is poor"),
-        ("patient0002_2CH_ED", "image quality is not told"),
-        ("patient0002_2CH_ES", "image quality is not told"),
+        ("patient0002_2CH_ED", "image quality is not given"),
+        ("patient0002_2CH_ES", "image quality is not given"),
     ]
     assert reading.found == {"patients": 2, "pictures": 8, "label maps": 8}
 

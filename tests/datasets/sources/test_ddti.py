@@ -238,10 +238,10 @@ def test_what_does_not_belong_is_told(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_not_it(tmp_path: Path) -> None:
-    with pytest.raises(ProPLError, match=r"holds no case file such as 1.xml .*: it is empty"):
+    with pytest.raises(ProPLError, match=r"holds no folder with case files such as 1.xml .*: it is empty"):
         SOURCE.open(tmp_path)
     make(tmp_path / "a")
     make(tmp_path / "b")
-    with pytest.raises(ProPLError, match="holds case files in several folders"):
+    with pytest.raises(ProPLError, match="holds 2 folders with case files"):
         SOURCE.open(tmp_path)
     assert len(SOURCE.open(tmp_path / "a").records) == 8

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from propl_monai.datasets.sources import IN_PLACE, read_source
 from propl_monai.datasets.sources.folder import read_folder
+from propl_monai.datasets.sources.registry import IN_PLACE, read_source
 from propl_monai.errors import ProPLError
 
 
@@ -61,6 +61,56 @@ def test_tasks_by_code_name_or_slug_and_other_folders_are_left_alone(tmp_path: P
     assert [case.case_id for case in made.cases] == ["BC/A/1", "FH/B/1", "TN/C/1"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name, group, pixel_size_mm\np1_a, p1, 0.5\np1_b, p1, 0.5\n",
+        "\ufeffName;GROUP ;Pixel-Size mm\r\np1_a;p1;0,5\r\n;;\r\np1_b.png;p1;0,5\r\n",
+        "name\tgroup\tpixel_size_mm\np1_a\tp1\t0.5\n\np1_b\tp1\t0.5\n \t \t \n",
+        'sep=;\n"name";"group";"pixel_size_mm";age\n"p1_a";"p1";0.5;\n"p1_b";"p1";0.5;\n',
+    ],
+)
+def test_a_manifest_may_be_written_in_many_ways(tmp_path: Path, text: str) -> None:
+    write(add(tmp_path, "LA/CLINIC", "p1_a", "p1_b") / "manifest.csv", text)
+    assert [(case.group, case.pixel_spacing_mm) for case in read_folder(tmp_path).cases] == [("p1", (0.5, 0.5))] * 2
+
+
+def test_columns_that_are_known_beside_others(tmp_path: Path) -> None:
+    text = "name,group,patient,diagnosis,width,visit\na,p1,x,benign,1,2\nb,p2,x,cyst,1,2\n"
+    write(add(tmp_path, "BC/A", "a", "b") / "manifest.csv", text)
+    assert [case.group for case in read_folder(tmp_path).cases] == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    "header", ["patient_id", "PatientID", "subject", "Exam ID", "video", "gruop", "Groups", "study no."]
+)
+def test_a_column_that_may_be_the_group_is_never_ignored(tmp_path: Path, header: str) -> None:
+    write(add(tmp_path, "BC/A", "a") / "manifest.csv", f"name,{header}\na,1\n")
+    with pytest.raises(ProPLError, match=f"no column 'group', but one named '{header}'; rename it to 'group'"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("header", ["spacing", "pixel_spacing", "px_mm", "PixelSize", "mm per pixel", "pixel_size_cm"])
+def test_a_column_that_may_be_the_pixel_size_is_never_ignored(tmp_path: Path, header: str) -> None:
+    write(add(tmp_path, "BC/A", "a") / "manifest.csv", f"name,{header}\na,1\n")
+    with pytest.raises(ProPLError, match=f"no column 'pixel_size_mm', but one named '{header}'"):
+        read_folder(tmp_path)
+
+
+def test_spellings_of_groups_are_compared_across_tasks(tmp_path: Path) -> None:
+    for code, group in (("LA", "P01"), ("LV", "p1")):
+        write(add(tmp_path, f"{code}/CLINIC", "a") / "manifest.csv", f"name,group\na,{group}\n")
+    with pytest.raises(ProPLError, match=r"manifest.csv of CLINIC: .* 'P01' and 'p1'; write one of them everywhere"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mask", "Labels", "GT", "tumour_masks"])
+def test_masks_under_another_name_are_not_left_out(tmp_path: Path, name: str) -> None:
+    write(add(tmp_path, "BC/A", "a", masks=False) / name / "a.png")
+    with pytest.raises(ProPLError, match="looks like a folder of masks, which is named 'masks'; rename it"):
+        read_folder(tmp_path)
+
+
 def test_splits_are_shared_by_tasks_of_one_patient(tmp_path: Path) -> None:
     for code in ("LA", "LV", "MD"):
         for patient in range(12):
@@ -97,7 +147,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "image twice": (lambda folder: write(folder / "images" / "a.jpg"), "has the same name as a.jpg"),
     "mask twice": (lambda folder: write(folder / "masks" / "a.bmp"), "has the same name as a.bmp"),
     "other type": (lambda folder: write(folder / "images" / "notes.txt"), "not a picture of a known type"),
-    "empty picture": (lambda folder: (folder / "images" / "b.png").touch(), "b.png: is empty"),
+    "empty picture": (lambda folder: (folder / "images" / "c.png").touch(), "c.png: is empty"),
     "source without images": (lambda folder: (folder.parent / "B").mkdir(), "images: is not there"),
     "source with empty images": (lambda folder: (folder.parent / "B" / "images").mkdir(parents=True), "no picture"),
     "task without source": (lambda folder: (folder.parents[1] / "FH").mkdir(), "holds no folder of a source"),
@@ -107,13 +157,32 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no name column": (_manifest("file,group\na,1\n"), "has no column 'name'"),
     "bad size": (_manifest("name,pixel_size_mm\na,wide\n"), "line 2: pixel_size_mm 'wide' is not a positive"),
     "negative size": (_manifest("name,pixel_size_mm\na,-1\n"), "is not a positive"),
+    "patients": (_manifest("name, patient\na,1\n"), "no column 'group', but one named 'patient'; rename it to 'group'"),
+    "spacing": (_manifest("name\tPixel Spacing\na\t1\n"), "no column 'pixel_size_mm', but one named 'Pixel Spacing'"),
+    "column twice": (_manifest("name,group,Group\na,1,2\n"), "has the column 'group' twice ('group', 'Group')"),
+    "spare field": (_manifest("name,group\na,Miller, Anna\n"), "line 2: has 3 fields where the first line names 2"),
+    "row without name": (_manifest("name,group\n,p1\n"), "line 2: has no name"),
+    "groups spelled twice": (_manifest("name,group\na,P1\nb,p1\n"), "only in spelling: 'P1' and 'p1'"),
+    "numbers spelled twice": (_manifest("name,group\na,12\nb,12.0\n"), "only in spelling: '12' and '12.0'"),
+    "manifest of a table program": (
+        lambda folder: write(folder / "manifest.xlsx"),
+        "a manifest is named 'manifest.csv'",
+    ),
+    "manifest one level up": (
+        lambda folder: write(folder.parent / "manifest.csv"),
+        "move it into the folder of its source",
+    ),
+    "manifest at the root": (
+        lambda folder: write(folder.parents[1] / "manifest.csv"),
+        "manifest.csv: is not read here",
+    ),
     "not UTF-8": (_manifest(b"name\n\xff\n"), "cannot be read as CSV"),
 }
 
 
 @pytest.mark.parametrize("change,fact", BAD.values(), ids=list(BAD))
 def test_bad_folders_are_named(tmp_path: Path, change: Callable[[Path], object], fact: str) -> None:
-    change(add(tmp_path, "BC/A", "a"))
+    change(add(tmp_path, "BC/A", "a", "b"))
     with pytest.raises(ProPLError) as caught:
         read_folder(tmp_path)
     assert fact in str(caught.value)

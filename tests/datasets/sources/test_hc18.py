@@ -103,7 +103,7 @@ def test_strays_are_named(tmp_path: Path) -> None:
     reading = read_hc18(home)
     assert set(reading.excluded) == {
         Exclusion("010_HC", "has no annotation"),
-        Exclusion("training_set/000_HC_Annotation.png", "is an annotation without an image"),
+        Exclusion("training_set/000_HC_Annotation.png", "is a mask without an image"),
         Exclusion("training_set/scan.png", "is not named as the published pictures are"),
         Exclusion("test_set/000_HC_Predicted.png", "is not named as the published pictures are"),
     }
@@ -118,7 +118,7 @@ def test_strays_are_named(tmp_path: Path) -> None:
             "filename,pixel size(mm)\n000_HC.png,0.1\n010_HC.png,-1\n",
             "HC.csv, line 3: pixel size '-1' is not a positive",
         ),
-        ("filename,pixel size(mm)\n000_HC.png\n", "line 2: pixel size 'None' is not a positive"),
+        ("filename,pixel size(mm)\n000_HC.png\n", "line 2: pixel size '' is not a positive"),
     ],
 )
 def test_a_csv_that_is_not_as_published_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -61,13 +61,13 @@ def test_the_folder_may_lie_inside_the_one_named(tmp_path: Path) -> None:
     fake.make(tmp_path / "archive")
     assert len(SOURCE.open(tmp_path).records) == 3
     fake.make(tmp_path / "copy", "older")
-    with pytest.raises(ProPLError, match=r"holds HMC_QU.xlsx or A4C.xlsx in 2 places"):
+    with pytest.raises(ProPLError, match=r"holds 2 folders with HMC_QU.xlsx or A4C.xlsx in them"):
         SOURCE.open(tmp_path)
 
 
 def test_masks_and_table_that_disagree(tmp_path: Path) -> None:
     assert reasons(fake.make(tmp_path / "a", slices=2)) == {fake.LABELLED: "it has 2 masks, and 3 frames by the table"}
-    untold = "has masks, but the table does not tell their frames"
+    untold = "has masks, but the table does not name their frames"
     assert reasons(fake.make(tmp_path / "b", last=None)) == {fake.LABELLED: untold}
     assert reasons(fake.make(tmp_path / "c", last="end")) == {fake.LABELLED: untold}
 

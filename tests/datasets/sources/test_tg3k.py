@@ -106,7 +106,7 @@ def test_videos_from_a_list(tmp_path: Path) -> None:
 
 
 BAD_LISTS = {
-    "no column": ("name,video\n0000,a\n", "has no columns 'name' and 'group'"),
+    "no column": ("name,video\n0000,a\n", "has no column 'group'"),
     "two groups": ("name,group\n0000,a\n0000,b\n", "gives 0000 two groups, a and b"),
     "frames missing": ("name,group\n0000,a\n0001,\n", "names no group for 8 of 9 frames .such as 0001"),
     "not UTF-8": (b"name,group\n\xff,a\n", "cannot be read as CSV"),
@@ -149,5 +149,5 @@ def test_what_does_not_belong_is_told(tmp_path: Path) -> None:
         ("0001", "its mask is missing"),
         ("readme.txt", "is no part of TG3K's layout"),
     ]
-    with pytest.raises(ProPLError, match="holds no folder thyroid-image"):
+    with pytest.raises(ProPLError, match="holds no folder with thyroid-image"):
         SOURCE.open(home / "thyroid-image")

@@ -121,13 +121,13 @@ def test_bad_folds_are_named(tmp_path: Path, content: str, fact: str) -> None:
 
 def test_folders_that_are_not_it(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(ProPLError, match=r"no folder trainval-image or test-image .*two levels down: pictures"):
+    with pytest.raises(ProPLError, match=r"no folder with trainval-image or test-image .*two levels down: pictures"):
         SOURCE.open(tmp_path)
     (tmp_path / "a" / "test-image").mkdir(parents=True)
     with pytest.raises(ProPLError, match=r"holds no picture of TN3K; check that"):
         SOURCE.open(tmp_path)
     make(tmp_path / "b").rename(tmp_path / "tn3k")
-    with pytest.raises(ProPLError, match=r"in several folders: .*a, .*tn3k; name one of them"):
+    with pytest.raises(ProPLError, match=r"holds 2 folders with .* in them, such as 'a', 'tn3k'; name the one"):
         SOURCE.open(tmp_path)
     assert len(SOURCE.open(tmp_path / "tn3k").records) == 14
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from propl_monai.datasets.phantoms import ANATOMIES, make_phantom
+from propl_monai.datasets.phantoms.phantom import ANATOMIES, make_phantom
 from propl_monai.datasets.verification.duplicates import Shown, difference_hash, find_duplicates, similar_pictures
 from propl_monai.datasets.verification.file_checks import IMAGE, THUMBNAIL, FileReport, check_file, thumbnail_of
 
@@ -133,7 +133,7 @@ def test_each_picture_is_named_once_with_the_most_similar_of_another_split(
         shown("b.png", "train", brighter(first, rng), tmp_path),
         shown("v.png", "validation", pictures[1], tmp_path),
     ]
-    found = {(finding.code, finding.path): finding for finding in find_duplicates(made)}
+    found = {(finding.code, finding.where): finding for finding in find_duplicates(made)}
     assert set(found) == {("W-LEAK-NEAR", "t.png"), ("W-DUPLICATE", "b.png")}
     leak = found["W-LEAK-NEAR", "t.png"]
     assert leak.case_id == "id t.png" and "in test looks like " in leak.fact and " of train (group " in leak.fact
@@ -151,6 +151,6 @@ def test_equal_pixels_are_told_exactly_and_flat_pictures_not_at_all(pictures: li
         shown("e.png", "train", flat, tmp_path),
         shown("f.png", "train", flat[::-1].copy(), tmp_path),
     ]
-    found = [(finding.code, finding.path) for finding in find_duplicates(made)]
+    found = [(finding.code, finding.where) for finding in find_duplicates(made)]
     assert found == [("W-DUPLICATE", "d.tif"), ("E-LEAK-EXACT", "b.bmp")]
     assert find_duplicates([]) == []

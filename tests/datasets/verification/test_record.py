@@ -13,14 +13,8 @@ from test_verify import make_list
 
 import propl_monai
 from propl_monai.data.datalist import Datalist
-from propl_monai.datasets.verification import (
-    is_recorded,
-    read_record,
-    record_path,
-    require_verified,
-    verify_datalist,
-    write_record,
-)
+from propl_monai.datasets.verification.record import is_recorded, read_record, record_path, write_record
+from propl_monai.datasets.verification.verify import require_verified, verify_datalist
 from propl_monai.errors import ProPLError
 
 

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from propl_monai.common.files import file_sha256
+from propl_monai.common.findings import Finding
 from propl_monai.data.cases import Case
 from propl_monai.data.datalist import Datalist
-from propl_monai.datasets import verification
-from propl_monai.datasets.verification import Verification, read_record, verify, verify_datalist, verify_now
-from propl_monai.datasets.verification.findings import CODES, Finding, in_order
+from propl_monai.datasets.verification import verify as module
+from propl_monai.datasets.verification.findings import CODES, Verification, in_order
+from propl_monai.datasets.verification.record import read_record
+from propl_monai.datasets.verification.verify import verify, verify_datalist, verify_now
 from propl_monai.errors import ProPLError
 
 
@@ -60,8 +62,8 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 
 def test_small_sets_stay_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    assert [verification._workers(None, files) for files in (0, 300, 900, 10_000)] == [1, 1, 4, 8]
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert [module._workers(None, files) for files in (0, 300, 900, 10_000)] == [1, 1, 4, 8]
 
 
 def test_text_groups_by_code_and_tells_the_cure_once(tmp_path: Path) -> None:
@@ -71,8 +73,9 @@ def test_text_groups_by_code_and_tells_the_cure_once(tmp_path: Path) -> None:
     (tmp_path / "images" / "3.png").write_bytes(b"")
     lines = verify(made, processes=1).to_text().splitlines()
     assert lines[0].startswith("phantoms: 9 cases, 8 files, ") and lines[0].endswith("9 errors, 0 warnings")
-    assert lines[2] == "E-MISSING  8  a file that is not there"
-    assert lines[3] == "  masks/0.png: the mask does not exist"
+    assert lines[1] == ("group (patient, examination or video): 9 of 9 cases. Pixel spacing: 0 of 9 cases")
+    assert lines[3] == "E-MISSING  8  a file that is not there"
+    assert lines[4] == "  masks/0.png: the mask does not exist"
     assert [line.startswith("    -> add the file") for line in lines].count(True) == 1
     assert "  and 3 more" in lines
     assert lines[-3:-1] == [
@@ -90,15 +93,20 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     assert (content["datalist"], content["datalist_sha256"]) == ("list.json", made.sha256)
     assert (content["cases"], content["files"], content["errors"], content["warnings"]) == (3, 3, 1, 0)
     assert content["counts"] == {"E-MISSING": 1}
+    assert (content["cases_with_group"], content["cases_with_spacing"]) == (3, 0)
     (finding,) = content["findings"]
     assert finding["path"] == "masks/0.png" and finding["case_id"] == "a/0"
     assert set(finding) == {"code", "path", "case_id", "fact", "cure"} and finding["code"] in CODES
 
 
 def test_errors_come_first_and_nothing_twice() -> None:
-    given = [Finding(code, path, None, "f", "c") for code, path in (("W-EMPTY", "a"), ("E-SIZE", "b"), ("E-SIZE", "a"))]
+    given = [Finding(code, path, "f", "c") for code, path in (("W-EMPTY", "a"), ("E-SIZE", "b"), ("E-SIZE", "a"))]
     ordered = in_order([*given, given[0]])
-    assert [(finding.code, finding.path) for finding in ordered] == [("E-SIZE", "a"), ("E-SIZE", "b"), ("W-EMPTY", "a")]
+    assert [(finding.code, finding.where) for finding in ordered] == [
+        ("E-SIZE", "a"),
+        ("E-SIZE", "b"),
+        ("W-EMPTY", "a"),
+    ]
     made = Verification("x", ordered, 1, {}, "", 0)
     assert made.errors == ordered[:2] and made.warnings == ordered[2:] and made.counts == {"E-SIZE": 2, "W-EMPTY": 1}
     assert str(ordered[0]) == "E-SIZE a: f; c"

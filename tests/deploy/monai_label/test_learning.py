@@ -33,7 +33,7 @@ def looked_at(scores: list[dict[str, float]], tolerance: float = 0.02) -> BestEp
         engine.state.epoch = number
         with torch.no_grad():
             network.weight.fill_(number)
-        best.look(engine)
+        best.measure_epoch(engine)
     return best
 
 

@@ -118,7 +118,7 @@ def test_others_are_measured_on_the_best_that_is_there(phantoms: Path, tmp_path:
 
 
 def test_a_reference_folder_goes_before_the_study(phantoms: Path) -> None:
-    from propl_monai.datasets.sources import read_source
+    from propl_monai.datasets.sources.registry import read_source
 
     cases = [case for case in read_source("folder", phantoms).cases if case.task == "fetal head"]
     by_split = {split: {case.image for case in cases if case.split == split} for split in ("train", "validation")}

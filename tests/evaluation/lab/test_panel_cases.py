@@ -13,7 +13,7 @@ import pytest
 from fake_runs import write_run
 
 from propl_monai.data.datalist import Datalist, as_items
-from propl_monai.datasets.sources import read_source
+from propl_monai.datasets.sources.registry import read_source
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.lab import panel_cases
 from propl_monai.evaluation.lab.panel_cases import make_panels

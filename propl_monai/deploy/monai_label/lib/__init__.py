@@ -1,1 +1,1 @@
-"""What the app is made of: one network for all entries, and an entry a task for predicting, training and ranking."""
+"""The parts of the app: one network for all entries; prediction, training and ranking, one entry per task."""

@@ -1,4 +1,4 @@
-"""An entry of MONAI Label that predicts one task."""
+"""The entry of MONAI Label that predicts one task."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class TaskInfer(InferTask):
         self.served, self.task = served, task
 
     def is_valid(self) -> bool:
-        """Whether there are weights; a training replaces them as a whole, so there always are."""
+        """Whether there are weights; a training replaces them atomically."""
         return self.served.weights.is_file()
 
     def info(self) -> dict[str, Any]:
-        """What viewers show of this entry."""
+        """The description of this entry that viewers show."""
         return {**super().info(), "version": propl_monai.__version__}
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Predict one picture.
 
         Args:
-            request: "image" is its path; "result_extension" may ask for another format than PNG.
+            request: "image" is its path; "result_extension" is the format of the mask if not PNG.
 
         Returns:
-            The path of a mask of 0 and 1 in a temporary file, which MONAI Label deletes, and facts as JSON values.
+            The path of a mask of 0 and 1 in a temporary file, which MONAI Label deletes, and JSON values.
 
         Raises:
             MONAILabelException: the picture cannot be read.
@@ -61,9 +61,9 @@ class TaskInfer(InferTask):
             logger.error("%s", error)
             raise MONAILabelException(MONAILabelError.INFERENCE_ERROR, str(error)) from error
         extension = str(request.get("result_extension") or ".png")
-        if extension.lower() in LOSSY:  # would blur the edges, and viewers ask for the format of the picture
+        if extension.lower() in LOSSY:  # viewers request the format of the picture; JPEG would blur the edges
             extension = ".png"
-        # MONAI Label's writer takes x first.
+        # MONAI Label's writer expects x first.
         data = {**request, "image_path": image, "pred": mask.astype(np.uint8).T, "result_extension": extension}
         file, _ = Writer(label="pred")(data)
         return file, {"label_names": self.labels, "latencies": {"total": round(time.monotonic() - begun, 3)}}

@@ -1,14 +1,14 @@
-"""Which submitted label belongs to which task, and submitted labels as the binary masks that this package trains on.
+"""The task that a submitted label belongs to, and submitted labels as binary masks for training.
 
-MONAI Label keeps one label file for an image and a tag. A label belongs to a task
+MONAI Label keeps one label file per image and tag. A label belongs to a task if
 
-* under the tag that is the task's own name, such as `thyroid_nodule`: every value but 0 is the target. So one image can
-  be labelled for several tasks that overlap;
-* or under the tag `final`, when its `label_info`, which viewers send, names the task: the value `idx` is the target where
-  several names are listed, every value but 0 where there is one;
-* or under `final`, when it was saved from the entry of that task.
+* its tag is the task's own name, such as `thyroid_nodule`: every value but 0 is the target, so one image can be labelled
+  for several overlapping tasks;
+* or its tag is `final` and its `label_info`, which viewers send, names the task: the target is the value `idx` if several
+  names are listed, otherwise every value but 0;
+* or its tag is `final` and it was saved from the entry of that task.
 
-Labels under `original` are predictions that nobody has looked at; they teach nothing.
+Labels under `original` are predictions that nobody has reviewed; they are not used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """What is used of a MONAI Label datastore."""
+    """The part of a MONAI Label datastore that is used here."""
 
     def list_images(self) -> list[str]: ...
     def get_image_uri(self, image_id: str) -> str: ...
@@ -42,12 +42,12 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Submitted:
-    """A label that somebody has sent.
+    """A submitted label.
 
     Attributes:
         image_id: of the datastore.
         image, label: files.
-        value: of the target in a label map; None when every value but 0 is the target.
+        value: of the target in a label map; None if every value but 0 is the target.
     """
 
     image_id: str
@@ -57,11 +57,11 @@ class Submitted:
 
 
 def submitted(store: Store, task: Task) -> list[Submitted]:
-    """The labels of one task, at most one an image, in the order of the images' names."""
+    """The labels of one task, at most one per image, in the order of the images' names."""
     found = []
     for image_id in sorted(store.list_images()):
         tags = store.get_labels_by_image_id(image_id)
-        for tag in sorted(tags, key=lambda name: name != task.slug):  # the task's own tag goes before the common one
+        for tag in sorted(tags, key=lambda name: name != task.slug):  # the task's own tag takes precedence
             belongs, value = _belongs(tag, store.get_label_info(tags[tag], tag), task)
             if belongs:
                 label = Path(store.get_label_uri(tags[tag], tag))
@@ -71,7 +71,7 @@ def submitted(store: Store, task: Task) -> list[Submitted]:
 
 
 def unlabelled(store: Store, task: Task) -> list[str]:
-    """The images that have no label of this task, by id."""
+    """The ids of the images without a label of this task, sorted."""
     done = {label.image_id for label in submitted(store, task)}
     return sorted(image_id for image_id in store.list_images() if image_id not in done)
 
@@ -92,7 +92,7 @@ def as_items(labels: Iterable[Submitted], task: Task, folder: Path) -> tuple[lis
     """Write each label as a mask of 0 and 255 into `folder`.
 
     Returns:
-        MONAI items with `image`, `label`, `task` and `case_id`; and why labels were left out.
+        MONAI items with `image`, `label`, `task` and `case_id`; and one error per label that was left out.
     """
     items: list[dict] = []
     refused: list[ProPLError] = []

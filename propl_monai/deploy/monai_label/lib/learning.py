@@ -1,8 +1,8 @@
-"""Teaching one task from a few labels while the others stay as they are.
+"""Training one task from a few labels while the others keep their accuracy.
 
 Learning without forgetting (Li and Hoiem, ECCV 2016), with prompts: beside the labelled pictures of the task, the network
-sees pictures under the other tasks' prompts and is held to what it answered before. Every epoch all tasks are measured,
-and an epoch counts only if no other task lost more Dice than is tolerated.
+sees pictures under the other tasks' prompts, with its earlier predictions as targets. All tasks are measured after every
+epoch, and an epoch counts only if no other task lost more Dice than the tolerance.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one training.
+    """Settings of one training.
 
     Attributes:
-        max_epochs, steps_per_epoch, batch_size, learning_rate, seed: as everywhere; AdamW.
-        keep_weight: of the loss that holds the other tasks to their earlier answers; the task's own has 1.
+        max_epochs, steps_per_epoch, batch_size, learning_rate, seed: of AdamW and the loader.
+        keep_weight: weight of the loss that keeps the other tasks' predictions; the loss of the task has weight 1.
         tolerance: Dice that another task may lose.
     """
 
@@ -48,13 +48,13 @@ class Settings:
 
 
 class KeepingOthers(Method):
-    """Labels teach both decoders; on other pictures both are held to a frozen copy of the network.
+    """Trains both decoders with labels, and on other pictures with the predictions of a frozen copy of the network.
 
     The network stays in eval mode: statistics of a few pictures of one task would spoil the BatchNorm layers for all.
 
     Args:
         network: trained in place.
-        keep_weight: of the second part.
+        keep_weight: weight of the second loss.
     """
 
     name = "keeping_others"
@@ -67,20 +67,20 @@ class KeepingOthers(Method):
         self.eval()
 
     def train(self, mode: bool = True) -> KeepingOthers:
-        """Eval mode, whatever is asked for."""
+        """Stay in eval mode, whatever `mode` is."""
         super().train(False)
         return self
 
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Loss of labelled pictures of the task and of pictures under other prompts; see `Method.step`."""
         assert labelled is not None, "PairedLoader always gives a labelled batch where there are labels"
-        answers = _answers(self.network, labelled)
-        loss = torch.stack([self.loss(logits, labelled["label"]) for logits in answers]).sum()
-        result = {"supervised": loss.detach(), "logits": answers[0].detach()}
+        both = _both_decoders(self.network, labelled)
+        loss = torch.stack([self.loss(logits, labelled["label"]) for logits in both]).sum()
+        result = {"supervised": loss.detach(), "logits": both[0].detach()}
         if unlabelled:
             with torch.no_grad():
-                targets = [logits.float().sigmoid() for logits in _answers(self.before, unlabelled)]
-            pairs = zip(_answers(self.network, unlabelled), targets, strict=True)
+                targets = [logits.float().sigmoid() for logits in _both_decoders(self.before, unlabelled)]
+            pairs = zip(_both_decoders(self.network, unlabelled), targets, strict=True)
             kept = torch.stack([_departure(logits, target) for logits, target in pairs]).sum()
             result["kept"] = kept.detach()
             loss = loss + self.keep_weight * kept
@@ -89,12 +89,12 @@ class KeepingOthers(Method):
 
 
 def _departure(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy above its minimum, which is where the answer is the earlier one; soft Dice would sharpen answers."""
+    """Cross-entropy minus its minimum, which the earlier prediction attains; soft Dice would sharpen predictions."""
     entropy = functional.binary_cross_entropy(target, target)
     return functional.binary_cross_entropy_with_logits(logits.float(), target) - entropy
 
 
-def _answers(network: ProPL, batch: Batch) -> list[Tensor]:
+def _both_decoders(network: ProPL, batch: Batch) -> list[Tensor]:
     features = network.encode(batch["image"])
     text = network.text(batch["task"], len(batch["image"]))
     return [network.decode(features, text, decoder) for decoder in ("sd", "pd")]
@@ -104,8 +104,8 @@ class Measure:
     """Mean Dice of each task on fixed pictures, at the network's grid, by the decoder that the network has chosen.
 
     Args:
-        network: as it is before; its masks stand in for missing ones.
-        items: by task name, with `image` and `task`, and `label` where there is a mask.
+        network: before training; its masks replace missing ones.
+        items: by task name, with `image` and `task`, and `label` if there is a mask.
         header: of the weights: spatial_size and normalisation.
     """
 
@@ -143,11 +143,11 @@ def _plain(item: Any) -> Tensor:
 
 @dataclass
 class BestEpoch:
-    """A handler: keeps the weights of the best epoch that did no harm.
+    """A handler that keeps the weights of the best epoch that did no harm to other tasks.
 
     Attributes:
-        epoch: 0 when no epoch was better than the network before.
-        scores: Dice by task of that epoch; of the network before when there is none.
+        epoch: 0 if no epoch was better than the network before training.
+        scores: Dice by task of that epoch, or of the network before training.
         history: Dice by task of every epoch.
     """
 
@@ -165,22 +165,22 @@ class BestEpoch:
         self.scores = dict(self.before)
 
     def attach(self, engine: Engine) -> None:
-        """Look at the network after every epoch."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.look)
+        """Measure the network after every epoch."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.measure_epoch)
 
-    def look(self, engine: Engine) -> None:
-        """Measure, and keep the weights if they are better."""
+    def measure_epoch(self, engine: Engine) -> None:
+        """Measure the network, and keep its weights if they are better."""
         scores = self.measure(self.network)
         self.history.append(scores)
         harmed = self.harmed(scores)
-        told = f"; harm to {', '.join(harmed)}" if harmed else ""
-        logger.info("epoch %d  %s: Dice %.3f%s", engine.state.epoch, self.task, scores[self.task], told)
+        harm = f"; harm to {', '.join(harmed)}" if harmed else ""
+        logger.info("epoch %d  %s: Dice %.3f%s", engine.state.epoch, self.task, scores[self.task], harm)
         if not harmed and scores[self.task] > self.scores[self.task]:
             self.epoch, self.scores = engine.state.epoch, scores
             self.state = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
 
     def harmed(self, scores: Mapping[str, float]) -> list[str]:
-        """The other tasks that lost more than is tolerated."""
+        """The other tasks that lost more Dice than the tolerance."""
         limits = {task: value - self.tolerance for task, value in self.before.items() if task != self.task}
         return [task for task, limit in limits.items() if scores[task] < limit]
 
@@ -194,16 +194,16 @@ def learn(
     header: Mapping[str, Any],
     settings: Settings,
 ) -> BestEpoch:
-    """Train one task; afterwards the network has the weights of the best epoch, or those it had before.
+    """Train one task; afterwards the network has the weights of the best epoch, or those from before.
 
     Args:
         network: changed in place.
         task: its name.
         labelled: items with `image`, `label` and `task`, not empty.
         rehearsed: items with `image` and `task`, of other tasks; may be empty.
-        measured: see `Measure`; holds `task`.
+        measured: see `Measure`; contains `task`.
         header: see `Measure`.
-        settings: see there.
+        settings: see `Settings`.
     """
     earlier = {name: value.detach().clone() for name, value in network.state_dict().items()}
     measure = Measure(network, measured, header)

@@ -1,4 +1,4 @@
-"""One network behind all entries: loaded once, and again when a training has written new weights."""
+"""The network of all entries: loaded once, and again when a training has written new weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """A network, what the header of its weights says, and a text that changes with the weights file."""
+    """A network, the header of its weights, and a text that changes with the weights file."""
 
     predictor: Predictor
     header: dict[str, Any]
@@ -31,7 +31,7 @@ class Served:
         folder: of the bundle; its weights are `models/model.safetensors`.
 
     Attributes:
-        tasks: those that the weights know.
+        tasks: of the weights.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -45,25 +45,20 @@ class Served:
     def loaded(self) -> Loaded:
         """The network of the weights file as it is now."""
         with self._lock:
-            stamp = self._stamp()
+            found = self.weights.stat() if self.weights.exists() else None  # `Predictor` reports missing weights
+            stamp = f"{found.st_mtime_ns}-{found.st_size}" if found else "none"
             if self._loaded is None or self._loaded.stamp != stamp:
                 logger.info("loading %s", self.weights)
                 predictor = Predictor.from_bundle(self.folder)
                 self._loaded = Loaded(predictor, read_header(self.weights), stamp)
             return self._loaded
 
-    def _stamp(self) -> str:
-        if not self.weights.exists():
-            return "none"  # `Predictor` tells it
-        found = self.weights.stat()
-        return f"{found.st_mtime_ns}-{found.st_size}"
-
     def mask(self, image: Path | str, task: Task) -> np.ndarray:
         """The mask of one task, bool (H, W) at the size of the picture."""
         return self.loaded().predictor(image, task.name).mask
 
     def uncertainty(self, image: Path | str, task: Task) -> float:
-        """The mean over the picture of UPLC's variance over N passes (eq. 4), in [0, 0.25]."""
+        """UPLC's variance over N passes (eq. 4), averaged over the picture, in [0, 0.25]."""
         deviation = self.loaded().predictor(image, task.name, uncertainty=True).uncertainty
         assert deviation is not None
         return float(np.square(deviation, dtype=np.float64).mean())

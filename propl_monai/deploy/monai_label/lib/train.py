@@ -1,11 +1,11 @@
-"""An entry of MONAI Label that trains one task from its submitted labels and keeps the others."""
+"""The entry of MONAI Label that trains one task from its submitted labels and keeps the others."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 
 
 class TaskTrain(TrainTask):
-    """Trains the task of one entry, starting from the weights that are served.
+    """Trains the task of one entry, starting from the served weights.
 
-    New weights are published only when the task got better and no other task lost more Dice than `tolerance`. The weights
-    before are kept in `models/previous`. What was measured is logged and written to `runs/monai_label` of the bundle.
+    New weights are published only if the task improved and no other task lost more Dice than `tolerance`. The earlier
+    weights are kept in `models/previous`. All scores are logged and written to `runs/monai_label` of the bundle.
 
     Args:
         served: the network of all entries.
         task: to train.
-        reference: a folder in the plain layout with labelled pictures of the other tasks; see `others`.
+        reference: a folder in the plain layout with labelled pictures of the other tasks; see `other_tasks`.
     """
 
     def __init__(self, served: Served, task: Task, reference: Path | None = None) -> None:
@@ -51,15 +51,15 @@ class TaskTrain(TrainTask):
         """Train.
 
         Args:
-            request: any of `config`; "val_split" is the share of labels that the task is measured on, once there are
-                five; with fewer it is measured on those that it learns from.
+            request: any of `config`; "val_split" is the share of labels that are held out to measure the task, if there
+                are at least five; with fewer it is measured on the labels that it learns from.
             datastore: of the server.
 
         Returns:
-            What run.json says under results.
+            The results in run.json.
 
         Raises:
-            MONAILabelException: no label of the task, or something that cannot be read.
+            MONAILabelException: there is no label of the task, or a file cannot be read.
         """
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -71,25 +71,29 @@ class TaskTrain(TrainTask):
         settings = _settings(request)
         loaded = self.served.loaded()
         network = loaded.predictor.network
-        network.require_decoder("mean", str(self.served.weights))  # both are taught
+        network.require_decoder("mean", str(self.served.weights))  # both are trained
         labels = submitted(datastore, self.task)
         own, refused = as_items(labels, self.task, folder / self.task.slug)
         if not own:
             cure = f"submit one with the tag {self.task.slug}, or with label_info that names {self.task.name}"
             raise ProPLError(self.task.name, "has no label to learn from", cure)
-        taught, held_out = _divide(own, float(request.get("val_split", 0.2)))
+        learnt, held_out = _divide(own, float(request.get("val_split", 0.2)))
         others = self._others(datastore, folder)
         options = {**asdict(settings), "task": self.task.name, "reference": self.reference and str(self.reference)}
         inputs = [self.served.weights, *(label.label for label in labels)]
-        record = RunRecord(self._run_folder() / "run.json", "monai label training", options, inputs)
+        runs = self.served.folder / "runs" / "monai_label"
+        number = 1 + len(list(runs.glob("*")))
+        record = RunRecord(
+            runs / f"{number:03d}_{self.task.slug}" / "run.json", "monai label training", options, inputs
+        )
         for error in refused:
             record.finding(error.where, f"{error.fact}; {error.cure}")
         record.write("running")
-        measured = {**others.measured, self.task.name: held_out or taught}
-        best = learn(network, self.task.name, taught, others.rehearsed, measured, loaded.header, settings)
+        measured = {**others.measured, self.task.name: held_out or learnt}
+        best = learn(network, self.task.name, learnt, others.rehearsed, measured, loaded.header, settings)
         words = {**others.reference, self.task.name: "labels held out" if held_out else "the labels it learnt from"}
-        results = {**_results(best, words), "labels": len(taught), "labels_held_out": len(held_out)}
-        outputs = self._publish(loaded, len(taught)) if best.epoch else []
+        results = {**_results(best, words), "labels": len(learnt), "labels_held_out": len(held_out)}
+        outputs = self._publish(loaded, len(learnt)) if best.epoch else []
         record.write("partial" if refused else "finished", outputs, results)
         self._log(results)
         return results
@@ -100,13 +104,8 @@ class TaskTrain(TrainTask):
         study = [Path(datastore.get_image_uri(image_id)) for image_id in sorted(datastore.list_images())]
         return pictures_of_others(others, study, labels, self.reference)
 
-    def _run_folder(self) -> Path:
-        runs = self.served.folder / "runs" / "monai_label"
-        number = 1 + sum(1 for _ in runs.glob("*")) if runs.is_dir() else 1
-        return runs / f"{number:03d}_{self.task.slug}"
-
     def _publish(self, loaded: Loaded, labels: int) -> list[Path]:
-        """Write the new weights beside a copy of those before; the server takes them with its next request."""
+        """Write the new weights, and copy the earlier ones aside; the server loads them with its next request."""
         models = self.served.models
         copy_aside(models)
         about = {key: value for key, value in loaded.header.items() if key not in OUTDATED}
@@ -123,32 +122,28 @@ class TaskTrain(TrainTask):
         if results["epoch"]:
             logger.info("%s: the weights of epoch %d are published", self.task.name, results["epoch"])
         else:
-            logger.info("%s: the weights stay as they were, as %s", self.task.name, results["why"])
+            logger.info("%s: the weights are not changed, as %s", self.task.name, results["why"])
 
 
 def _settings(request: Mapping[str, Any]) -> Settings:
-    """Whatever of `Settings` the request names; numbers may come as text."""
-    defaults = Settings()
+    """`Settings` with the values of a request; numbers may be text."""
     given = {}
-    for setting in fields(Settings):
-        kind = type(getattr(defaults, setting.name))
+    for name, default in asdict(Settings()).items():
         try:
-            given[setting.name] = kind(request.get(setting.name, getattr(defaults, setting.name)))
+            given[name] = type(default)(request.get(name, default))
         except (TypeError, ValueError) as error:
-            raise ProPLError(setting.name, f"{request[setting.name]!r} is no number", "give a number") from error
+            raise ProPLError(name, f"{request[name]!r} is no number", "give a number") from error
     return Settings(**given)
 
 
 def _divide(items: Sequence[dict], share: float) -> tuple[list[dict], list[dict]]:
-    """Items to learn from, and items to measure on; none of the latter below five."""
+    """Items to learn from and items to hold out, none of these if there are fewer than five."""
     if len(items) < FEWEST_TO_HOLD_OUT or share <= 0:
         return list(items), []
     count = min(len(items) - 1, max(1, round(share * len(items))))
-    places = {round(index * len(items) / count) for index in range(count)}  # evenly through the names
-    return (
-        [item for index, item in enumerate(items) if index not in places],
-        [item for index, item in enumerate(items) if index in places],
-    )
+    places = {round(index * len(items) / count) for index in range(count)}  # evenly spaced in the order of names
+    held_out = [items[index] for index in sorted(places)]
+    return [item for index, item in enumerate(items) if index not in places], held_out
 
 
 def _results(best: BestEpoch, compared_with: Mapping[str, str]) -> dict[str, Any]:
@@ -164,10 +159,5 @@ def _results(best: BestEpoch, compared_with: Mapping[str, str]) -> dict[str, Any
     harmed = sorted({task for scores in best.history for task in best.harmed(scores)})
     why = f"every better epoch harmed {', '.join(harmed)}" if harmed else "no epoch was better"
     history = [{task: round(score, 4) for task, score in scores.items()} for scores in best.history]
-    return {
-        "task": best.task,
-        "epoch": best.epoch,
-        "why": None if best.epoch else why,
-        "dice": table,
-        "dice_by_epoch": history,
-    }
+    why_none = None if best.epoch else why
+    return {"task": best.task, "epoch": best.epoch, "why": why_none, "dice": table, "dice_by_epoch": history}

@@ -1,4 +1,4 @@
-"""Active learning: which picture to label next for a task, by UPLC's uncertainty."""
+"""Active learning: the picture to label next for a task, by UPLC's uncertainty."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from propl_monai.deploy.monai_label.lib.served import Served
 from propl_monai.errors import ProPLError
 from propl_monai.tasks import Task
 
-SCORED_A_CALL = 100  # pictures; the server answers nobody else meanwhile
+SCORED_PER_CALL = 100  # pictures; the server answers no other request meanwhile
 logger = logging.getLogger(__name__)
 
 
 class MostUncertain(Strategy):
-    """Hands out the picture without a label of the task whose N perturbed passes disagree most.
+    """Selects the picture without a label of the task on which N perturbed passes disagree most.
 
-    The score, the mean over the picture of the passes' variance (eq. 4 of the paper), is kept in the datastore, and
-    computed again when a training has changed the weights. A picture that was handed out comes again after all others.
+    The score, the variance of the passes (eq. 4 of the paper) averaged over the picture, is stored in the datastore, and
+    computed again when a training has changed the weights. A picture that was selected before comes after all others.
 
     Args:
         served: the network of all entries.
-        task: whose labels are wanted.
+        task: of the labels.
     """
 
     def __init__(self, served: Served, task: Task) -> None:
@@ -34,13 +34,13 @@ class MostUncertain(Strategy):
         self.key = f"uncertainty_{task.slug}"
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """The next picture, its "id" and "score", or None when all are labelled.
+        """The "id" and "score" of the next picture, or None if all are labelled.
 
         Args:
-            request: "limit" is how many pictures without a score are scored in this call; the rest wait for the next.
+            request: "limit" is the number of pictures to score in this call; the others wait for the next.
             datastore: of the server.
         """
-        limit = int(request.get("limit") or SCORED_A_CALL)
+        limit = int(request.get("limit") or SCORED_PER_CALL)
         stamp = self.served.loaded().stamp
         ranked = []
         for image_id in unlabelled(datastore, self.task):
@@ -52,8 +52,8 @@ class MostUncertain(Strategy):
                 limit -= 1
                 found = self._score(datastore, image_id, stamp)
             if found["score"] is not None:
-                handed_out = info.get("strategy", {}).get(request.get("strategy"), {}).get("ts", 0)
-                ranked.append((handed_out, -found["score"], image_id))
+                selected = info.get("strategy", {}).get(request.get("strategy"), {}).get("ts", 0)
+                ranked.append((selected, -found["score"], image_id))
         if not ranked:
             return None
         _, score, image_id = min(ranked)

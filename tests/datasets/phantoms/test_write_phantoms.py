@@ -12,8 +12,9 @@ from scipy.ndimage import label
 from skimage.filters import threshold_otsu
 
 from propl_monai import tasks
-from propl_monai.datasets.phantoms import ANATOMIES, Phantom, make_phantom, write_phantoms
+from propl_monai.datasets.phantoms.phantom import ANATOMIES, Phantom, make_phantom
 from propl_monai.datasets.phantoms.physics import Canvas, Probe, Tissue, insonify, scan_convert
+from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 from propl_monai.errors import ProPLError
 
 FLAT = Probe(1e4, 20e-4, 40, pulse=0.3, beam=0.4, focus=20, loss=0.5)  # linear, 40 mm wide, 40 mm deep

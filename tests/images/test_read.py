@@ -12,6 +12,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
 from propl_monai.errors import ProPLError
@@ -155,6 +156,20 @@ def test_nifti_is_transposed_and_has_spacing(tmp_path: Path) -> None:
     assert read_image(save_nifti(tmp_path / "c.nii", GREY, 0.25, 0.5, "micron")).spacing_mm == (0.0005, 0.00025)
     assert read_image(save_nifti(tmp_path / "d.nii", GREY, unit="unknown")).spacing_mm is None
     assert read_image(save_nifti(tmp_path / "e.nii", GREY)).spacing_mm == (1.0, 1.0)
+    assert "1 × 1 mm may be the default" in read_image(tmp_path / "e.nii").spacing_note
+    assert "counts as unknown" in read_image(tmp_path / "d.nii").spacing_note
+    assert picture.spacing_note == ""
+
+
+def test_the_default_of_a_metaimage_is_no_spacing(tmp_path: Path) -> None:
+    image = SimpleITK.GetImageFromArray(GREY)
+    SimpleITK.WriteImage(image, str(tmp_path / "a.mha"))
+    picture, cine = read_image(tmp_path / "a.mha"), read_frames(tmp_path / "a.mha")
+    assert picture.spacing_mm is None and "counts as unknown" in picture.spacing_note
+    assert (cine.spacing_mm, cine.spacing_note) == (None, picture.spacing_note)
+    image.SetSpacing((1.0, 0.5))
+    SimpleITK.WriteImage(image, str(tmp_path / "b.mha"))
+    assert (read_image(tmp_path / "b.mha").spacing_mm, read_image(tmp_path / "b.mha").spacing_note) == ((0.5, 1.0), "")
 
 
 def _gif(path: Path) -> None:
