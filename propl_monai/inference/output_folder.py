@@ -158,13 +158,9 @@ class OutputFolder:
         """Write measurements.csv, if it is wanted, and run.json."""
         outputs = self._outputs()
         if self.options["measurements"]:
-            rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
             outputs.append(self.record.path.with_name(MEASUREMENTS))
+            rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
             write_atomically(outputs[-1], _csv(rows))
-            unknown = {row["name"]: row["file"] for row in rows if row["unit"] == "pixel"}
-            if unknown:
-                message = "%d files without pixel spacing (1 × 1 without a unit is none), such as %s: lengths in pixels"
-                logger.warning(message, len(unknown), next(iter(unknown.values())))
         # A shard of few files may have none; elsewhere that is an error before this.
         status, code = conclude(len(self.entries), len(self.refused)) if self.total else ("finished", EXIT_OK)
         outcome = Outcome(len(self.entries) - self.skipped, self.skipped, len(self.refused), self.pictures, code)

@@ -7,6 +7,7 @@ writes results. Only the last one touches the output folder.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from propl_monai.inference.predictor import Predictor, Prepared
 from propl_monai.inference.shards import Shard, files_of_shards, lock_results
 from propl_monai.inference.threads import BackgroundWriter, prefetch
 
+DARK = 16  # of 255; a picture of tissue has brighter pixels
 logger = logging.getLogger(__name__)
 
 
@@ -129,7 +131,7 @@ class _Run:
     spacing: Spacing | None
     results: OutputFolder
     journal: Journal
-    overruled: list[Path] = field(default_factory=list)  # files with another pixel spacing than the given one
+    notes: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))  # and the files concerned
 
     def all(self, files: Sequence[tuple[Path, str]]) -> Outcome:
         self.results.record.write("running")
@@ -138,9 +140,8 @@ class _Run:
             with BackgroundWriter(depth=self.predictor.batch) as writer, closing(groups):
                 for group in groups:
                     self._segment(group, writer)
-            if self.overruled:
-                message = "%d files, such as %s: the given pixel spacing is used instead of their own"
-                logger.warning(message, len(self.overruled), self.overruled[0])
+            for note, paths in self.notes.items():
+                logger.warning("%s%s: %s", paths[0], f" and {len(paths) - 1} more" * (len(paths) > 1), note)
             return self.results.finish()
         except BaseException as error:  # Ctrl-C and a full disk too leave a run.json that says so
             self.results.fail(error)
@@ -161,11 +162,21 @@ class _Run:
         cine = read_frames(path)
         file = InputFile(path, name, sha256, cine.count)
         spacing = self.spacing or cine.spacing_mm
-        if spacing != cine.spacing_mm is not None:
-            self.overruled.append(path)
+        if spacing is None and self.options["measurements"]:
+            self.notes[f"lengths are in pixels: {cine.spacing_note or 'the pixel size is unknown'}"].append(path)
+        elif cine.spacing_mm not in (None, spacing):
+            self.notes["the given pixel spacing is used, not that of the file"].append(path)
+        elif cine.spacing_note and not self.spacing and self.options["measurements"]:
+            self.notes[cine.spacing_note].append(path)
+        brightest = 0
         for number, pixels in enumerate(cine, start=1):
+            brightest = max(brightest, int(pixels.max()))
             prepared = self.predictor.prepare(Picture(pixels, spacing))
             yield _Frame(file, number, prepared, to_grey(pixels) if self.options["overlay"] else None)
+        if brightest < DARK:
+            self.notes[f"nearly black, no pixel reaches {DARK} of 255: see that the file holds what you expect"].append(
+                path
+            )
 
     def _grouped(self, items: Iterator[_Step]) -> Iterator[list[_Step]]:
         """Groups of one batch, smaller where the pictures that overlays need are large."""

@@ -413,7 +413,7 @@ def test_measurements(predictor: Predictor, images: Path, tmp_path: Path, caplog
     """Stills without a spacing, and a cine with 0.5 × 0.25 mm, whose place a given one takes."""
     out = tmp_path / "out"
     predict_paths(predictor, [images], out, ["FH", "LA"], measurements=True, spacing_mm=(0.1, 0.3))
-    assert "1 files, such as" in caplog.text and "the given pixel spacing is used instead of their own" in caplog.text
+    assert f"{images / 'cine.nii.gz'}: the given pixel spacing is used, not that of the file" in caplog.text
     table = rows(out / "measurements.csv")
     assert [(row["name"], row["frame"], row["task"]) for row in table] == [
         ("a", "", "fetal head"),
@@ -443,7 +443,17 @@ def test_pixels_where_the_spacing_is_unknown(
     row, *cine = rows(tmp_path / "out" / "measurements.csv")
     assert (row["unit"], row["row_mm"], row["column_mm"]) == ("pixel", "", "")
     assert {(each["unit"], each["row_mm"], each["column_mm"]) for each in cine} == {("mm", "0.5", "0.25")}
-    assert "1 files without pixel spacing" in caplog.text and "such as a.png" in caplog.text
+    assert f"{images / 'a.png'}: lengths are in pixels: the pixel size is unknown" in caplog.text
+
+
+def test_pictures_that_are_nearly_black_are_named(
+    predictor: Predictor, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, level in (("dark", 15), ("dim", 16)):
+        Image.fromarray(np.full((12, 13), level, np.uint8)).save(images / f"{name}.png")
+    assert predict_paths(predictor, [images], tmp_path / "out", "LA").done == 5
+    assert f"{images / 'dark.png'}: nearly black, no pixel reaches 16 of 255" in caplog.text
+    assert caplog.text.count("nearly black") == 1 and "dim.png" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["a.mha", "a.nii", "a.nii.gz"])
@@ -459,7 +469,9 @@ def test_the_default_spacing_of_a_writer(
         predict_paths(predictor, [tmp_path / name], out, "FH", measurements=True, spacing_mm=spacing)
         (found[spacing],) = rows(out / "measurements.csv")
     assert found[None]["unit"] == ("pixel" if name == "a.mha" else "mm")
-    assert ("1 × 1 without a unit is none" in caplog.text) == (name == "a.mha")
+    doubt = "may be the default of a program" if name != "a.mha" else "is the default of programs that do not know it"
+    assert doubt in caplog.text and ("lengths are in pixels" in caplog.text) == (name == "a.mha")
+    assert ("the given pixel spacing is used" in caplog.text) == (name != "a.mha")
     mask = pixels(tmp_path / str(None) / "a_fetal_head.png") > 0
     expected = measure(mask, (0.2, 0.4), "FH")
     assert found[0.2, 0.4]["unit"] == "mm" and expected.head_circumference is not None
