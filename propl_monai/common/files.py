@@ -65,6 +65,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """A file open for reading, at its first byte. Refused: what is no file, holds no byte, or cannot be read."""
     try:
         if path.is_dir():
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise ProPLError(path, "is a folder that cannot be listed", "check its permissions")
             raise ProPLError(path, "is a folder, not a file", "name a file inside it")
         if not path.exists():
             raise ProPLError(path, "does not exist", "check the spelling, and the root folder that it is relative to")

@@ -68,14 +68,13 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
 
 
 def _walk(folder: Path, results: Path) -> list[Path]:
-    """All files in a folder but hidden ones and results of predictions; those in `results` need no warning."""
+    """All files in a folder but hidden ones and results of predictions; those in `results` need no warning.
 
-    def refuse(error: OSError) -> None:
-        cure = "check its permissions"
-        raise ProPLError(error.filename, f"cannot be listed ({error.strerror})", cure) from error
-
-    files = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
+    A folder that cannot be listed stands among them, so that it is refused by name and the rest is done.
+    """
+    files: list[Path] = []
+    closed: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=closed.append):
         if holds_predictions(Path(place)):
             folders.clear()
             if Path(place).resolve() != results:
@@ -83,11 +82,13 @@ def _walk(folder: Path, results: Path) -> list[Path]:
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(place, name) for name in names if not name.startswith(".")]
-    return files
+    return files + [Path(error.filename) for error in closed]
 
 
 def _is_picture(file: Path, suffixes: Sequence[str]) -> bool:
     """By suffix; by its first bytes where it has none, or a number as in 1.2.840.1: DICOM files have such names."""
+    if file.is_dir():  # that cannot be listed
+        return True
     if _suffix(file.name, suffixes):
         return file.is_file()
     if file.suffix and not file.suffix[1:].isdigit():
