@@ -10,8 +10,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
 
-from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 from propl_monai.common.findings import Finding
+from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 from propl_monai.errors import find_cause, first_line
 from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, load_weights
 
