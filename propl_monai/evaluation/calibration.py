@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say: reliability in bins, its error, and the temperature that mends it.
+"""Do the probabilities mean what they say: reliability in bins, its error, and the temperature that corrects it.
 
 Every picture weighs the same whatever its size, and every task the same however many pictures it has. Imports no torch.
 """
@@ -110,7 +110,7 @@ def fit_temperature(histograms: Iterable[LogitHistogram]) -> float:
     One number for all tasks: masks stay as they are, as no logit changes its sign.
 
     Args:
-        histograms: one a task, of validation pictures; each picture of a task and each task weigh the same.
+        histograms: one per task, of validation pictures; each picture of a task and each task weigh the same.
 
     Returns:
         T, above 1 where the network is too sure of itself; within `TEMPERATURES`.

@@ -1,6 +1,6 @@
 """Rows of `propl_monai.evaluation.metrics.case_row` -> tables with counts and intervals. Imports no torch.
 
-No case leaves a mean unseen: missed targets and false alarms are counted beside it, and the "all" columns of HD95
+No case is left out unseen: missed targets and false alarms are counted beside it, and the "all" columns of HD95
 charge each of them the image diagonal.
 """
 
@@ -178,7 +178,7 @@ def _interval(frame: pd.DataFrame, score: str, resamples: int, seed: int) -> tup
 
 
 def _widened(level: float, groups: int) -> float:
-    """The nominal level at which a percentile interval of few groups is about as wide as it ought to be.
+    """The nominal level at which a percentile interval of few groups has about the right width.
 
     The plain percentile interval is too narrow by the factor sqrt((n - 1) / n) and for want of Student's t.
     """

@@ -46,7 +46,7 @@ class RunResult:
         steps, seconds_training, peak_memory_mb, parameters, best_epoch, best_validation_mdice: of the training; None
             where a variant has no training of its own.
         decoder: that predicted: "sd", "pd" or "mean".
-        curve: one mapping an epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
+        curve: one mapping per epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
         recipe: options of the training, resolved; without those that differ between the models of one row.
         commit: of the code that trained; None where it is not known.
         leave_out: the external data that were evaluated and that training did not see; empty for the test split.

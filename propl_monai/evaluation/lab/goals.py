@@ -100,7 +100,7 @@ def _notes(comparison: Comparison) -> list[str]:
     shares = ", ".join(f"{share:g} % at {fraction}" for fraction, share in SHARE.items())
     notes = [
         f"Goals: as many images seen as {BASELINE} and {UPPER_BOUND}; over at least {SEEDS_FOR_P} seeds, a paired gain on "
-        "the mean of the tasks with an interval whose lower end (patients or videos drawn anew) is above 0, and a gain in "
+        "the mean of the tasks with an interval whose lower end (over patients or videos) is above 0, and a gain in "
         f"mDice of all tasks of {gains}, both over {BASELINE} and over {PAPER}; no task more than {BEHIND:g} point behind "
         f"{BASELINE}; of the mDice of {UPPER_BOUND} at least {shares}.",
     ]

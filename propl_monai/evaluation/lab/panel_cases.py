@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class _Row:
     run: RunResult
 
     def predictor(self, task: Task) -> Predictor:
-        """With the weights that were tested; those of one model a task lie in a folder of the task."""
+        """With the weights that were tested; those of one model per task lie in a folder of the task."""
         own = self.folder / task.slug
         return Predictor.from_bundle(own if own.is_dir() else self.folder)
 
@@ -79,15 +80,13 @@ def make_panels(
 
 
 def _rows(folders: Sequence[Path]) -> list[_Row]:
-    """The runs, each under its variant and whatever tells it from the others."""
+    """The runs, each under its variant and what distinguishes it from the others."""
     found = [(Path(folder), _finished(Path(folder))) for folder in folders]
     if not found:
         raise ProPLError("panels", "no run was given", f"name folders such as {EXAMPLE}")
-    names = [run.variant for _, run in found]
-    if len({run.fraction for _, run in found}) > 1:
-        names = [f"{name}, {run.fraction}" for name, (_, run) in zip(names, found, strict=True)]
-    if len({run.seed for _, run in found}) > 1:
-        names = [f"{name}, seed {run.seed}" for name, (_, run) in zip(names, found, strict=True)]
+    parts = [(run.variant, run.fraction, f"seed {run.seed}") for _, run in found]
+    varied = [place == 0 or len(set(column)) > 1 for place, column in enumerate(zip(*parts, strict=True))]
+    names = [", ".join(compress(part, varied)) for part in parts]
     if len(set(names)) < len(names):
         raise ProPLError("panels", f"two runs are called {max(names, key=names.count)}", "name each run once")
     return [_Row(name, folder, run) for name, (folder, run) in zip(names, found, strict=True)]

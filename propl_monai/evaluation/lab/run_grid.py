@@ -1,4 +1,4 @@
-"""The comparison: every run of a grid, once; stopped at any moment and started again, by one worker or by many."""
+"""The comparison: every run of a grid, once; it can be stopped at any moment and resumed, by one worker or many."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _check_finished(lab: Lab, run: Run) -> None:
 
 
 def _check_external(datalist: Datalist, run: Run) -> None:
-    """Refuse to leave out all that a task could be learnt from: that would test no external data, but an unknown task."""
+    """Refuse to leave out all that a task could be learnt from: that would test an unknown task, not external data."""
     if not run.leave_out:
         return
     left = external_cases(datalist, run.leave_out)
