@@ -127,7 +127,8 @@ def _cases(path: Path, results: Mapping[str, Any]) -> pd.DataFrame:
             raise ProPLError(path, f"results.cases is no table ({error})", RUN_AGAIN) from error
     table = path.with_name(CASES)
     if not table.is_file() or file_sha256(table) != results.get("cases_sha256"):
-        raise ProPLError(table, "is not the table of cases that run.json beside it was written with", RUN_AGAIN)
+        fact = "is not the table of cases that run.json beside it was written with"
+        raise ProPLError(table, fact, "copy both files of the run again, or run it again")
     return read_cases(table, RUN_AGAIN)
 
 
