@@ -16,9 +16,9 @@ from propl_monai.errors import ProPLError
 
 PICTURE_SUFFIXES: tuple[str, ...] = (
     *(".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".mha", ".mhd", ".dcm"),
-    *(".dicom", ".jfif", ".jpe", ".btf"),
+    *(".jfif", ".jpe", ".dicom", ".dic", ".ima"),  # the same formats under other names
 )
-VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4", ".mov", ".m4v")
+VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4", ".m4v", ".mov")
 _VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
 _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
 # Stills in the container of MP4; no video reader applies their rotation and tiles.

@@ -25,7 +25,7 @@ from propl_monai.data.cases import SPLITS as SPLIT_NAMES
 from propl_monai.data.cases import Case, Coverage
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits_but, labelled_place, splits_not_by_hash
-from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source
+from propl_monai.datasets.sources.base import NO_PICTURE, Exclusion, Reading, Record, Source
 from propl_monai.datasets.sources.registry import IN_PLACE, SOURCES, read_source
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.images import write_mask, write_picture
@@ -75,7 +75,10 @@ class Prepared:
         if self.moved:
             lines.append(f"moved: {self.moved} out of their official split, as their picture is held out elsewhere too")
         reasons = Counter(each.reason for each in self.excluded)
-        lines += [f"left out: {count} ({reason})" for reason, count in reasons.most_common()]
+        for reason, count in reasons.most_common():
+            suffixes = Counter(Path(each.name).suffix for each in self.excluded if each.reason == reason)
+            listed = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in suffixes.most_common())
+            lines.append(f"left out: {count} ({reason}" + (f": {listed})" if reason.startswith(NO_PICTURE) else ")"))
         lines += [f"refused: {problem}" for problem in self.refused]
         return "\n".join([*lines, f"Train with dataset_dir {self.datalist.root}"])
 
