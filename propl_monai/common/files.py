@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -16,9 +17,9 @@ from propl_monai.errors import ProPLError
 
 PICTURE_SUFFIXES: tuple[str, ...] = (
     *(".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".mha", ".mhd", ".dcm"),
-    *(".jfif", ".jpe", ".dicom", ".dic", ".ima"),  # the same formats under other names
+    *(".dicom", ".dic", ".ima", ".jfif", ".jpe", ".btf"),  # the same formats under other names
 )
-VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4", ".m4v", ".mov")
+VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4", ".mov", ".m4v")
 _VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
 _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
 # Stills in the container of MP4; no video reader applies their rotation and tiles.
@@ -74,6 +75,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """A file open for reading, at its first byte. Refused: what is no file, holds no byte, or cannot be read."""
     try:
         if path.is_dir():
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise ProPLError(path, "is a folder that cannot be listed", "check its permissions")
             raise ProPLError(path, "is a folder, not a file", "name a file inside it")
         if not path.exists():
             raise ProPLError(path, "does not exist", "check the spelling, and the root folder that it is relative to")
@@ -132,7 +135,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Steps: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are created.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    # Not the name of the file, which may be as long as a disk allows.
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{threading.get_native_id()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:

@@ -113,7 +113,7 @@ def _values(upright: Image.Image) -> np.ndarray:
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
         alpha = layer.getchannel("A")
-        if not np.any(np.asarray(layer.convert("RGB"))):  # a shape in transparent black
+        if layer.convert("RGB").getbbox() is None:  # a shape in transparent black
             return np.array(alpha)
         if alpha.getextrema() != (0, 0):
             layer = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
