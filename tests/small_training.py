@@ -90,7 +90,13 @@ def build_training(
         prepare_batch=PrepareBatchExtraInput(extra_keys={"task": "task"}),
         key_val_metric={"mdice": ValidationDice(method.decoders if cohort.unlabelled else ("sd",))},
     )
-    same = {"seed": seed, "datalist_sha256": cohort.sha256, "labelled_fraction": labelled_fraction}
+    options = {
+        "preset": "test",
+        "seed": seed,
+        "labelled_fraction": labelled_fraction,
+        "epochs": epochs,
+        "resume": resume,
+    }
     trainer = SemiSupervisedTrainer(
         device="cpu",
         max_epochs=epochs,
@@ -101,13 +107,9 @@ def build_training(
         train_handlers=[
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             ValidationHandler(interval=1, validator=evaluator, epoch_level=True),
-            KeepCheckpoints(
-                *(method, optimizer, scheduler, str(output_dir), str(model_dir), evaluator, resume),
-                about={"preset": "test"},
-                fingerprint=same,
-            ),
-            TrainingLog(str(output_dir), optimizer, evaluator, seconds=0),
-            RecordRun(str(output_dir), {"epochs": epochs}, cohort.inputs, cohort.counts),
+            KeepCheckpoints(scheduler, str(output_dir), str(model_dir), evaluator, options=options, cohort=cohort),
+            TrainingLog(seconds=0),
+            RecordRun(),
             *extra_handlers,
         ],
     )

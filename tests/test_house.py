@@ -327,6 +327,7 @@ def defaults(component: dict[str, Any], numbers: dict[str, Any]) -> dict[str, tu
         reference = str(component.get(name, ""))
         value = numbers.get(reference.removeprefix("@"))
         plain = reference.startswith("@") and "#" not in reference and not str(value).startswith(("$", "@"))
+        plain = plain and not isinstance(value, dict)
         if plain and parameter.default is not inspect.Parameter.empty:
             found[name] = (value, parameter.default)
     return found
@@ -343,7 +344,7 @@ def test_code_defaults_equal_the_train_config() -> None:
     assert compared["ProPLMethod"] == method | {"cutmix"}
     assert "steps" in compared["PairedLoader"]
     assert compared["ProPL"] == {"encoder", "prompts", "prompt_mode", "prompt_padding", "decoder_block"}
-    assert {"rotation_degrees", "scaling", "photometric", "strong_view"} <= compared["training"]
+    assert {"rotation_degrees", "scaling", "photometric", "strong_view"} <= compared["TrainingViews"]
     assert {"seed", "precision"} <= compared["SemiSupervisedTrainer"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigExpression, ConfigParser
 
 from propl_monai.common.files import TEMPORARY_PREFIX
 from propl_monai.errors import ProPLError, install_exit_messages, unknown
@@ -23,6 +24,10 @@ RUN_ARGUMENTS = frozenset(
 STANDARD_IDS = frozenset(
     "imports initialize run training evaluating inference finalize bundle_root device dataset_dir network_def train "
     "validate evaluator handlers preprocessing postprocessing inferer dataset displayable_configs _meta_".split()
+)
+# Values at the top of a config that are no settings of the run: places, what follows from others, what changes no result.
+NO_OPTIONS = frozenset(
+    "bundle_root datalist_file output_dir model_dir default_task decoders num_workers val_interval val_batch_size".split()
 )
 _REFERENCE = re.compile(r"[@%](\w+)")
 
@@ -41,6 +46,38 @@ def begin(output_dir: str, model_dir: str | None = None, seed: int | None = None
             require_writable(Path(folder))
     if seed is not None:
         torch.manual_seed(seed)
+
+
+def run_options(**more: Any) -> dict[str, Any]:
+    """The settings of a run for its run.json: the plain values at the top of the config that MONAI is evaluating.
+
+    For an expression of that config, such as `"options": "$run_options(method=@method_def.name)"`. The parser of the config
+    is found on the call stack, as MONAI does not pass it to what an expression calls. An expression counts by its value, if
+    that is plain and the run has used it by now.
+
+    Args:
+        more: settings that stand elsewhere in the config.
+    """
+    frame = inspect.currentframe()
+    while frame and not isinstance(frame.f_locals.get("self"), ConfigParser):
+        frame = frame.f_back
+    assert frame is not None, "only an expression of a config calls this"
+    parser = frame.f_locals["self"]
+    values = {key: value for key, value in parser.get().items() if key not in NO_OPTIONS}
+    known = parser.ref_resolver.resolved_content
+    values = {key: known.get(key, value) if _is_expression(value) else value for key, value in values.items()}
+    values = {key: str(value) if isinstance(value, torch.device) else value for key, value in values.items()}
+    return {key: value for key, value in values.items() if _is_plain(value)} | more
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, str) and (ConfigExpression.is_expression(value) or value.startswith("@"))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str | None) and not _is_expression(value)
 
 
 def exit_with(code: int) -> None:
@@ -74,6 +111,8 @@ def check_keys(argv: Sequence[str]) -> None:
     parsed = ConfigParser.load_config_files(files)
     keys = [key for key in given if key not in RUN_ARGUMENTS]
     used = STANDARD_IDS | set(_REFERENCE.findall(json.dumps([parsed, list(given.values())])))
+    if "run_options" in str(parsed.get("options")):  # it records every option, also one that the method at hand ignores
+        used |= ConfigParser.load_config_file(files[0]).keys()
     # A preset serves training and inference, and sets for one what the other does not use.
     bases = [Path(files[0]).with_name(f"{name}.json") for name in ("train", "inference")]
     elsewhere = {key for base in bases if base.is_file() for key in ConfigParser.load_config_file(str(base))}

@@ -197,6 +197,31 @@ def training(
     return Compose(steps)
 
 
+class TrainingViews(Compose):
+    """`training` for labelled items; its attribute `unlabelled` is the same for items without a mask.
+
+    The two differ in one thing: photometric changes act on the only view of a labelled item, and on the second view,
+    "image_strong", of an unlabelled one.
+
+    Args: those of `training`.
+    """
+
+    def __init__(
+        self,
+        spatial_size: Sequence[int],
+        normalisation: str,
+        augmentation: str = "paper",
+        rotation_degrees: float = 15.0,
+        scaling: float = 0.2,
+        flip: float = 0.0,
+        photometric: float = 0.0,
+        strong_view: float = 0.0,
+    ) -> None:
+        both = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
+        super().__init__(training(*both, photometric=photometric).transforms)
+        self.unlabelled = training(*both, strong_view=strong_view)
+
+
 def _photometric(key: str, strength: float) -> list:
     """The effects of gain, dynamic range and another probe on a picture; acts on 0…1, before normalisation."""
     if not 0 <= strength <= 1:

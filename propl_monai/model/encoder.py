@@ -33,9 +33,9 @@ PACKAGED_WEIGHTS = {
 
 
 class Features(NamedTuple):
-    """What the encoder sees in a batch: v1 … v4 of the paper, (B, C_k, H/d_k, W/d_k), d = 4, 8, 16, 32.
+    """The feature maps of a batch: v1 … v4 of the paper, (B, C_k, H/d_k, W/d_k), d = 4, 8, 16, 32.
 
-    `height` and `width` are those of the image before padding, the size that a decoder gives back.
+    `height` and `width` are those of the image before padding, the size of a decoder's logits.
     """
 
     v1: Tensor
@@ -55,10 +55,9 @@ class VisionEncoder(nn.Module):
 
     Args:
         name: a timm model name, such as "convnext_tiny" (the paper's) or "tf_efficientnet_lite0" (compact).
-        trial: run a small image through it, to see its feature maps; needless for a name that was tried before.
     """
 
-    def __init__(self, name: str = "convnext_tiny", trial: bool = True) -> None:
+    def __init__(self, name: str = "convnext_tiny") -> None:
         super().__init__()
         if not timm.is_model(name):
             raise unknown("encoder", "timm model", name, timm.list_models())
@@ -75,7 +74,7 @@ class VisionEncoder(nn.Module):
         self.picked = [reductions.index(stride) for stride in STRIDES]
         widths = about.channels()
         self.channels: tuple[int, ...] = tuple(widths[index] for index in self.picked)
-        if trial:
+        if not any(parameter.is_meta for parameter in self.parameters()):  # weights will follow, so it was tried before
             self._try_shapes()
 
     @torch.no_grad()

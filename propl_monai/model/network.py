@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.model.decoder import PromptedDecoder
@@ -35,8 +33,6 @@ class ProPL(nn.Module):
         default_task: the task when neither `task` nor `text` is given; None makes that an error.
         text_shape: (L, E) when there is no bank.
         decoders: those to build, in the order "sd", "pd"; one alone predicts, but cannot be trained by ProPL.
-        unfilled: leave the values of all weights undefined and the encoder untried, as a file that such a network wrote
-            is about to fill it (`checkpoint.load_network`); random values cost seconds.
 
     Example:
         >>> net = ProPL("tf_efficientnet_lite0")
@@ -59,18 +55,15 @@ class ProPL(nn.Module):
         default_task: str | None = None,
         text_shape: tuple[int, int] = (24, 384),
         decoders: Sequence[str] = BOTH,
-        unfilled: bool = False,
     ) -> None:
         super().__init__()
         self.decoders = tuple(name for name in BOTH if name in decoders)
         if not self.decoders or len(self.decoders) != len(decoders):
             raise ProPLError("decoders", f"{list(decoders)} were asked for", "name sd, pd, or both, each once")
-        with _Unfilled() if unfilled else nullcontext():
-            self.encoder = VisionEncoder(encoder, trial=not unfilled)
-            text_shape = self._read_prompts(prompts, prompt_mode, prompt_padding) or text_shape
-            for name in self.decoders:
-                decoder = PromptedDecoder(self.encoder.channels, *text_shape, decoder_block)
-                self.add_module(f"decoder_{name}", decoder)
+        self.encoder = VisionEncoder(encoder)
+        text_shape = self._read_prompts(prompts, prompt_mode, prompt_padding) or text_shape
+        for name in self.decoders:
+            self.add_module(f"decoder_{name}", PromptedDecoder(self.encoder.channels, *text_shape, decoder_block))
         self.text_shape, self.decoder_block = tuple(text_shape), decoder_block
         self.default_task = default_task
         self.register_buffer("predictor", torch.tensor(DECODERS.index(self.decoders[0])))
@@ -191,17 +184,3 @@ def mean_logits(sd: Tensor, pd: Tensor) -> Tensor:
     a, b = sd.float(), pd.float()
     log2 = torch.full_like(a, math.log(2))
     return torch.logsumexp(torch.stack((a + b + log2, a, b)), 0) - torch.logsumexp(torch.stack((log2, a, b)), 0)
-
-
-class _Unfilled(TorchFunctionMode):
-    """While it is on, tensors stay as they were allocated where random values are asked for."""
-
-    RANDOM = frozenset({"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "erfinv_"})
-
-    def __torch_function__(
-        self, call: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if getattr(call, "__name__", "") in self.RANDOM:
-            return given["tensor"] if "tensor" in given else args[0]
-        return call(*args, **given)

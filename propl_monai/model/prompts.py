@@ -9,12 +9,12 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from propl_monai import tasks as registry
 from propl_monai.errors import ProPLError, first_line, unknown
+from propl_monai.model.tensor_file import read_tensors, write_tensors
 
 TEXT_LENGTH = 24  # token positions of a prompt, released code
 PROMPT_MODES = ("text", "learned", "onehot", "none")
@@ -97,19 +97,17 @@ class PromptBank(nn.Module):
 
     def save(self, path: Path | str) -> None:
         """Write the bank as a safetensors file."""
-        save_file({"embeddings": self.embeddings, "mask": self.mask}, str(path), {"propl": json.dumps(self.describe())})
+        write_tensors(path, {"embeddings": self.embeddings, "mask": self.mask}, self.describe())
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> PromptBank:
         """Read a bank written by `save`; without a path, the one of the eight tasks that ships with the package."""
         file = Path(str(resources.files("propl_monai.model").joinpath(PACKAGED_BANK))) if path is None else Path(path)
         try:
-            with safe_open(str(file), framework="pt") as opened:
-                header = json.loads(opened.metadata()["propl"])
-                embeddings, mask = opened.get_tensor("embeddings"), opened.get_tensor("mask")
+            header, (embeddings, mask) = read_tensors(file, "embeddings", "mask")
             names = (header["tasks"], header["sentences"])
             return cls(*names, embeddings, mask, header["encoder"], header["encoder_sha256"])
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ProPLError(file, f"is no prompt bank ({error})", "make one with `propl prompts`") from error
 
 
@@ -118,8 +116,8 @@ class Prompts(nn.Module):
 
     Args:
         bank: the frozen embeddings; gives K, L and E to every mode, so that the controls differ in nothing else.
-        mode: "text" (the paper), or a control: "learned" (a free parameter a task), "onehot" (the task's number as a
-            one-hot vector at each position), "none" (zeros: the network is not told what is asked for).
+        mode: "text" (the paper), or a control: "learned" (one free parameter per task), "onehot" (the task's number as a
+            one-hot vector at each position), "none" (zeros: the network does not know the task).
         padding: see `PromptBank.forward`.
     """
 
@@ -130,20 +128,17 @@ class Prompts(nn.Module):
         if padding not in PADDINGS:
             raise unknown("prompt_padding", "padding", padding, PADDINGS)
         self.mode, self.padding, self.bank = mode, padding, bank
-        count, length, width = bank.embeddings.shape
         if mode == "learned":
             # As wide a spread as the sentences have, so that both start from tokens of the same size.
-            self.learned = nn.Parameter(torch.randn(count, length, width) * bank.embeddings.std())
-        if mode == "onehot":
-            code = torch.eye(count, width).unsqueeze(1).expand(-1, length, -1)
-            self.register_buffer("onehot", code.contiguous(), persistent=False)
+            self.learned = nn.Parameter(torch.randn(bank.embeddings.shape) * bank.embeddings.std())
 
     def table(self) -> Tensor:
         """The text of every task, (K, L, E)."""
         if self.mode == "learned":
             return self.learned
         if self.mode == "onehot":
-            return self.get_buffer("onehot")
+            count, length, width = self.bank.embeddings.shape
+            return torch.eye(count, width, device=self.bank.embeddings.device).unsqueeze(1).expand(-1, length, -1)
         text = self.bank(self.padding)
         return torch.zeros_like(text) if self.mode == "none" else text
 
@@ -162,7 +157,7 @@ class Prompts(nn.Module):
         if len(numbers) == 1:
             numbers = numbers.expand(batch)
         if len(numbers) != batch:
-            raise ProPLError("task", f"{len(numbers)} tasks for {batch} images", "give one task, or one an image")
+            raise ProPLError("task", f"{len(numbers)} tasks for {batch} images", "give one task, or one per image")
         return numbers
 
 

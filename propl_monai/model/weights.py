@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 import propl_monai
@@ -19,12 +19,12 @@ from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.model.decoder import BLOCKS
 from propl_monai.model.network import BOTH, ProPL
-from propl_monai.model.prompts import PromptBank
+from propl_monai.model.prompts import PromptBank, Prompts
+from propl_monai.model.tensor_file import read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
 FLAT_WEIGHTS = "model.pt"  # the name that MONAI's tools expect
 STATE = "checkpoint_last.pt"
-HEADER = "propl"
 ARCHITECTURE_KEYS = {"encoder", "prompt_mode", "prompt_padding", "text_shape", "tasks"}
 LARGEST_TEXT = 4096  # tokens of a prompt, and their width
 
@@ -71,7 +71,7 @@ def save_safetensors(network: ProPL, path: Path | str, about: Mapping[str, Any])
         "decoder": network.chosen_decoder,
         **about,
     }
-    write_atomically(Path(path), save(_plain_state(network), {HEADER: json.dumps(header, sort_keys=True)}))
+    write_tensors(path, _plain_state(network), header)
 
 
 def _plain_state(network: ProPL) -> dict[str, Tensor]:
@@ -92,8 +92,7 @@ def copy_aside(folder: Path) -> list[Path]:
 def read_header(path: Path | str) -> dict[str, Any]:
     """The header of a safetensors weights file."""
     try:
-        with safe_open(str(path), framework="pt") as opened:
-            header = json.loads((opened.metadata() or {})[HEADER])
+        header, _ = read_tensors(path)
     except (OSError, SafetensorError) as error:
         raise ProPLError(
             path, f"is no readable safetensors file ({error})", "train first, or download it again"
@@ -140,7 +139,7 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
     """Fill the network from a safetensors file or a flat `.pt`; whatever does not fit is refused.
 
     Args:
-        network: changed in place.
+        network: changed in place; one on the meta device takes the tensors of the file as its own.
         path: of the weights.
         expected: header entries that must be equal, such as the spatial_size and normalisation of the preprocessing.
 
@@ -156,8 +155,10 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
         state = load_file(str(path))
     else:
         state = _torch_load(path)
+    own = network.state_dict()
+    state = {name: value.to(own[name].dtype) if name in own else value for name, value in state.items()}
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(state, assign=network.get_buffer("predictor").is_meta)
     except RuntimeError as error:
         lines = str(error).splitlines()[1:]
         fact = (
@@ -176,26 +177,32 @@ def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
     """
     header = read_header(path)
     wanted = header["architecture"]
-    shape = tuple(wanted["text_shape"])
-    parts = {"decoder_block": wanted["decoder_block"], "decoders": _held(wanted)}
-    network = ProPL(wanted["encoder"], prompts=False, text_shape=shape, **parts, unfilled=True)
+    with torch.device("meta"):  # allocates no weights and draws no random numbers: the file brings them
+        network = _without_prompts(wanted)
+    if {name for name, _ in network.named_buffers()} - network.state_dict().keys():
+        network = _without_prompts(wanted)  # its encoder has constants that no file holds, as TinyViT
     if wanted["tasks"]:
         # Not the packaged bank: the weights bring their own, which may hold other tasks.
-        network.attach_prompts(_bank_of(path), wanted["prompt_mode"], wanted["prompt_padding"])
+        bank = _bank_of(path, network.text_shape)
+        network.prompts = Prompts(bank, wanted["prompt_mode"], wanted["prompt_padding"])
     load_weights(network, path)
     return network.eval(), header
 
 
-def _bank_of(path: Path | str) -> PromptBank:
+def _without_prompts(wanted: Mapping[str, Any]) -> ProPL:
+    parts = {"decoder_block": wanted["decoder_block"], "decoders": _held(wanted)}
+    return ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]), **parts)
+
+
+def _bank_of(path: Path | str, shape: tuple[int, ...]) -> PromptBank:
     try:
-        with safe_open(str(path), framework="pt") as opened:
-            header, embeddings, mask = (
-                opened.get_tensor(f"prompts.bank.{n}") for n in ("header", "embeddings", "mask")
-            )
+        _, (header, embeddings, mask) = read_tensors(
+            path, *(f"prompts.bank.{n}" for n in ("header", "embeddings", "mask"))
+        )
         about = json.loads(bytes(header.tolist()).decode())
         names, sentences = about["tasks"], about["sentences"]
-        if embeddings.ndim != 3 or mask.shape != embeddings.shape[:2] or len(names) != len(embeddings):
-            raise ValueError("its tasks, embeddings and mask do not fit each other")
+        if embeddings.shape != (len(names), *shape) or mask.shape != embeddings.shape[:2]:
+            raise ValueError("its tasks, embeddings and mask do not fit each other, or the decoders")
         return PromptBank(names, sentences, embeddings, mask, about["encoder"], about["encoder_sha256"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ProPLError(

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
-from torch import nn
 
 from propl_monai.common.files import sweep_orphans
 from propl_monai.common.options import switch
 from propl_monai.common.ranks import is_writer, unwrap
+from propl_monai.datasets.cohort import GivenItems, TrainingCohort
 from propl_monai.errors import ProPLError
 from propl_monai.model.weights import STATE, WEIGHTS, architecture, copy_aside, load_state, save_state, save_weights
 from propl_monai.training.methods.base import Method
@@ -22,51 +21,64 @@ from propl_monai.training.validation import validation_of
 
 logger = logging.getLogger(__name__)
 
+NO_SCORE = -1.0
+IN_HEADER = ("preset", "spatial_size", "normalisation", "labelled_fraction", "seed", "leave_out")  # of the weights
+MAY_CHANGE = ("prompts", "resume", "dataset_dir", "device", "allow_unverified")  # between a run and its continuation
+
 
 class KeepCheckpoints:
-    """Best weights by validation mDice, with the decoder that reached it, and the state to resume from.
+    """Keeps the best weights by validation mDice, with the decoder that reached it, and the state to resume from.
 
-    The best weights go to `model_dir` (model.safetensors, model.pt), the resume state to `output_dir`. Without
-    validation the last weights are kept. Attach it after the validation handler and before the log.
+    The best weights go to `model_dir` (model.safetensors, model.pt), the resume state to `output_dir`. Without validation
+    the last weights are kept. What is kept of the method, which may be wrapped by `DistributedDataParallel`: the weights of
+    its predictor as the result, and everything it holds to resume from. Attach it after the validation handler and before
+    `TrainingLog` and `RecordRun`, which read their folder, options and cohort from it.
 
     Args:
-        method, optimizer, lr_scheduler: what is saved and restored; of the method, which may be wrapped by
-            `DistributedDataParallel`, the predictor's weights are kept as the result, and all it holds to resume from.
+        lr_scheduler: saved and restored with the method and the optimizer of the trainer.
         output_dir, model_dir: folders.
         validator: the evaluator that the validation handler runs.
-        resume: go on from `output_dir`, from the beginning when nothing is there yet.
-        about: header entries for the weights, see `checkpoint.save_weights`.
-        fingerprint: what must be equal for a resume to make sense, such as seed, epochs and datalist hash.
+        options: settings of the run, see `run_options`; with `resume` the run continues from `output_dir`, or starts if
+            nothing is there yet.
+        cohort: the cases of the run.
     """
 
     def __init__(
         self,
-        method: nn.Module,
-        optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
         output_dir: str,
         model_dir: str,
         validator: Evaluator | None = None,
-        resume: bool = False,
-        about: Mapping[str, Any] | None = None,
-        fingerprint: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        cohort: TrainingCohort | GivenItems | None = None,
     ) -> None:
-        self.method, self.optimizer, self.lr_scheduler = cast(Method, unwrap(method)), optimizer, lr_scheduler
-        self.network = self.method.predictor
-        self.path, self.model_dir = Path(output_dir) / STATE, Path(model_dir)
-        self.validator, self.resume = validator, switch("resume", resume)
-        self.about = dict(about or {})
-        bank = self.network.prompts.bank.sha256 if self.network.prompts else None
-        self.fingerprint = {**(fingerprint or {}), **architecture(self.network), "prompt_bank_sha256": bank}
-        self.best_score, self.best_epoch = -1.0, 0
+        self.lr_scheduler, self.validator, self.cohort = lr_scheduler, validator, cohort
+        self.folder, self.model_dir = Path(output_dir), Path(model_dir)
+        self.path = self.folder / STATE
+        self.options = dict(options or {})
+        self.resume = switch("resume", self.options.get("resume", False))
+        self.best_score, self.best_epoch = NO_SCORE, 0
+
+    @property
+    def best_mdice(self) -> float | None:
+        """The validation mDice of the kept weights, 0 to 1; None without validation."""
+        return None if self.best_score == NO_SCORE else self.best_score
 
     def attach(self, engine: Engine) -> None:
-        engine.keeper = self  # `RecordRun` asks it for the best epoch
+        """Attach to a trainer, whose method and optimizer are saved and restored."""
+        self.method, self.optimizer = cast(Method, unwrap(engine.method)), engine.optimizer
+        self.network = self.method.predictor
+        data = {"datalist_sha256": self.cohort.sha256 if self.cohort else None}
+        self.about = {key: self.options[key] for key in IN_HEADER if key in self.options} | data
+        self.fingerprint = {key: value for key, value in self.options.items() if key not in MAY_CHANGE} | data
+        bank = self.network.prompts.bank.sha256 if self.network.prompts else None
+        self.fingerprint |= {**architecture(self.network), "prompt_bank_sha256": bank}
+        engine.keeper = self
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep)
 
     def _start(self, engine: Engine) -> None:
-        for folder in (self.path.parent, self.model_dir):
+        for folder in (self.folder, self.model_dir):
             if is_writer() and folder.is_dir():
                 sweep_orphans(folder)
         self.fingerprint |= {"max_epochs": engine.state.max_epochs, "epoch_length": engine.state.epoch_length}
@@ -85,7 +97,7 @@ class KeepCheckpoints:
             cure = "resume with the options of that run, or choose another output_dir"
             raise ProPLError(self.path, "is of another run: " + "; ".join(differing), cure)
         if state["best_epoch"] and is_writer() and not (self.model_dir / WEIGHTS).exists():
-            fact = f"lacks the best weights of the run in {self.path.parent}, of epoch {state['best_epoch']}"
+            fact = f"lacks the best weights of the run in {self.folder}, of epoch {state['best_epoch']}"
             raise ProPLError(self.model_dir, fact, "resume with the model_dir of that run")
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -94,7 +106,8 @@ class KeepCheckpoints:
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         engine.bad_steps = state["bad_steps"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
-        logger.info("resumed after epoch %d, best validation mDice %.1f", state["epoch"], 100 * self.best_score)
+        best = "without validation" if self.best_mdice is None else f"best validation mDice {100 * self.best_mdice:.1f}"
+        logger.info("resumed after epoch %d, %s", state["epoch"], best)
 
     def _make_room(self, engine: Engine) -> None:
         """Never lose work: an unfinished run is not overwritten, earlier weights are copied aside."""
@@ -102,9 +115,8 @@ class KeepCheckpoints:
             state = load_state(self.path)
             if state["epoch"] < state["fingerprint"]["max_epochs"]:
                 fact = f"holds a run that stopped after epoch {state['epoch']} of {state['fingerprint']['max_epochs']}"
-                raise ProPLError(
-                    self.path.parent, fact, "add --resume true to go on, or delete or choose another output_dir"
-                )
+                cure = "add --resume true to continue it, or delete or choose another output_dir"
+                raise ProPLError(self.folder, fact, cure)
             self.path.unlink()
         # They stay in place until the first epoch replaces them: MONAI Label predicts with them meanwhile.
         for copy in copy_aside(self.model_dir):
@@ -112,8 +124,8 @@ class KeepCheckpoints:
 
     def _keep(self, engine: Engine) -> None:
         dice = validation_of(self.validator, engine.state.epoch)
-        score = max(dice.per_decoder.values()) if dice else -1.0
-        better = score > self.best_score if dice else self.best_score < 0
+        score = max(dice.per_decoder.values()) if dice else NO_SCORE
+        better = score > self.best_score if dice else self.best_mdice is None
         if better:
             self.best_score, self.best_epoch = score, engine.state.epoch
             self.network.choose_decoder(dice.best_decoder if dice else "sd")

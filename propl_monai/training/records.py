@@ -1,4 +1,4 @@
-"""What is written down of a training: progress lines, metrics.jsonl, run.json."""
+"""The records of a training: progress lines, metrics.jsonl, run.json."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
-from monai.engines import Evaluator
 
 from propl_monai.common.files import write_atomically
 from propl_monai.common.ranks import is_writer
@@ -26,34 +23,27 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingLog:
-    """Lines with losses and remaining time, and one JSON object an epoch in `metrics.jsonl`.
+    """Logs losses and remaining time, and writes one JSON object per epoch to `metrics.jsonl`.
 
-    Attach it after the validation handler, so that an epoch's line holds its validation, and after `KeepCheckpoints`,
-    which tells a resumed run where it stands.
+    Attach it after the validation handler, so that the line of an epoch holds its validation, and after `KeepCheckpoints`,
+    which restores the epoch of a resumed run and gives the folder.
 
     Args:
-        output_dir: where metrics.jsonl goes.
-        optimizer: whose learning rate is written down.
-        validator: the evaluator that the validation handler runs.
-        seconds: at least so long between two progress lines.
+        seconds: shortest time between two progress lines.
     """
 
-    def __init__(
-        self, output_dir: str, optimizer: torch.optim.Optimizer, validator: Evaluator | None = None, seconds: float = 10
-    ) -> None:
-        self.path = Path(output_dir) / METRICS
-        self.optimizer, self.validator, self.seconds = optimizer, validator, seconds
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, int] = {}
+    def __init__(self, seconds: float = 10) -> None:
+        self.seconds = seconds
 
     def attach(self, engine: Engine) -> None:
+        self.path = engine.keeper.folder / METRICS
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
 
     def _start(self, engine: Engine) -> None:
-        """Keep the lines of the epochs that a resumed run stands on."""
+        """Keep the lines of the epochs that a resumed run builds on."""
         self._begun, self._shown, self._first = time.monotonic(), 0.0, engine.state.iteration
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         kept = [line for line in lines if _epoch_of(line) <= engine.state.epoch]
@@ -61,7 +51,9 @@ class TrainingLog:
             write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
     def _start_epoch(self, engine: Engine) -> None:
-        self.sums, self.counts, self._epoch_begun = {}, {}, time.monotonic()
+        self._epoch_begun = time.monotonic()
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
 
     def _iteration(self, engine: Engine) -> None:
         for key, value in engine.state.output.items():
@@ -89,11 +81,11 @@ class TrainingLog:
         line: dict[str, Any] = {
             "epoch": state.epoch,
             "iteration": state.iteration,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": engine.optimizer.param_groups[0]["lr"],
             "skipped_steps": getattr(engine, "bad_steps", 0),
             **self._means(),
         }
-        dice = validation_of(self.validator, state.epoch)
+        dice = validation_of(engine.keeper.validator, state.epoch)
         if dice is not None:
             line["validation"] = {**dice.per_decoder, "best_decoder": dice.best_decoder}
             line["validation_tasks"] = dice.per_task[dice.best_decoder]
@@ -106,7 +98,7 @@ class TrainingLog:
 
 
 def _epoch_of(line: str) -> float:
-    """The epoch of a line of metrics.jsonl; one that a kill has cut short is of an epoch that will be repeated."""
+    """The epoch of a line of metrics.jsonl; infinite for a line that a kill has cut short, whose epoch will be repeated."""
     try:
         return json.loads(line)["epoch"]
     except json.JSONDecodeError:
@@ -124,62 +116,45 @@ def _clock(seconds: float) -> str:
 
 
 class RecordRun:
-    """Writes run.json of a training: when it starts, and when it ends or fails. Attach it after `KeepCheckpoints`.
+    """Writes run.json of a training when it starts, ends or fails.
 
-    Args:
-        output_dir: where run.json goes.
-        options: the settings of the run.
-        inputs: files that it reads.
-        counts: numbers of cases, by what they are for.
-        datalist_sha256: see `Datalist.sha256`; the same for one datalist under any file name.
+    Attach it after `KeepCheckpoints`, which gives the folder, the options and the cohort.
     """
 
-    def __init__(
-        self,
-        output_dir: str,
-        options: Mapping[str, Any],
-        inputs: Sequence[str],
-        counts: Mapping[str, int],
-        datalist_sha256: str | None = None,
-    ) -> None:
-        self.folder, self.options, self.inputs = Path(output_dir), options, inputs
-        self.about = {"cases": dict(counts), "datalist_sha256": datalist_sha256}
-
     def attach(self, engine: Engine) -> None:
+        self.keeper: KeepCheckpoints = engine.keeper
+        cohort = self.keeper.cohort
+        self.about = {"cases": cohort.counts, "datalist_sha256": cohort.sha256} if cohort else {}
         if is_writer():
             engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(Events.COMPLETED, self._finish)
             engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
-        self.record = RunRecord(self.folder / "run.json", "train", self.options, self.inputs)
+        inputs = self.keeper.cohort.inputs if self.keeper.cohort else []
+        self.record = RunRecord(self.keeper.folder / "run.json", "train", self.keeper.options, inputs)
         self.record.write("running", results=self.about)
 
     def _finish(self, engine: Engine) -> None:
-        keeper: KeepCheckpoints = engine.keeper
-        outputs = [keeper.model_dir / WEIGHTS, keeper.model_dir / FLAT_WEIGHTS, keeper.path, self.folder / METRICS]
+        keeper, metrics = self.keeper, self.keeper.folder / METRICS
+        outputs = [keeper.model_dir / WEIGHTS, keeper.model_dir / FLAT_WEIGHTS, keeper.path, metrics]
+        # With those before a resume, which "seconds" of run.json does not count.
+        seconds = [json.loads(line)["seconds"] for line in metrics.read_text().splitlines()] if metrics.exists() else []
         results = {
             **self.about,
             "parameters": sum(parameter.numel() for parameter in keeper.network.parameters()),
             "epochs": engine.state.epoch,
             "steps": engine.state.iteration,
-            "seconds_of_all_epochs": self._seconds_of_epochs(),
+            "seconds_of_all_epochs": round(sum(seconds), 1) if seconds else None,
             "skipped_steps": getattr(engine, "bad_steps", 0),
             "best_epoch": keeper.best_epoch,
-            "best_validation_mdice": keeper.best_score if keeper.best_score >= 0 else None,
+            "best_validation_mdice": keeper.best_mdice,
             "decoder": keeper.network.chosen_decoder,
         }
         self.record.write("finished", [path for path in outputs if path.exists()], results)
 
-    def _seconds_of_epochs(self) -> float | None:
-        """With those before a resume, which "seconds" of run.json cannot know."""
-        path = self.folder / METRICS
-        if not path.exists():
-            return None
-        return round(sum(json.loads(line)["seconds"] for line in path.read_text().splitlines()), 1)
-
     def _fail(self, engine: Engine, error: BaseException) -> None:
         if hasattr(self, "record"):
-            self.record.finding(self.folder, f"{type(error).__name__}: {error}")
+            self.record.finding(self.keeper.folder, f"{type(error).__name__}: {error}")
             self.record.write("failed", results={**self.about, "epochs": engine.state.epoch})
         raise error

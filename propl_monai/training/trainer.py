@@ -9,7 +9,6 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from monai.inferers import Inferer
 from monai.utils.enums import CommonKeys
 from torch import Tensor, distributed, nn
 
@@ -40,7 +39,6 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         seed: of the run.
         precision: "fp32", "bf16" (CUDA or CPU), or "fp16" (CUDA, with loss scaling).
         train_handlers: MONAI or ignite handlers.
-        inferer: kept for MONAI's tools, which look for it; the method decides how the network is called.
     """
 
     def __init__(
@@ -53,7 +51,6 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         seed: int = 0,
         precision: str = "fp32",
         train_handlers: list | None = None,
-        inferer: Inferer | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise unknown("precision", "precision", precision, PRECISIONS)
@@ -69,7 +66,6 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             network=unwrap(method).network,
             optimizer=optimizer,
             loss_function=lambda *_: None,  # the method computes it
-            inferer=inferer,
             train_handlers=None,
             decollate=False,
         )

@@ -213,7 +213,7 @@ def test_numbers_that_cannot_be() -> None:
         prompts.numbers("fetal hed", 1, CPU)
     with pytest.raises(ProPLError, match="prompt bank: unknown task 'myocardium'; known: left atrium, fetal head"):
         prompts.numbers("MD", 1, CPU)  # a task, but not of this bank
-    with pytest.raises(ProPLError, match="2 tasks for 3 images; give one task, or one an image"):
+    with pytest.raises(ProPLError, match="2 tasks for 3 images; give one task, or one per image"):
         prompts.numbers(["fetal head", "left atrium"], 3, CPU)
     with pytest.raises(ProPLError, match="2 tasks for 3 images"):
         prompts.numbers(torch.tensor([0, 1]), 3, CPU)

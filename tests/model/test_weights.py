@@ -139,6 +139,27 @@ def test_weights_from_before_there_was_a_choice_hold_unetr_blocks(folder: Path, 
     assert made.decoder_block == "unetr"
 
 
+def test_an_encoder_with_constants_that_no_file_holds_comes_back(tmp_path: Path) -> None:
+    given = ProPL("tiny_vit_5m_224", prompts=False, text_shape=(6, 16)).eval()
+    assert {name for name, _ in given.named_buffers()} - given.state_dict().keys()  # or another encoder must be taken
+    save_weights(given, tmp_path, {})
+    made, _ = load_network(tmp_path / "model.safetensors")
+    image, text = torch.rand(1, 1, 64, 64), torch.rand(1, 6, 16)
+    with torch.no_grad():
+        assert torch.equal(made(image, text=text), given(image, text=text))
+
+
+def test_weights_of_half_precision_are_read_as_float32(network: ProPL, folder: Path, tmp_path: Path) -> None:
+    state = {
+        name: value.bfloat16() if value.is_floating_point() else value for name, value in network.state_dict().items()
+    }
+    save_file(
+        state, str(tmp_path / "half.safetensors"), {"propl": json.dumps(read_header(folder / "model.safetensors"))}
+    )
+    made, _ = load_network(tmp_path / "half.safetensors")
+    assert {value.dtype for value in made.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize("width", [32, 384])
 @pytest.mark.parametrize("mode", ["text", "learned"])
 def test_another_prompt_bank_travels_with_the_weights(width: int, mode: str, tmp_path: Path) -> None:

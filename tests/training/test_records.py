@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,7 +89,8 @@ def test_metrics_tell_an_epoch_a_line(whole: Any) -> None:
 
 def test_run_json_of_a_training(whole: Any, check_run_json: Callable[[Path], dict[str, Any]]) -> None:
     record = check_run_json(whole.output_dir / "run.json")
-    assert (record["verb"], record["status"], record["options"]) == ("train", "finished", {"epochs": 3})
+    options = {"preset": "test", "seed": 0, "labelled_fraction": "1/16", "epochs": 3, "resume": False}
+    assert (record["verb"], record["status"], record["options"]) == ("train", "finished", options)
     results = record["results"]
     scores = [line["validation"][line["validation"]["best_decoder"]] for line in whole.metrics()]
     assert results["best_validation_mdice"] == max(scores)
@@ -307,8 +309,9 @@ def test_without_validation_the_last_weights_are_kept(whole: Any, tmp_path: Path
     from propl_monai.training.checkpoints import KeepCheckpoints
 
     scheduler = torch.optim.lr_scheduler.ConstantLR(whole.optimizer)
-    keeper = KeepCheckpoints(whole.method, whole.optimizer, scheduler, str(tmp_path), str(tmp_path))
+    keeper = KeepCheckpoints(scheduler, str(tmp_path), str(tmp_path))
     engine = Engine(lambda *_: None)
+    engine.method, engine.optimizer = whole.method, whole.optimizer
     engine.grad_scaler, engine.bad_steps = torch.amp.GradScaler("cpu", enabled=False), 0
     keeper.attach(engine)
     engine.run([0], max_epochs=2)
@@ -319,10 +322,12 @@ def test_without_validation_the_last_weights_are_kept(whole: Any, tmp_path: Path
 def log_on(path: Path, lines: str, epoch: int) -> list[str]:
     """What is left of metrics.jsonl when a run starts behind `epoch`."""
     (path / "metrics.jsonl").write_text(lines)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     engine = Engine(lambda *_: None)
     engine.state.epoch = epoch
-    TrainingLog(str(path), optimizer)._start(engine)
+    engine.keeper = SimpleNamespace(folder=path)
+    log = TrainingLog()
+    log.attach(engine)
+    log._start(engine)
     return (path / "metrics.jsonl").read_text().splitlines()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -77,9 +78,9 @@ class ProPLMethod(Method):
         result: dict[str, Tensor] = {}
         losses: list[Tensor] = []
         if labelled:
-            losses.append(self._supervised(_rows(features, slice(0, count)), labelled, result))
+            losses.append(self._supervised(features.changed(itemgetter(slice(0, count))), labelled, result))
         if unlabelled:
-            losses.append(self._pseudo(_rows(features, slice(count, None)), unlabelled, drawing, result))
+            losses.append(self._pseudo(features.changed(itemgetter(slice(count, None))), unlabelled, drawing, result))
         result["loss"] = torch.stack(losses).sum()
         return result
 
@@ -120,11 +121,6 @@ class ProPLMethod(Method):
                 self.strength,
             )
             return uplc.mean_and_variance(passes)
-
-
-def _rows(features: Features, rows: slice) -> Features:
-    maps = (features.v1[rows], features.v2[rows], features.v3[rows], features.v4[rows])
-    return Features(*maps, features.height, features.width)
 
 
 @contextmanager
