@@ -10,6 +10,7 @@ import typer
 
 from propl_monai import __version__, tasks
 from propl_monai.cli.verbs import data, lab, runs, share
+from propl_monai.cli.verbs.quickstart import quickstart
 from propl_monai.errors import EXIT_FAILURE, ProPLError
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for sc
 
 
 for verb in (
+    quickstart,
     *(data.phantoms, data.prepare, data.split, data.verify, data.frames),
     *(runs.train, runs.evaluate, runs.predict, runs.report),
     *(lab.compare, lab.tables, lab.panels),

@@ -17,13 +17,21 @@ from propl_monai.errors import ProPLError
 
 PICTURE_SUFFIXES: tuple[str, ...] = (
     *(".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".mha", ".mhd", ".dcm"),
-    *(".jfif", ".jpe", ".dicom", ".dic", ".ima"),  # the same formats under other names
+    *(".dicom", ".dic", ".ima", ".jfif", ".jpe", ".btf"),  # the same formats under other names
 )
-VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4", ".m4v", ".mov")
+VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4", ".mov", ".m4v")
 _VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
 _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
 # Stills in the container of MP4; no video reader applies their rotation and tiles.
-_STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_STILLS = re.compile(rb"ftyp(avi[fs]|hei[cmsx]|hev[cx]|mif1|msf1)")
+_QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # the first atom of old files, which have no ftyp
+_DICOMDIR = b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10"
+# A data set that starts with an element of group 2 or 8: with a VR, in either order, or implicit with a short length.
+_BARE_DICOM = re.compile(
+    rb"[\x02\x08]\x00..(?:AE|CS|DA|IS|LO|OB|SH|TM|UI|UL)|\x00[\x02\x08]..(?:CS|DA|LO|SH|TM|UI|UL)"
+    rb"|\x08\x00[\x00-\x90]\x00[\x00-\x80]\x00\x00\x00",
+    re.DOTALL,
+)
 _METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
 HEAD_BYTES = 512  # of a file, enough to see what it is
 TEMPORARY_PREFIX = ".tmp-"
@@ -37,6 +45,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"BM", "a BMP picture"),
     (b"II*\x00", "a TIFF picture"),
     (b"MM\x00*", "a TIFF picture"),
+    (b"II+\x00\x08\x00", "a TIFF picture"),  # BigTIFF
+    (b"MM\x00+\x00\x08", "a TIFF picture"),
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "gzip data"),
@@ -101,14 +111,16 @@ def true_type(path: Path) -> str:
 def type_of(head: bytes) -> str:
     """What the first `HEAD_BYTES` of a file say it is, in words."""
     if head[128:132] == b"DICM":  # first, as the bytes before it are free and may look like a TIFF
-        return "a DICOM file"
+        return "a DICOM directory, which lists the files of an exam" if _DICOMDIR in head else "a DICOM file"
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
     if head[:4] == b"RIFF" and head[8:12] in _RIFF_KINDS:
         return _RIFF_KINDS[head[8:12]]
-    if head[4:8] == b"ftyp":
-        return "an AVIF or HEIC picture" if head[8:12] in _STILL_BRANDS else "an MP4 video"
+    if head[4:8] == b"ftyp" or (head[4:8] in _QUICKTIME and b"\x00" in head):
+        return "an AVIF or HEIC picture" if _STILLS.match(head[4:]) else "an MP4 video"
+    if head[:4] == b"DICM" or _BARE_DICOM.match(head):
+        return "a DICOM file"
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "a NIfTI picture"
     if _METAIMAGE.match(head):
