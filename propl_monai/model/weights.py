@@ -30,7 +30,7 @@ LARGEST_TEXT = 4096  # tokens of a prompt, and their width
 
 
 def architecture(network: ProPL) -> dict[str, Any]:
-    """What a state dict must fit: encoder, decoder block, prompt mode and padding, (L, E), and the tasks of the bank."""
+    """What a state dict must match: encoder, decoder block, prompt mode and padding, (L, E), and the tasks of the bank."""
     prompts = network.prompts
     return {
         "encoder": network.encoder.name,
@@ -43,7 +43,7 @@ def architecture(network: ProPL) -> dict[str, Any]:
 
 
 def save_weights(network: ProPL, folder: Path | str, about: Mapping[str, Any]) -> None:
-    """Write `model.safetensors`, whose header says what it is, and `model.pt`, the same tensors as a flat state dict.
+    """Write `model.safetensors`, whose header describes it, and `model.pt`, the same tensors as a flat state dict.
 
     Args:
         network: on any device.
@@ -151,7 +151,9 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
         fact = (
             f"does not fit the network in {len(lines)} tensors or groups of them: {'; '.join(lines[:3]).strip()[:400]}"
         )
-        raise ProPLError(path, fact, _fitting_cure(state)) from error
+        compact = any(name.startswith("encoder.backbone.conv_stem") for name in state)
+        cure = "add configs/compact.json" if compact else "use the configs that these weights were trained with"
+        raise ProPLError(path, fact, cure) from error
     return header
 
 
@@ -212,11 +214,6 @@ def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) ->
         if found.get("text_shape") != wanted["text_shape"]:
             cure += ", and --prompts the bank of that training"
         raise ProPLError(path, "holds another network: " + "; ".join(differing), cure)
-
-
-def _fitting_cure(state: Mapping[str, Any]) -> str:
-    compact = any(name.startswith("encoder.backbone.conv_stem") for name in state)
-    return "add configs/compact.json" if compact else "use the configs that these weights were trained with"
 
 
 def save_state(path: Path | str, state: Mapping[str, Any]) -> None:

@@ -314,7 +314,7 @@ def test_what_is_no_picture(predictor: Predictor, image: Any, said: str) -> None
 def test_what_is_no_task(predictor: Predictor) -> None:
     with pytest.raises(ProPLError, match="unknown task 'left atrum'; did you mean 'left atrium'"):
         predictor(speckle(8, 8), "left atrum")
-    with pytest.raises(ProPLError, match="task: none was given; ask for one of: breast cancer"):
+    with pytest.raises(ProPLError, match="task: none was given; give one of: breast cancer"):
         predictor(speckle(8, 8), [])
 
 
@@ -408,12 +408,12 @@ def architecture(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"spatial_size": None}, "tells no way to prepare a picture"),
-        ({"spatial_size": [32]}, "tells no way to prepare a picture"),
-        ({"spatial_size": [32, 10**9]}, "tells no way to prepare a picture"),
-        ({"spatial_size": [32, True]}, "tells no way to prepare a picture"),
-        ({"normalisation": "mystery"}, "tells no way to prepare a picture"),
-        ({"normalisation": ["half"]}, "tells no way to prepare a picture"),
+        ({"spatial_size": None}, "without a valid preprocessing"),
+        ({"spatial_size": [32]}, "without a valid preprocessing"),
+        ({"spatial_size": [32, 10**9]}, "without a valid preprocessing"),
+        ({"spatial_size": [32, True]}, "without a valid preprocessing"),
+        ({"normalisation": "mystery"}, "without a valid preprocessing"),
+        ({"normalisation": ["half"]}, "without a valid preprocessing"),
         ({"prompt_bank_sha256": "0" * 64}, "holds other prompts than its header says"),
         ({"architecture": "large"}, "does not say what network it holds"),
         (["a", "list"], "does not say what network it holds"),
