@@ -11,7 +11,7 @@ import typer
 from propl_monai import __version__, tasks
 from propl_monai.cli.verbs import data, lab, runs, share
 from propl_monai.cli.verbs.quickstart import quickstart
-from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, ProPLError
+from propl_monai.errors import EXIT_FAILURE, ProPLError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,7 +63,7 @@ def main(command: typer.Typer | None = None) -> None:
         (command or app)()
     except ProPLError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(error.exit_code)
     except OSError as error:  # a folder that may not be looked into, a disk that fails
         place = repr(error.filename) if error.filename else "the system"
         print(f"error: {place}: {error.strerror or error}; check its permissions and the disk", file=sys.stderr)

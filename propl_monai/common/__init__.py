@@ -1,4 +1,4 @@
-"""What every room may use: files written whole, run.json, options as words, ranks, and how the bundle is started.
+"""What every room may use: files written whole, run.json, options as text, ranks, and how the bundle is started.
 
 In: paths, options, environment of `torch.distributed`. Out: files and processes.
 Must not know: pictures, tasks, networks.

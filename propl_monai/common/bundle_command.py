@@ -1,4 +1,4 @@
-"""The command line of the bundle, made from names: `propl train` types what a user of MONAI bundles types."""
+"""The command line of the bundle: `propl train` calls `python -m monai.bundle` as a user of MONAI does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from propl_monai.errors import ProPLError
 
 
 def config_file(bundle: Path, name: str) -> Path:
-    """The config of a name in a bundle folder."""
+    """The path of a config of a bundle, by name."""
     folder = bundle / "configs"
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -25,13 +25,13 @@ def config_file(bundle: Path, name: str) -> Path:
 def bundle_arguments(
     run_id: str, bundle: Path, configs: Sequence[str | Path], settings: Mapping[str, str]
 ) -> list[str]:
-    """What follows `python -m monai.bundle`.
+    """The arguments of `python -m monai.bundle`.
 
     Args:
         run_id: "training", "evaluating" or "inference".
         bundle: its folder.
-        configs: names of configs of the bundle, or paths, later ones over earlier ones.
-        settings: config keys and values, over all files.
+        configs: names of configs of the bundle, or paths; later ones override earlier ones.
+        settings: config keys and values that override all files.
     """
     files = [str(each if isinstance(each, Path) else config_file(bundle, each)) for each in configs]
     given = [part for key, value in settings.items() for part in (f"--{key}", value)]
@@ -39,7 +39,7 @@ def bundle_arguments(
 
 
 def run_bundle(arguments: Sequence[str]) -> None:
-    """Do in this process what `python -m monai.bundle` does with these arguments, the check of keys included."""
+    """Run `python -m monai.bundle` with these arguments in this process, its check of keys included."""
     found = find_spec("monai.bundle.__main__")
     assert found is not None and found.origin is not None, "monai is a dependency"
     sys.argv = [found.origin, *arguments]

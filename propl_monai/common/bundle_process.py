@@ -1,4 +1,4 @@
-"""The bundle in a process of its own: its memory is measured for it alone, and its crash ends nothing else."""
+"""The bundle in its own process, so that its memory is measured alone and its crash ends nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from propl_monai.common.bundle_command import bundle_arguments
 from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError
 
-LOOK = 0.3  # seconds between two looks at the process
+LOOK = 0.3  # seconds between two calls of `check`
 
 
 def run_bundle_apart(
@@ -27,13 +27,13 @@ def run_bundle_apart(
     Args:
         bundle: its folder.
         run_id: "training" or "evaluating".
-        configs: names of configs, later ones over earlier ones.
-        keys: over all configs; written to a file beside the log.
-        log: gets what the process says.
-        check: called all the while; what it raises ends the process.
+        configs: names of configs; later ones override earlier ones.
+        keys: override all configs; written to a file beside the log.
+        log: gets the output of the process.
+        check: called again and again; an exception that it raises ends the process.
 
     Returns:
-        Its peak resident memory in MB. Linux counts in it what this process had when it started the other.
+        Its peak resident memory in MB, on Linux at least that of this process at its start.
     """
     overrides = log.with_suffix(".config.json")
     write_atomically(overrides, json.dumps(keys, indent=2).encode())
@@ -46,7 +46,7 @@ def run_bundle_apart(
                 time.sleep(LOOK)
         except BaseException:
             process.terminate()
-            process.wait()  # or it would still write while whoever has the folder next begins
+            process.wait()  # else it could still write when the next owner of the folder starts
             raise
     _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -59,8 +59,8 @@ def run_bundle_apart(
 
 
 def _last_error(log: Path) -> str:
-    """The last error of the last traceback in a log; its last line where it tells of none."""
+    """The last error of the last traceback in a log; its last line where it has none."""
     lines = log.read_text(errors="replace").strip().splitlines() or ["the log is empty"]
     start = max((number for number, line in enumerate(lines) if line.startswith("Traceback")), default=0)
-    told = [line for line in lines[start:] if re.match(r"(error|[\w.]+Error|[\w.]+Exception): ", line)]
-    return (told or lines)[-1].removeprefix("error: ")
+    errors = [line for line in lines[start:] if re.match(r"(error|[\w.]+Error|[\w.]+Exception): ", line)]
+    return (errors or lines)[-1].removeprefix("error: ")

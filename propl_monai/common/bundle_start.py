@@ -1,12 +1,13 @@
-"""What every run of the bundle does first: readable errors, known keys only, folders that can be written."""
+"""The start of every run of the bundle: readable errors, known keys only, folders that can be written."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def exit_with(code: int) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder and try to write there, before hours of work would be lost."""
+    """Create a folder and try to write there, before hours of work could be lost."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
@@ -98,39 +99,35 @@ def require_writable(folder: Path) -> None:
 def check_keys(argv: Sequence[str]) -> None:
     """Refuse a key of the command line, or of a config file, that no part of the configs uses.
 
-    MONAI takes any `--key value` and silently ignores what nothing refers to, so a misspelt option would train with
-    the default. Does nothing unless `argv` is a command line of `python -m monai.bundle run`.
+    MONAI accepts any `--key value` and ignores a key that nothing refers to, so a misspelt option would train with the
+    default. Other command lines than those of `python -m monai.bundle run` pass.
     """
     if not argv or Path(argv[0]).parent.name != "bundle" or "run" not in argv[1:2]:
         return
     given = _options(argv[2:])
-    files = given.get("config_file")
-    if files is None:
+    if "config_file" not in given:
         return
-    parsed = ConfigParser.load_config_files(_as_list(files))
+    files = [part.strip(" '\"") for part in given["config_file"].strip("[]() ").split(",") if part.strip(" '\"")]
+    parsed = ConfigParser.load_config_files(files)
     keys = [key for key in given if key not in RUN_ARGUMENTS]
-    used = STANDARD_IDS | set(_references([parsed, list(given.values())]))
-    first = _as_list(files)[0]
+    used = STANDARD_IDS | set(_REFERENCE.findall(json.dumps([parsed, list(given.values())])))
     if "run_options" in str(parsed.get("options")):  # it records every option, also one that the method at hand ignores
-        used |= ConfigParser.load_config_file(first).keys()
-    elsewhere = _keys_beside(first)
+        used |= ConfigParser.load_config_file(files[0]).keys()
+    # A preset serves training and inference, and sets for one what the other does not use.
+    bases = [Path(files[0]).with_name(f"{name}.json") for name in ("train", "inference")]
+    elsewhere = {key for base in bases if base.is_file() for key in ConfigParser.load_config_file(str(base))}
     for key in [*parsed, *keys]:
         top, *path = re.split("#|::", key)
         if top in elsewhere and key not in keys:
-            continue  # a preset serves training and inference, and sets for one what the other does not use
+            continue
+        where = "--" + key if key in keys else given["config_file"]
         if top not in used:
-            raise unknown("--" + key if key in keys else str(files), "config key", top, sorted(set(parsed) & used))
-        _check_path(key, path, parsed.get(top), "--" + key if key in keys else str(files))
-
-
-def _keys_beside(file: str) -> set[str]:
-    """The keys of the self-contained configs in the folder of a config file."""
-    bases = [Path(file).with_name(f"{name}.json") for name in ("train", "inference")]
-    return {key for base in bases if base.is_file() for key in ConfigParser.load_config_file(str(base))}
+            raise unknown(where, "config key", top, sorted(set(parsed) & used))
+        _check_path(key, path, parsed.get(top), where)
 
 
 def _check_path(key: str, path: list[str], node: Any, where: str) -> None:
-    """Every step of a nested key must exist, but for the last one inside a component, which may be a new argument."""
+    """Every step of a nested key must exist, except the last one inside a component, which may be a new argument."""
     for number, step in enumerate(path):
         if isinstance(node, list) and step.isdigit() and int(step) < len(node):
             node = node[int(step)]
@@ -151,18 +148,3 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
             name = name.lstrip("+").replace("-", "_")  # as MONAI and its command line reader do
             options[name] = value if equals else " ".join(arguments[index + 1 : index + 2])
     return options
-
-
-def _as_list(files: str) -> list[str]:
-    return [part.strip(" '\"") for part in files.strip("[]() ").split(",") if part.strip(" '\"")]
-
-
-def _references(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        for value in node.values():
-            yield from _references(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _references(value)
-    elif isinstance(node, str):
-        yield from _REFERENCE.findall(node)

@@ -1,4 +1,4 @@
-"""Values as they come from a command line."""
+"""Values from a command line, which are text."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from propl_monai.errors import ProPLError
 
 
 def switch(name: str, value: object) -> bool:
-    """A switch as a bool: `--resume false` arrives as the text "false", which Python counts as true.
+    """A switch as a bool; "true" and "false" count in any case, as Python would take the text "false" for true.
 
     Args:
         name: of the option, for the message.
-        value: True, False, or those words in any case.
+        value: True, False, or one of these words.
     """
     text = str(value).lower()
     if text not in ("true", "false"):
@@ -21,12 +21,7 @@ def switch(name: str, value: object) -> bool:
 
 
 def pairs(name: str, texts: Iterable[str]) -> dict[str, str]:
-    """Texts such as "normal=keep" as a dict.
-
-    Args:
-        name: of the option, for the message.
-        texts: each name=value; the value may hold further equals signs.
-    """
+    """A dict from texts name=value; the value may hold further equals signs. `name` is that of the option."""
     found: dict[str, str] = {}
     for text in texts:
         key, sign, value = text.partition("=")

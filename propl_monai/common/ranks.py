@@ -1,4 +1,4 @@
-"""Which process this is among those that work together under `torch.distributed`, and what they tell each other."""
+"""The processes that work together under `torch.distributed`: which one this is, and what they exchange."""
 
 from __future__ import annotations
 
@@ -25,19 +25,15 @@ def is_writer() -> bool:
 
 
 def share(size: int) -> range:
-    """The positions that this process takes of `size`: every n-th for n processes. Shares may differ by one."""
+    """The positions, of `size`, that this process works on: every n-th for n processes. Shares may differ by one."""
     rank, ranks = rank_and_count()
     if size < ranks:
-        raise ProPLError("ranks", f"{size} cases do not go round {ranks} processes", "start fewer processes")
+        raise ProPLError("ranks", f"{size} cases are too few for {ranks} processes", "start fewer processes")
     return range(rank, size, ranks)
 
 
 def gather_in_turn(mine: list[Item]) -> list[Item]:
-    """The items of all processes, put back into the order that `share` took them from. All must call it.
-
-    Args:
-        mine: one item for each position of `share`, to be sent by pickle.
-    """
+    """The items of all processes, one per position of `share`, in the order of positions. All must call it."""
     ranks = rank_and_count()[1]
     if ranks == 1:
         return list(mine)
@@ -47,12 +43,7 @@ def gather_in_turn(mine: list[Item]) -> list[Item]:
 
 
 def holds_everywhere(fact: bool, device: torch.device) -> bool:
-    """Whether something holds in every process. All must call it.
-
-    Args:
-        fact: whether it holds here.
-        device: where the processes exchange tensors.
-    """
+    """Whether `fact` is true in every process, which exchange tensors on `device`. All must call it."""
     if rank_and_count()[1] == 1:
         return fact
     agreed = torch.tensor(int(fact), device=device)

@@ -1,4 +1,4 @@
-"""A folder that replaces another one as a whole: written beside it under another name, then put in its place."""
+"""Replace a folder as a whole: the new one is written beside it under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from propl_monai.errors import ProPLError
 
 
 def require_replaceable(home: Path, ours: bool) -> None:
-    """Check that what stands in a place may go.
-
-    Args:
-        home: the place.
-        ours: whether the folder there is known to be a product of this package.
-    """
+    """Check that whatever is at `home` may be replaced; `ours` says that this package made it."""
     if not os.path.lexists(home):
         return
     if home.is_symlink() or not home.is_dir() or not (ours or not any(home.iterdir())):
@@ -28,11 +23,7 @@ def require_replaceable(home: Path, ours: bool) -> None:
 
 @contextmanager
 def staging_for(home: Path) -> Iterator[Path]:
-    """The name of a folder beside `home` to write into; what is left of it is removed at the end.
-
-    Yields:
-        A path where nothing is: whatever a killed process left there is removed first.
-    """
+    """A path beside `home` to write the new folder to; leftovers are removed before and after."""
     staging = home.with_name(f"{TEMPORARY_PREFIX}{home.name}")
     _remove(home, staging)
     try:
@@ -42,11 +33,7 @@ def staging_for(home: Path) -> Iterator[Path]:
 
 
 def take_place(staging: Path, home: Path) -> Path:
-    """Put the new folder where the old one is, which is back where it was if that fails.
-
-    Returns:
-        The place.
-    """
+    """Move the new folder to `home`, and return that; if this fails, the old folder is back in its place."""
     old = _set_aside(home)
     try:
         if home.exists():
@@ -61,7 +48,7 @@ def take_place(staging: Path, home: Path) -> Path:
 
 def _remove(home: Path, staging: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
-    if home.exists():  # else a kill came between the two renamings, and the old one is all there is
+    if home.exists():  # else a kill came between the two renames, and only the old one exists
         shutil.rmtree(_set_aside(home), ignore_errors=True)
     elif _set_aside(home).exists():
         _set_aside(home).rename(home)

@@ -1,4 +1,4 @@
-"""run.json: what a verb was asked, with what, on what, and what came of it. One schema for every verb."""
+"""run.json: options, inputs, outputs, results and findings of a run. One schema for every verb."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,20 +16,21 @@ from typing import Any
 
 import propl_monai
 from propl_monai.common.files import file_sha256, write_atomically
-from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 
 SCHEMA = 1
+JOURNAL = "predictions.jsonl"  # of an output folder of predictions
 PACKAGES = ("torch", "monai", "pytorch-ignite", "timm", "numpy", "scipy", "pandas", "pillow", "nibabel", "safetensors")
 
 
 class RunRecord:
-    """Collects one run and writes its run.json; see `data/run.schema.json`.
+    """Collects the facts of one run and writes its run.json; see `common/run.schema.json`.
 
     Args:
         path: of run.json.
         verb: "train", "evaluate", "predict", …
-        options: whatever settings the run had, JSON values.
-        inputs: files that it read; each is written down with its sha256.
+        options: the settings of the run, JSON values.
+        inputs: files that it read; each is recorded with its sha256.
     """
 
     def __init__(
@@ -54,11 +56,11 @@ class RunRecord:
         }
 
     def add_input(self, path: Path | str, sha256: str) -> None:
-        """Note one more file that was read."""
+        """Record one more file that was read."""
         self.content["inputs"].append({"path": str(path), "sha256": sha256})
 
     def finding(self, path: Path | str, message: str) -> None:
-        """Note an input that was refused, and why."""
+        """Record an input that was refused, and why."""
         self.content["findings"].append({"path": str(path), "message": message})
 
     def write(self, status: str, outputs: Iterable[Path | str] = (), results: Mapping[str, Any] | None = None) -> None:
@@ -67,7 +69,7 @@ class RunRecord:
         Args:
             status: "running", "finished", "partial" (some inputs were refused) or "failed".
             outputs: files that exist now.
-            results: figures of the run, JSON values.
+            results: numbers of the run, JSON values.
         """
         self.content["status"] = status
         self.content["seconds"] = round(time.monotonic() - self._clock, 2)
@@ -76,16 +78,29 @@ class RunRecord:
             self.content["results"] = dict(results)
         write_atomically(self.path, (json.dumps(self.content, indent=2) + "\n").encode())
 
+    def fail(self, where: Path | str, error: BaseException, outputs: Iterable[Path | str] = ()) -> None:
+        """Write run.json with the status "failed" and the error; the error itself is left to the caller.
+
+        On a full disk only the status is changed, in place, which needs no space.
+        """
+        self.finding(where, f"{type(error).__name__}: {error}")
+        try:
+            self.write("failed", outputs)
+        except ProPLError:
+            with suppress(OSError, ValueError), self.path.open("r+b") as stream:
+                stream.seek(stream.read().index(b'"running"'))
+                stream.write(b'"failed" ')
+
 
 def conclude(good: int, refused: int) -> tuple[str, int]:
-    """The status for run.json and the exit code of a run over many inputs, by how many were good and how many refused."""
+    """The status for run.json and the exit code of a run, from the numbers of good and refused inputs."""
     if not good:
         return "failed", EXIT_BAD_INPUT
     return ("partial", EXIT_PARTIAL) if refused else ("finished", EXIT_OK)
 
 
 def made_by(path: Path, verb: str) -> bool:
-    """Whether a file is the run.json of a run of this verb; False where there is none."""
+    """Whether a file exists and is the run.json of this verb."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -93,8 +108,14 @@ def made_by(path: Path, verb: str) -> bool:
     return isinstance(content, dict) and content.get("verb") == verb
 
 
+def holds_predictions(folder: Path) -> bool:
+    """Whether a folder holds results of `propl predict` or of the bundle's inference, which are no inputs."""
+    journals = (JOURNAL, f"shards/*-of-*/{JOURNAL}")
+    return made_by(folder / "run.json", "predict") or any(any(folder.glob(name)) for name in journals)
+
+
 def command() -> list[str]:
-    """The command line of this process, with `python -m` for what lies in an installed package."""
+    """The command line of this process, with `python -m` for a program of an installed package."""
     first, *rest = sys.argv
     if first.endswith("__main__.py"):
         return ["python", "-m", ".".join(Path(first).parts[-3:-1]), *rest]
@@ -102,7 +123,7 @@ def command() -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this package and what it stands on; a package that is not installed is left out."""
+    """Versions of Python, this package and those of `PACKAGES` that are installed."""
     found = {"python": platform.python_version(), "propl_monai": propl_monai.__version__}
     for package in PACKAGES:
         try:
@@ -113,15 +134,15 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this package runs from, with "+changes" where it was edited; None outside one."""
-    folder = Path(__file__).resolve().parent
+    """The commit of the git checkout that this package runs from, "+changes" where it was edited; None outside one."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", "-C", here.parent, *arguments], capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
     try:
-        run = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
-        tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__], capture_output=True
-        )
-        if tracked.returncode:
-            return None
-        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() or None
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes") or None
     except (OSError, subprocess.CalledProcessError):
         return None

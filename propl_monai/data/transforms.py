@@ -30,6 +30,7 @@ from monai.transforms import (
 )
 from torch.nn import functional
 
+from propl_monai.common.options import switch
 from propl_monai.errors import ProPLError, unknown
 
 NORMALISATIONS = {
@@ -105,6 +106,13 @@ class ToUnitd(MapTransform):
             item = torch.as_tensor(result[key])
             result[key] = item.float() if str(key).startswith("label") else item.float() / 255
         return result
+
+
+class KeepPicture(Transform):
+    """Adds `picture`: the grey levels of an upright "image" (1, H, W) as bytes, so that a batch may hold any sizes."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, "picture": torch.as_tensor(data["image"]).to(torch.uint8).numpy().tobytes()}
 
 
 class Named(Transform):
@@ -247,9 +255,15 @@ def evaluation(spatial_size: Sequence[int], normalisation: str) -> Compose:
     return Compose([*load(), plain, *on_grid(spatial_size, normalisation).transforms])
 
 
-def inference(spatial_size: Sequence[int], normalisation: str) -> Compose:
-    """The image of a file on the network's grid; its original size is remembered."""
-    return Compose([*load(("image",)), *on_grid(spatial_size, normalisation).transforms])
+def inference(spatial_size: Sequence[int], normalisation: str, keep_picture: bool = False) -> Compose:
+    """The image of a file on the network's grid; its original size is remembered, and its grey levels on request.
+
+    Args:
+        spatial_size, normalisation: see `training`.
+        keep_picture: see `KeepPicture`.
+    """
+    kept = [KeepPicture()] if switch("overlay", keep_picture) else []
+    return Compose([*load(("image",)), *kept, *on_grid(spatial_size, normalisation).transforms])
 
 
 def on_grid(spatial_size: Sequence[int], normalisation: str) -> Compose:

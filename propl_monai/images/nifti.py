@@ -10,10 +10,10 @@ from __future__ import annotations
 import gzip
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
@@ -29,9 +29,9 @@ _SPARE_BYTES = 2**24  # that may follow the values in a gzip file; more is a bom
 _TIME_AXIS = 3
 
 
-def open_stored(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of nibabel are left to the caller."""
-    with _open(path, kind) as picture:
+    with _open(path, kind, stream) as picture:
         shape = tuple(int(length) for length in picture.shape)
         if picture.get_data_dtype().kind not in "uif":
             raise ProPLError(path, f"is a NIfTI of {picture.get_data_dtype()} values", "export it as a grey picture")
@@ -66,8 +66,8 @@ def open_stored(path: Path, kind: str) -> Stored:
 
 
 @contextmanager
-def _open(path: Path, kind: str) -> Iterator[Any]:
-    with gzip.open(path) if kind == "gzip data" else path.open("rb") as stream:
+def _open(path: Path, kind: str, file: BinaryIO) -> Iterator[Any]:
+    with gzip.open(file) if kind == "gzip data" else nullcontext(file) as stream:
         head = stream.read(_HEADER_BYTES)
         if head[344:347] == b"n+1":
             form: Any = nibabel.Nifti1Image
@@ -83,9 +83,15 @@ def _open(path: Path, kind: str) -> Iterator[Any]:
 
 
 def _decode(path: Path, kind: str, count: int, end: int) -> Iterator[np.ndarray]:
-    if kind == "gzip data":
-        _check_gzip(path, end)
-    with _open(path, kind) as picture:
+    with path.open("rb") as stream:
+        if kind == "gzip data":
+            _check_gzip(path, stream, end)
+            stream.seek(0)
+        yield from _frames(path, kind, stream, count)
+
+
+def _frames(path: Path, kind: str, stream: BinaryIO, count: int) -> Iterator[np.ndarray]:
+    with _open(path, kind, stream) as picture:
         width, height = picture.shape[:2]
         for index in range(count):
             place = tuple(index if length > 1 else 0 for length in picture.shape[2:])
@@ -93,10 +99,10 @@ def _decode(path: Path, kind: str, count: int, end: int) -> Iterator[np.ndarray]
             yield np.ascontiguousarray(values.reshape(width, height).T)
 
 
-def _check_gzip(path: Path, end: int) -> None:
+def _check_gzip(path: Path, file: BinaryIO, end: int) -> None:
     """Read to the end, where gzip keeps its checksum; nibabel stops before it and lets flipped bits through."""
     size = 0
-    with gzip.open(path) as stream:
+    with gzip.open(file) as stream:
         while part := stream.read(2**20):
             size += len(part)
             if size > end + _SPARE_BYTES:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, require_file, true_type
+from propl_monai.common.files import HEAD_BYTES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, opened, type_of
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.images.picture import COPY_AGAIN, Stored, full_scale, require_finite, to_uint8, too_large
 
@@ -27,14 +27,15 @@ _READERS = {
 
 def open_file(path: Path) -> Stored:
     """Read the header of a picture or cine."""
-    require_file(path)
-    kind = true_type(path)
-    if kind in ("a GIF picture", "an AVIF or HEIC picture"):
-        raise ProPLError(path, f"is {kind}", "export the frame you mean as PNG")
-    if kind not in _READERS:
-        raise ProPLError(path, f"is {kind}", "give one of " + ", ".join(PICTURE_SUFFIXES + VIDEO_SUFFIXES))
-    with _named_errors(path, kind):
-        stored: Stored = import_module(_READERS[kind]).open_stored(path, kind)
+    with opened(path) as stream:
+        kind = type_of(stream.read(HEAD_BYTES))
+        stream.seek(0)
+        if kind in ("a GIF picture", "an AVIF or HEIC picture"):
+            raise ProPLError(path, f"is {kind}", "export the frame you mean as PNG")
+        if kind not in _READERS:
+            raise ProPLError(path, f"is {kind}", "give one of " + ", ".join(PICTURE_SUFFIXES + VIDEO_SUFFIXES))
+        with _named_errors(path, kind):
+            stored: Stored = import_module(_READERS[kind]).open_stored(path, kind, stream)
     return stored
 
 

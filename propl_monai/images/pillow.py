@@ -5,7 +5,10 @@
 | EXIF or TIFF orientation 1-8 | applied, so that the picture stands upright |
 | 1 bit, palette, CMYK, YCbCr | the colours it means |
 | transparency (LA, RGBA, tRNS) | laid on black, the background of ultrasound |
+| transparency of 0 everywhere | ignored: the program that wrote it left it unset |
+| black everywhere with transparency | the transparency: a shape that was drawn in it |
 | pages of a TIFF, frames of an animated PNG or WebP | frames |
+| further pictures in a JPEG (previews, depth maps, gain maps of phones) | ignored |
 | 16 bits of colour or transparency; TIFF of 16 bits where 0 is white, or of 8 signed bits | refused: Pillow misreads them |
 
 The resolution fields of these formats describe paper, not tissue, and are not read.
@@ -15,9 +18,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -31,48 +34,49 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 ORIENTATION_TAG = 0x0112
 _BITS_TAG, _MEANING_TAG, _SIGN_TAG = 258, 262, 339  # TIFF 6.0: BitsPerSample, PhotometricInterpretation, SampleFormat
 _WHITE_IS_ZERO, _SIGNED = 0, 2
+_HEAD_BYTES = 30  # hold the size of a WebP, and bit depth and colour type of a PNG
 
 
-def open_stored(path: Path, kind: str) -> Stored:
+def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of Pillow are left to the caller."""
-    with _open(path) as picture:
-        count = getattr(picture, "n_frames", 1)
-        height, width = _upright_size(path, picture)
-        pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms
-        return Stored(
-            path,
-            kind,
-            height,
-            width,
-            count,
-            partial(_decode, path, count),
-            seconds_per_frame=positive(pause / 1000),
-            lossy=_lossy(path, picture),
-        )
+    picture = _open(path, stream)
+    count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+    height, width = _upright_size(stream, picture)
+    pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms
+    return Stored(
+        path,
+        kind,
+        height,
+        width,
+        count,
+        partial(_decode, path, count),
+        seconds_per_frame=positive(pause / 1000),
+        lossy=_lossy(stream, picture),
+        orientation=_orientation(stream, picture),
+    )
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def _open(path: Path, stream: BinaryIO) -> Image.Image:
     """Open lazily, and refuse what the header already rules out."""
     # A stream, not the path: given a path, Pillow 13.0 maps uncompressed grey TIFF into memory with width and height
     # exchanged when its orientation is 5 to 8, and the picture comes out sheared, without a warning.
-    with path.open("rb") as stream:
-        webp = _webp_size(stream.read(30))
-        if webp:
-            check_size(path, *webp)  # Pillow decodes WebP while it opens it
-        stream.seek(0)
-        picture = Image.open(stream, formats=FORMATS)
-        check_size(path, picture.height, picture.width)
-        _refuse_misread(path, picture)
-        yield picture
+    head = stream.read(_HEAD_BYTES)
+    if head[:4] == b"MM\x00+":
+        raise ProPLError(path, "is a BigTIFF in big-endian order, which is not read", "save it as TIFF or PNG")
+    webp = _webp_size(head)
+    if webp:
+        check_size(path, *webp)  # Pillow decodes WebP while it opens it
+    stream.seek(0)
+    picture = Image.open(stream, formats=FORMATS)
+    check_size(path, picture.height, picture.width)
+    _refuse_misread(path, picture, head)
+    return picture
 
 
-def _refuse_misread(path: Path, picture: Image.Image) -> None:
+def _refuse_misread(path: Path, picture: Image.Image, head: bytes = b"") -> None:
     """Refuse what Pillow turns into other values without a warning."""
     if picture.format == "PNG":
-        with path.open("rb") as stream:
-            head = stream.read(26)  # bit depth and colour type end the first chunk that counts (PNG, 11.2.1)
-        if head[24] == 16 and head[25] != 0:
+        if head[24:25] == b"\x10" and head[25] != 0:  # bit depth and colour type (PNG, 11.2.1)
             raise _misread(path, "a PNG picture of 16 bits in colour or with transparency")
     elif picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
@@ -90,7 +94,8 @@ def _misread(path: Path, what: str) -> ProPLError:
 
 
 def _decode(path: Path, count: int) -> Iterator[np.ndarray]:
-    with _open(path) as picture:
+    with path.open("rb") as stream:
+        picture = _open(path, stream)
         for index in range(count):
             if count > 1:
                 picture.seek(index)
@@ -107,26 +112,46 @@ def _values(upright: Image.Image) -> np.ndarray:
         return np.array(upright.convert("L"))
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+        alpha = layer.getchannel("A")
+        if layer.convert("RGB").getbbox() is None:  # a shape in transparent black
+            return np.array(alpha)
+        if alpha.getextrema() != (0, 0):
+            layer = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+        upright = layer
     return np.array(upright.convert("RGB"))
 
 
-def _upright_size(path: Path, picture: Image.Image) -> tuple[int, int]:
-    if picture.format == "TIFF":  # Pillow has turned the size of these already
-        return picture.height, picture.width
-    # Without a chunk that may hold an orientation, Pillow would decode the whole PNG to look for one.
-    content = path.read_bytes() if picture.format == "PNG" else b"eXIf"
-    may_be_turned = any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
-    sideways = may_be_turned and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
+def _upright_size(stream: BinaryIO, picture: Image.Image) -> tuple[int, int]:
+    # Pillow has turned the size of a TIFF already.
+    sideways = picture.format != "TIFF" and _orientation(stream, picture) >= 5
     return (picture.width, picture.height) if sideways else (picture.height, picture.width)
 
 
-def _lossy(path: Path, picture: Image.Image) -> str:
+def _orientation(stream: BinaryIO, picture: Image.Image) -> int:
+    """1 for upright, 2 to 8 for the turns and mirrors of EXIF."""
+    # Without a chunk that may hold an orientation, Pillow would decode the whole PNG to look for one.
+    content = _all_bytes(stream) if picture.format == "PNG" else b"eXIf"
+    if not any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")):
+        return 1
+    orientation = picture.getexif().get(ORIENTATION_TAG, 1)
+    return orientation if orientation in range(2, 9) else 1
+
+
+def _lossy(stream: BinaryIO, picture: Image.Image) -> str:
     if picture.format in ("JPEG", "MPO"):
         return "JPEG"
     if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
         return "JPEG-compressed TIFF"
-    return "lossy WebP" if picture.format == "WEBP" and "VP8 " in _webp_chunks(path.read_bytes()) else ""
+    return "lossy WebP" if picture.format == "WEBP" and "VP8 " in _webp_chunks(_all_bytes(stream)) else ""
+
+
+def _all_bytes(stream: BinaryIO) -> bytes:
+    """The whole file; the stream stays where it was, as Pillow reads on from there."""
+    place = stream.tell()
+    stream.seek(0)
+    content = stream.read()
+    stream.seek(place)
+    return content
 
 
 def _webp_size(head: bytes) -> tuple[int, int] | None:

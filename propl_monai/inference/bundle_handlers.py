@@ -1,67 +1,85 @@
-"""The bundle's inference through MONAI: the images, and what is written for each."""
+"""The bundle's inference through MONAI: the dataset of pictures, and the handler that writes results."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from ignite.engine import Engine, Events
-from torch import Tensor
+from torch.utils.data import Dataset
 
 from propl_monai import tasks as registry
+from propl_monai.common.files import file_sha256, lock_folder
 from propl_monai.common.options import switch
-from propl_monai.common.run_record import RunRecord, conclude
-from propl_monai.errors import ProPLError
-from propl_monai.images import read_image
+from propl_monai.common.run_record import RunRecord
+from propl_monai.errors import find_cause
 from propl_monai.inference.inputs import find_inputs
-from propl_monai.inference.prediction import from_maps, write_predictions
+from propl_monai.inference.output_folder import InputFile, OutputFolder
+from propl_monai.inference.prediction import from_maps
 
 logger = logging.getLogger(__name__)
 
 
-class InputImages:
-    """The images of a file or folder (recursive), each opened once to see that it can be read.
+class InputImages(Dataset):
+    """The pictures of a file or folder (recursive), each read when its turn comes.
+
+    A picture that cannot be read becomes a black one with the reason in `refused`, so that batches stay whole.
 
     Args:
-        path: a file or a folder; what lies inside `output_dir` is passed over.
+        data: a file or a folder; everything inside `output_dir` is passed over.
         output_dir: where the results go.
+        transform: from an item with "image" (path) to what the network takes, see `transforms.inference`.
+        spatial_size: (rows, columns) of the network's grid.
 
     Attributes:
         items: {"image": path, "image_path": the same (loading replaces the first), "name": path of its results relative
             to the output folder, without suffix}.
-        findings: (path, reason) of what cannot be read.
     """
 
-    def __init__(self, path: str, output_dir: str) -> None:
-        self.items: list[dict[str, str]] = []
-        self.findings: list[tuple[str, str]] = []
-        for file, name in find_inputs([path], output_dir):
-            self._add(file, name)
+    def __init__(
+        self,
+        data: str,
+        output_dir: str,
+        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        spatial_size: Sequence[int] = (224, 224),
+    ) -> None:
+        self.transform, self.spatial_size = transform, spatial_size
+        self.items: list[dict[str, Any]] = [
+            {"image": str(file), "image_path": str(file), "name": name}
+            for file, name in find_inputs([data], output_dir)
+        ]
 
-    def _add(self, file: Path, name: str) -> None:
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = {**self.items[index], "sha256": "", "picture": b"", "refused": ""}
         try:
-            read_image(file)
-        except ProPLError as error:
-            self.findings.append((str(file), f"{error.fact}; {error.cure}"))
-            logger.error("%s", error)
-        else:
-            self.items.append({"image": str(file), "image_path": str(file), "name": name})
+            return self.transform({**item, "sha256": file_sha256(Path(item["image"]))})
+        except Exception as error:  # MONAI wraps what its transforms raise
+            cause = find_cause(error)
+            if cause is None:
+                raise
+            black = {"image": torch.zeros(1, *self.spatial_size), "original_size": (1, 1)}
+            return {**item, **black, "refused": f"{cause.fact}; {cause.cure}"}
 
 
 class SavePredictions:
     """A handler of the inference evaluator: writes masks, maps and overlays, and run.json.
 
-    The files are those of `prediction.write_predictions`.
+    The files are those of `prediction.write_predictions`; run.json is that of `propl predict`.
 
     Args:
         output_dir: where to write.
-        images: the inputs; their findings go into run.json and the exit code.
+        images: the inputs.
         tasks: names, in the order of the maps.
         probability, uncertainty, overlay: what to write beside masks.
         options: settings for run.json.
-        weights: the weights file, hashed into run.json.
+        weights: the weights file, whose hash goes into run.json.
     """
 
     def __init__(
@@ -75,41 +93,56 @@ class SavePredictions:
         options: Mapping[str, Any] | None = None,
         weights: str | None = None,
     ) -> None:
-        self.folder, self.images = Path(output_dir), images
+        self.folder, self.total = Path(output_dir), len(images)
         self.tasks = registry.find_all(tasks)
-        self.probability, self.overlay = switch("probability", probability), switch("overlay", overlay)
+        self.wanted = {"probability": switch("probability", probability), "overlay": switch("overlay", overlay)}
         self.uncertainty = switch("uncertainty", uncertainty)
-        self.options, self.weights = dict(options or {}), weights
-        self.outputs: list[Path] = []
+        self.options, self.weights = dict(options or {}), [weights] if weights else []
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
 
-    def _start(self, engine: Engine) -> None:
-        inputs = [item["image"] for item in self.images.items] + ([self.weights] if self.weights else [])
-        self.record = RunRecord(self.folder / "run.json", "predict", self.options, inputs)
-        for path, reason in self.images.findings:
-            self.record.finding(path, reason)
-        self.record.write("running")
+    def run(self, evaluator: Engine) -> int:
+        """Run the evaluator that this handler is attached to; returns the exit code, see `finish`."""
+        with lock_folder(self.folder):
+            self.start()
+            try:
+                evaluator.run()
+                return self.finish()
+            except BaseException as error:  # Ctrl-C and a full disk too leave a run.json that says so
+                self.results.fail(error)
+                raise
+
+    def start(self) -> None:
+        """Write run.json with the status "running"."""
+        record = RunRecord(self.folder / "run.json", "predict", self.options, self.weights)
+        self.results = OutputFolder(self.folder, {**self.wanted, "measurements": False}, record, self.total)
+        record.write("running")
 
     def _save(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.save(item["image_path"], item["name"], output["probability"], output.get("uncertainty"))
+            self.save(item, output)
 
-    def save(self, image: str, name: str, probability: Tensor, uncertainty: Tensor | None) -> None:
-        """Write the files of one image; `probability` and `uncertainty` are (K, H, W) at the original size."""
-        names = [task.name for task in self.tasks]
-        predictions = from_maps(names, probability, uncertainty if self.uncertainty else None)
-        pixels = read_image(image).pixels if self.overlay else None
-        self.outputs += write_predictions(self.folder / name, predictions, self.probability, pixels)
+    def save(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        """Write the files of one picture.
+
+        Args:
+            item: of `InputImages`.
+            output: "probability" and "uncertainty", each (K, H, W) at the size of the picture.
+        """
+        path = Path(item["image_path"])
+        if item["refused"]:
+            self.results.refuse(path, item["refused"])
+            return
+        probability, variance = output["probability"], output.get("uncertainty") if self.uncertainty else None
+        predictions = from_maps([task.name for task in self.tasks], probability, variance)
+        below = (
+            np.frombuffer(item["picture"], np.uint8).reshape(probability.shape[1:]) if self.wanted["overlay"] else None
+        )
+        self.results.write(InputFile(path, item["name"], item["sha256"]), 1, predictions, below)
 
     def finish(self) -> int:
         """Write run.json; returns the exit code: 0, 3 when some inputs were refused, 2 when all were."""
-        if not hasattr(self, "record"):  # nothing readable was there, so the engine never started
-            self._start(Engine(lambda *_: None))
-        results = {"images": len(self.images.items), "refused": len(self.images.findings)}
-        status, code = conclude(*results.values())
-        self.record.write(status, self.outputs, results)
-        logger.info("%d images segmented, %d refused: %s", *results.values(), self.record.path)
-        return code
+        outcome = self.results.finish()
+        logger.info("%d images segmented, %d refused: %s", outcome.done, outcome.refused, self.results.record.path)
+        return outcome.code

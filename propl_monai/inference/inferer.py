@@ -1,10 +1,10 @@
-"""The inferer: encodes a batch once and decodes it for every task that is wanted."""
+"""The inferer: encodes a batch once and decodes it for every wanted task."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -17,12 +17,11 @@ from propl_monai.model import uplc
 from propl_monai.model.encoder import Features
 from propl_monai.model.network import ProPL, mean_logits
 
-ROWS = 8  # pairs of image and task that are decoded together: fewer waste time on small batches, more only memory
-logger = logging.getLogger(__name__)
+ROWS = 8  # pairs of image and task decoded together: fewer waste time on small batches, more cost only memory
 
 
 class PromptInferer(Inferer):
-    """Encodes a batch once and decodes it for every task that is asked for, several tasks together where images are few.
+    """Encodes a batch once and decodes it for every wanted task, several tasks together where images are few.
 
     A network rounds differently in batches of another size: a logit may change by up to about 1e-4 with the batch and
     the number of tasks.
@@ -35,8 +34,8 @@ class PromptInferer(Inferer):
         tta: average the probabilities with those of the picture mirrored left to right. The network then answers as if
             it did not know left from right; see docs/predict.md before using it on hearts. The variance is that of the
             picture as it is.
-        seed: of the perturbations, drawn anew for every image and task, so that neither the batch nor the order of the
-            images changes a result; None draws them from torch's generator as it stands.
+        seed: of the perturbations, which start from it for every image and task, so that neither the batch nor the order
+            of the images changes a result, nor the caller's random state; None draws from torch's own generator.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class PromptInferer(Inferer):
         Args:
             inputs: (B, 1, H, W), normalised.
             network: a `ProPL`.
-            task: the task of each image; stands in for `tasks` when that is None.
+            task: the task of each image, used when `tasks` is None.
 
         Returns:
             Logits (B, K, H, W) for K tasks (1 when `task` is used), followed by K variances in [0, 0.25] when
@@ -69,8 +68,8 @@ class PromptInferer(Inferer):
         """
         if self.passes:
             network.require_decoder("sd", "uncertainty")
-        asked: Sequence[str | Sequence[str] | None] = [task] if self.tasks is None else self.tasks
-        texts = [network.text(names, len(inputs)) for names in asked]
+        wanted: Sequence[str | Sequence[str] | None] = [task] if self.tasks is None else self.tasks
+        texts = [network.text(names, len(inputs)) for names in wanted]
         features = network.encode(inputs)
         maps = self.logits(network, features, texts)
         if self.tta:
@@ -83,50 +82,35 @@ class PromptInferer(Inferer):
         """Decode features of a batch for K texts, each (B, L, E), to logits (B, K, H, W), float32."""
         decoder = self.decoder or network.chosen_decoder
         together = max(1, ROWS // len(features.v4))
-        each: list[Tensor] = []
+        maps: list[Tensor] = []
         for start in range(0, len(texts), together):
             some = texts[start : start + together]
-            rows = network.decode(_repeated(features, len(some)), torch.cat(list(some)), decoder)
-            each += rows.float().chunk(len(some))
-        return torch.cat(each, dim=1)
+            count = len(some)
+            repeated = features.changed(partial(_repeat, times=count)) if count > 1 else features
+            maps += network.decode(repeated, torch.cat(list(some)), decoder).float().chunk(count)
+        return torch.cat(maps, dim=1)
 
     def _variance(self, network: ProPL, features: Features, text: Tensor) -> Tensor:
+        """The variance of eq. 4, (B, 1, H, W); image by image where each starts from the seed."""
         if self.seed is None:
-            return self._spread(network, features, text)
+            return self._variance_of(network, features, text, None)
         each = []
         for index in range(len(text)):
-            with _seeded(self.seed, text.device):
-                each.append(self._spread(network, _only(features, index), text[index : index + 1]))
+            generator = torch.Generator(text.device).manual_seed(self.seed)
+            row = slice(index, index + 1)
+            one = features.changed(itemgetter(row))
+            each.append(self._variance_of(network, one, text[row], generator))
         return torch.cat(each)
 
-    def _spread(self, network: ProPL, features: Features, text: Tensor) -> Tensor:
-        passes = uplc.stochastic_passes(
-            lambda v4: network.decode(features._replace(v4=v4), text, "sd"),
-            features.v4,
-            self.passes,
-            self.perturbation,
-            self.strength,
-        )
-        return uplc.mean_and_variance(passes)[1]
+    def _variance_of(
+        self, network: ProPL, features: Features, text: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        def decode(v4: Tensor) -> Tensor:
+            return network.decode(features._replace(v4=v4), text, "sd")
+
+        settings = self.passes, self.perturbation, self.strength, generator
+        return uplc.mean_and_variance(uplc.stochastic_passes(decode, features.v4, *settings))[1]
 
 
-def _only(features: Features, index: int) -> Features:
-    """The features of one image of a batch."""
-    one = slice(index, index + 1)
-    return features._replace(v1=features.v1[one], v2=features.v2[one], v3=features.v3[one], v4=features.v4[one])
-
-
-def _repeated(features: Features, times: int) -> Features:
-    """The features of a batch, so many times one after the other."""
-    if times == 1:
-        return features
-    v1, v2, v3, v4 = (torch.cat([one] * times) for one in features[:4])
-    return features._replace(v1=v1, v2=v2, v3=v3, v4=v4)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from a seed, and leave torch's generators as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+def _repeat(rows: Tensor, times: int) -> Tensor:
+    return torch.cat([rows] * times)

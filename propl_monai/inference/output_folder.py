@@ -1,4 +1,4 @@
-"""What a run of `predict_paths` leaves in its folder: results, the journal, measurements.csv and run.json."""
+"""What a prediction leaves in its output folder: results, journal, measurements.csv and run.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,47 +19,42 @@ from propl_monai.inference.journal import Entry, Journal
 from propl_monai.inference.measurements import Measurements, measure
 from propl_monai.inference.prediction import Prediction, write_predictions
 
-JOURNAL, RUN, MEASUREMENTS = "predictions.jsonl", "run.json", "measurements.csv"
+MEASUREMENTS = "measurements.csv"
 COLUMNS = ("name", "file", "frame", "task", "row_mm", "column_mm", *Measurements.__dataclass_fields__)
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        done, skipped, refused: numbers of files; skipped ones were done before.
+        done, skipped, refused: numbers of files; skipped ones were predicted before.
         pictures: frames that were segmented now.
-        findings: why files were refused.
         code: exit code: 0, 3 when some files were refused, 2 when all were.
     """
 
     done: int
     skipped: int
+    refused: int
     pictures: int
-    findings: tuple[ProPLError, ...]
     code: int
-
-    @property
-    def refused(self) -> int:
-        return len(self.findings)
 
 
 @dataclass
-class File:
-    """An input file, and what was written of its frames so far.
+class InputFile:
+    """An input file, and what was written for its frames so far.
 
     Attributes:
-        path, sha256: of the input.
+        path, sha256: of the file.
         name: of its results, relative to the output folder, without suffix.
-        count: of its frames.
+        count: number of frames.
     """
 
     path: Path
     name: str
     sha256: str
-    count: int
+    count: int = 1
     written: int = 0
     outputs: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -70,101 +64,121 @@ class File:
         return self.name if self.count == 1 else f"{self.name}_frame_{number:04d}"
 
 
-class PredictedFiles:
-    """Writes results as they come, and the papers at the end. One thread at a time may use it.
+@dataclass
+class OutputFolder:
+    """Writes results as they come, and at the end measurements.csv and run.json. One thread at a time may use it.
 
     Args:
-        folder: of the results.
-        asked: tasks, probability, uncertainty, overlay and measurements.
-        journal: of the folder.
+        folder: the output folder.
+        options: tasks, probability, uncertainty, overlay and measurements, as in `predict_paths`.
         record: of the run.
         total: number of input files.
+        journal: of the folder; None for none.
         progress: called with (files done, files in all).
+
+    Attributes:
+        entries: of the journal, for all files whose results are there, by the name of the results.
+        refused: paths of refused files.
+        skipped, pictures: as in `Outcome`.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        asked: dict[str, Any],
-        journal: Journal,
-        record: RunRecord,
-        total: int,
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self.folder, self.asked, self.journal, self.record = folder, asked, journal, record
-        self.total, self.progress = total, progress
-        self.ready: list[str] = []  # names of files whose results are there
-        self.findings: list[ProPLError] = []
-        self.skipped = self.pictures = 0
+    folder: Path
+    options: dict[str, Any]
+    record: RunRecord
+    total: int
+    journal: Journal | None = None
+    progress: Callable[[int, int], None] | None = None
+    entries: dict[str, Entry] = field(default_factory=dict)
+    skipped: int = 0
+    refused: set[Path] = field(default_factory=set)
+    pictures: int = 0
 
-    def write(self, file: File, number: int, predictions: Sequence[Prediction], below: np.ndarray | None) -> None:
-        """Write the results of a frame, and note its file in the journal when it was the last.
+    def write(self, file: InputFile, number: int, predictions: Sequence[Prediction], below: np.ndarray | None) -> None:
+        """Write the results of a frame; after the last frame of a file, add the file to the journal.
+
+        A file whose results cannot be written is refused, such as one with too long a name; a full disk raises.
 
         Args:
-            file: that the frame is of.
+            file: that holds the frame.
             number: of the frame, from 1.
-            predictions: one a task.
+            predictions: one per task.
             below: the picture for the overlay, uint8 (H, W); None for no overlay.
         """
+        if file.path in self.refused:
+            return
         base = self.folder / file.frame_name(number)
-        written = write_predictions(base, predictions, self.asked["probability"], below)
+        try:
+            written = write_predictions(base, predictions, self.options["probability"], below)
+        except ProPLError as error:
+            if error.of_machine or not isinstance(error.__cause__, OSError):
+                raise
+            self.refuse(
+                file.path, f"results {error.where} {error.fact}; rename the file, or choose another output folder"
+            )
+            return
         file.outputs += [path.relative_to(self.folder).as_posix() for path in written]
-        if self.asked["measurements"]:
+        if self.options["measurements"]:
             file.rows += [_row(file, number, one) for one in predictions]
         file.written += 1
         self.pictures += 1
         if file.written == file.count:
-            entry: Entry = {"name": file.name, "sha256": file.sha256, "asked": self.asked}
-            self.journal.add({**entry, "files": file.outputs, "rows": file.rows})
-            self._ready(file.path, file.name, file.sha256)
+            entry: Entry = {"name": file.name, "sha256": file.sha256, "options": self.options}
+            entry |= {"files": file.outputs, "rows": file.rows}
+            if self.journal:
+                self.journal.add(entry)
+            self._add(file.path, entry)
 
-    def skip(self, path: Path, name: str, sha256: str) -> None:
-        """Note an input whose results are there already."""
+    def skip(self, path: Path, entry: Entry) -> None:
+        """Count an input whose results are there already; `entry` is that of the journal."""
         self.skipped += 1
-        self._ready(path, name, sha256)
+        self._add(path, entry)
 
-    def refuse(self, path: Path, error: ProPLError) -> None:
-        """Note an input that cannot be read, and why."""
-        logger.error("%s", error)
-        self.findings.append(error)
-        self.record.finding(path, f"{error.fact}; {error.cure}")
-        self._tell()
+    def refuse(self, path: Path, reason: str) -> None:
+        """Record an input that cannot be predicted, and why."""
+        if path in self.refused:  # of a cine, writing a frame and reading the next one may both fail
+            return
+        logger.error("%s: %s", path, reason)
+        self.refused.add(path)
+        self.record.finding(path, reason)
+        self._show_progress()
 
-    def _ready(self, path: Path, name: str, sha256: str) -> None:
-        self.ready.append(name)
-        self.record.add_input(path, sha256)
-        self._tell()
+    def _add(self, path: Path, entry: Entry) -> None:
+        self.entries[entry["name"]] = entry
+        self.record.add_input(path, entry["sha256"])
+        self._show_progress()
 
-    def _tell(self) -> None:
+    def _show_progress(self) -> None:
         if self.progress:
-            self.progress(len(self.ready) + len(self.findings), self.total)
+            self.progress(len(self.entries) + len(self.refused), self.total)
 
     def _outputs(self) -> list[Path]:
-        return [self.folder / file for name in sorted(self.ready) for file in self.journal.entries[name]["files"]]
+        return [self.folder / file for name in sorted(self.entries) for file in self.entries[name]["files"]]
 
     def finish(self) -> Outcome:
-        """Write measurements.csv, if asked for, and run.json."""
+        """Write measurements.csv, if it is wanted, and run.json."""
         outputs = self._outputs()
-        if self.asked["measurements"]:
-            rows = [row for name in sorted(self.ready) for row in self.journal.entries[name]["rows"]]
+        if self.options["measurements"]:
             outputs.append(self.record.path.with_name(MEASUREMENTS))
+            rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
             write_atomically(outputs[-1], _csv(rows))
         # A shard of few files may have none; elsewhere that is an error before this.
-        status, code = conclude(len(self.ready), len(self.findings)) if self.total else ("finished", EXIT_OK)
-        done = len(self.ready) - self.skipped
-        outcome = Outcome(done, self.skipped, self.pictures, tuple(self.findings), code)
-        results = {"files": done, "skipped": self.skipped, "refused": outcome.refused, "pictures": self.pictures}
+        status, code = conclude(len(self.entries), len(self.refused)) if self.total else ("finished", EXIT_OK)
+        outcome = Outcome(len(self.entries) - self.skipped, self.skipped, len(self.refused), self.pictures, code)
+        results = {
+            "files": outcome.done,
+            "skipped": self.skipped,
+            "refused": outcome.refused,
+            "pictures": self.pictures,
+        }
         self.record.write(status, outputs, results)
         return outcome
 
     def fail(self, error: BaseException) -> None:
         """Leave a run.json that says what ended the run."""
-        self.record.finding(self.folder, f"{type(error).__name__}: {error}")
-        with suppress(ProPLError):  # what stopped the run may stop this too, and is told already
-            self.record.write("failed", self._outputs())
+        self.record.fail(self.folder, error, self._outputs())
 
 
-def _row(file: File, number: int, prediction: Prediction) -> dict[str, Any]:
+def _row(file: InputFile, number: int, prediction: Prediction) -> dict[str, Any]:
     row, column = prediction.spacing_mm or (None, None)
     frame = number if file.count > 1 else None
     place = {"name": file.name, "file": file.path.name, "frame": frame, "task": prediction.task}

@@ -7,11 +7,7 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import (
-    MapTransform,
-    Transform,
-)
-from torch import Tensor
+from monai.transforms import MapTransform, Transform
 from torch.nn import functional
 
 
@@ -51,11 +47,9 @@ class Probabilitiesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            maps: Tensor = result[key]
-            result[key] = maps[: self.count]
-            result["probability"] = maps[: self.count].sigmoid()
-            if len(maps) > self.count:
-                result["uncertainty"] = maps[self.count :]
+            logits, variances = result[key][: self.count], result[key][self.count :]
+            result |= {key: logits, "probability": logits.sigmoid()}
+            result |= {"uncertainty": variances} if len(variances) else {}
         return result
 
 

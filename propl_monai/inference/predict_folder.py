@@ -1,14 +1,17 @@
-"""`propl predict`: masks of files, folders and cines. One bad file stops nothing, and a second run skips what is done.
+"""`propl predict`: masks of files, folders and cines. A bad file does not stop the rest; a second run skips what is done.
 
-Three threads share the work: one reads and resizes the next pictures, the caller's own runs the network, one resizes and
-writes what is done. Only the last one touches the results and their papers.
+Three threads share the work: one reads and resizes the next pictures, the caller's runs the network, one resizes maps and
+writes results. Only the last one touches the output folder.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +19,19 @@ import numpy as np
 from torch import Tensor
 
 from propl_monai.common.files import file_sha256, sweep_orphans
-from propl_monai.common.run_record import RunRecord
+from propl_monai.common.run_record import JOURNAL, RunRecord
 from propl_monai.errors import ProPLError
 from propl_monai.images import MAX_PIXELS, Picture, read_frames, to_grey
 from propl_monai.inference.inputs import find_inputs
 from propl_monai.inference.journal import Journal
-from propl_monai.inference.measurements import require_spacing
-from propl_monai.inference.output_folder import JOURNAL, RUN, File, Outcome, PredictedFiles
+from propl_monai.inference.measurements import Spacing, require_spacing
+from propl_monai.inference.output_folder import InputFile, Outcome, OutputFolder
 from propl_monai.inference.predictor import Predictor, Prepared
-from propl_monai.inference.shards import Shard, lock_results, papers_of_shards
-from propl_monai.inference.threads import Behind, ahead
+from propl_monai.inference.shards import Shard, files_of_shards, lock_results
+from propl_monai.inference.threads import BackgroundWriter, prefetch
 
-__all__ = ["Outcome", "predict_paths"]
-Spacing = tuple[float, float]
+DARK = 16  # of 255; a picture of tissue has brighter pixels
+logger = logging.getLogger(__name__)
 
 
 def predict_paths(
@@ -48,31 +51,32 @@ def predict_paths(
 ) -> Outcome:
     """Segment files, folders (however deep) and cines (each frame), all formats of `propl_monai.images`.
 
-    A picture `a/b.png` becomes `a/b_<task>.png` and what `prediction.write_predictions` writes beside it; the frames of a
-    cine become `b_frame_0001_<task>.png` and so on. `predictions.jsonl` remembers what is done, and run.json is written.
+    The results of a picture `a/b.png` are `a/b_<task>.png` and what `prediction.write_predictions` writes beside it; those
+    of a cine are `b_frame_0001_<task>.png` and so on. `predictions.jsonl` lists what is done; run.json describes the run.
 
-    A file is skipped when it was done before from the same bytes, with the same settings and outputs. A folder that holds
-    results of other settings (weights, decoder, threshold, tta, spacing) is refused; other tasks or outputs are added.
+    A file is skipped when it was predicted before from the same bytes, with the same settings and outputs. A folder that
+    holds results of other settings (weights, decoder, threshold, tta, spacing) is refused; other tasks or outputs are
+    added.
 
-    Frames of several files share a batch of the network, which rounds differently with what it is given together: against
-    files done one by one, or in another run, a probability or variance differs by less than 1e-5, and a mask only at
-    pixels that are this near to the threshold.
+    Frames of several files share a batch, and the network rounds differently in batches of another size: compared with
+    files predicted one by one, or in another run, a probability or variance differs by less than 1e-5, and a mask only at
+    pixels this close to the threshold.
 
     Args:
-        predictor: with decoder, threshold, tta and batch of its own.
+        predictor: with its own decoder, threshold, tta and batch.
         inputs: files and folders.
-        output_dir: made; sub-folders of the inputs are kept in it.
+        output_dir: created; sub-folders of the inputs are kept in it.
         tasks: names, codes or slugs.
         probability, uncertainty, overlay: what to write beside masks.
         measurements: write measurements.csv, see `propl_monai.inference.measurements`.
-        spacing_mm: height and width of a pixel, for files that do not tell theirs.
-        overwrite: do again what was done with other settings.
-        shard: do these of the files only, beside other processes that do other shards; the papers go to `shard.papers`. A
-            later run without it takes the journals of all shards over, and writes the papers of the whole.
-        progress: called with (files done, files in all), from a thread of its own.
+        spacing_mm: height and width of a pixel, whatever the files hold; None takes theirs.
+        overwrite: overwrite results made with other settings.
+        shard: predict only this part of the files, beside other processes with other shards; journal, run.json and
+            measurements.csv go to `shard.folder`. A later run without it takes over the journals of all shards.
+        progress: called with (files done, files in all), from another thread.
     """
-    asked = {"tasks": list(dict.fromkeys(predictor.names(tasks))), "probability": probability}
-    asked |= {"uncertainty": uncertainty, "overlay": overlay, "measurements": measurements}
+    options = {"tasks": list(dict.fromkeys(predictor.names(tasks))), "probability": probability}
+    options |= {"uncertainty": uncertainty, "overlay": overlay, "measurements": measurements}
     if uncertainty:
         predictor.network.require_decoder("sd", "uncertainty")
     spacing = require_spacing(spacing_mm)
@@ -81,24 +85,25 @@ def predict_paths(
     with lock_results(output, shard):
         settings = {**predictor.settings, "spacing_mm": spacing}
         journal = _journal(output, settings, overwrite, shard)
-        # What lies about in the folder of the results may be what another shard is writing.
-        for folder in {(output / name).parent for _, name in files} if shard is None else [shard.papers(output)]:
-            sweep_orphans(folder)
+        # Temporary files in the output folder may belong to another shard at work.
+        for folder in {(output / name).parent for _, name in files} if shard is None else [shard.folder(output)]:
+            with suppress(OSError):  # the results of these files will be refused, too
+                sweep_orphans(folder)
         about = {"predictor": predictor.about, "device": str(predictor.device), "batch": predictor.batch}
-        options = {"inputs": [str(path) for path in inputs], **asked, **settings, **about}
-        options |= {} if shard is None else {"shard": str(shard)}
-        record = RunRecord(journal.path.with_name(RUN), "predict", options)
-        results = PredictedFiles(output, asked, journal, record, len(files), progress)
-        return _Run(predictor, asked, spacing, results).all(files)
+        about |= {} if shard is None else {"shard": str(shard)}
+        about = {"inputs": [str(path) for path in inputs], **options, **settings, **about}
+        record = RunRecord(journal.path.with_name("run.json"), "predict", about)
+        results = OutputFolder(output, options, record, len(files), journal, progress)
+        return _Run(predictor, options, spacing, results, journal).all(files)
 
 
 def _journal(output: Path, settings: dict[str, Any], overwrite: bool, shard: Shard | None) -> Journal:
-    """The journal of a run: a shard knows what the whole has done, the whole takes over what its shards have."""
-    whole = output / JOURNAL
+    """The journal of a run: a shard skips what a run of all files did; a run of all files takes over those of shards."""
+    path = output / JOURNAL
     if shard is not None:
-        return Journal(shard.papers(output) / JOURNAL, settings, overwrite, output, [whole], shard.holds)
-    parts = papers_of_shards(output, JOURNAL)
-    journal = Journal(whole, settings, overwrite, others=parts)
+        return Journal(shard.folder(output) / JOURNAL, settings, overwrite, output, [path], shard.holds)
+    parts = files_of_shards(output, JOURNAL)
+    journal = Journal(path, settings, overwrite, others=parts)
     for part in parts:
         part.unlink()
     return journal
@@ -106,88 +111,97 @@ def _journal(output: Path, settings: dict[str, Any], overwrite: bool, shard: Sha
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame that was read; `below` is the picture for its overlay, None where none is asked for."""
+    """A frame that was read; `below` is the picture for its overlay, None for no overlay."""
 
-    file: File
+    file: InputFile
     number: int
     prepared: Prepared
     below: np.ndarray | None
 
-    @property
-    def pixels(self) -> int:
-        return 0 if self.below is None else self.below.size
+
+_Step = _Frame | Callable[[], None]  # of a file without frames to segment: a call that notes it when it is its turn
 
 
 @dataclass(frozen=True)
-class _Note:
-    """A file that has no frame to segment: a call of `PredictedFiles`, made in its turn."""
-
-    call: Callable[..., None]
-    given: tuple[Any, ...]
-    pixels: int = 0
-
-
 class _Run:
     """One call of `predict_paths`."""
 
-    def __init__(
-        self, predictor: Predictor, asked: dict[str, Any], spacing: Spacing | None, results: PredictedFiles
-    ) -> None:
-        self.predictor, self.asked, self.spacing, self.results = predictor, asked, spacing, results
+    predictor: Predictor
+    options: dict[str, Any]
+    spacing: Spacing | None
+    results: OutputFolder
+    journal: Journal
+    notes: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))  # and the files concerned
 
     def all(self, files: Sequence[tuple[Path, str]]) -> Outcome:
         self.results.record.write("running")
         try:
-            groups = ahead(self._grouped(self._read(files)))
-            with Behind(depth=self.predictor.batch) as later, closing(groups):
+            groups = prefetch(self._grouped(self._read(files)))
+            with BackgroundWriter(depth=self.predictor.batch) as writer, closing(groups):
                 for group in groups:
-                    self._segment(group, later)
+                    self._segment(group, writer)
+            for note, paths in self.notes.items():
+                logger.warning("%s%s: %s", paths[0], f" and {len(paths) - 1} more" * (len(paths) > 1), note)
             return self.results.finish()
-        except BaseException as error:  # Ctrl-C and a full disk alike leave papers that say so
+        except BaseException as error:  # Ctrl-C and a full disk too leave a run.json that says so
             self.results.fail(error)
             raise
 
-    def _read(self, files: Sequence[tuple[Path, str]]) -> Iterator[_Frame | _Note]:
+    def _read(self, files: Sequence[tuple[Path, str]]) -> Iterator[_Step]:
         for path, name in files:
             try:
                 yield from self._frames_of(path, name)
             except ProPLError as error:
-                yield _Note(self.results.refuse, (path, error))
+                yield partial(self.results.refuse, path, f"{error.fact}; {error.cure}")
 
-    def _frames_of(self, path: Path, name: str) -> Iterator[_Frame | _Note]:
+    def _frames_of(self, path: Path, name: str) -> Iterator[_Step]:
         sha256 = file_sha256(path)
-        if self.results.journal.done(name, sha256, self.asked):
-            yield _Note(self.results.skip, (path, name, sha256))
+        if entry := self.journal.done(name, sha256, self.options):
+            yield partial(self.results.skip, path, entry)
             return
         cine = read_frames(path)
-        file = File(path, name, sha256, cine.count)
-        spacing = cine.spacing_mm or self.spacing
+        file = InputFile(path, name, sha256, cine.count)
+        spacing = self.spacing or cine.spacing_mm
+        if spacing is None and self.options["measurements"]:
+            self.notes[f"lengths are in pixels: {cine.spacing_note or 'the pixel size is unknown'}"].append(path)
+        elif cine.spacing_mm not in (None, spacing):
+            self.notes["the given pixel spacing is used, not that of the file"].append(path)
+        elif cine.spacing_note and not self.spacing and self.options["measurements"]:
+            self.notes[cine.spacing_note].append(path)
+        brightest = 0
         for number, pixels in enumerate(cine, start=1):
+            brightest = max(brightest, int(pixels.max()))
             prepared = self.predictor.prepare(Picture(pixels, spacing))
-            yield _Frame(file, number, prepared, to_grey(pixels) if self.asked["overlay"] else None)
+            yield _Frame(file, number, prepared, to_grey(pixels) if self.options["overlay"] else None)
+        if brightest < DARK:
+            self.notes[f"nearly black, no pixel reaches {DARK} of 255: see that the file holds what you expect"].append(
+                path
+            )
 
-    def _grouped(self, items: Iterator[_Frame | _Note]) -> Iterator[list[_Frame | _Note]]:
-        """In groups of a batch, or fewer where the pictures that overlays need are large."""
-        group: list[_Frame | _Note] = []
+    def _grouped(self, items: Iterator[_Step]) -> Iterator[list[_Step]]:
+        """Groups of one batch, smaller where the pictures that overlays need are large."""
+        group: list[_Step] = []
+        pixels = 0
         for item in items:
             group.append(item)
-            if len(group) == self.predictor.batch or sum(one.pixels for one in group) > MAX_PIXELS:
+            pixels += item.below.size if isinstance(item, _Frame) and item.below is not None else 0
+            if len(group) == self.predictor.batch or pixels > MAX_PIXELS:
                 yield group
-                group = []
+                group, pixels = [], 0
         if group:
             yield group
 
-    def _segment(self, group: Sequence[_Frame | _Note], later: Behind) -> None:
-        """Run the network over the frames of a group, and have all of it written in its order."""
+    def _segment(self, group: Sequence[_Step], writer: BackgroundWriter) -> None:
+        """Run the network on the frames of a group, and have everything written in order."""
         frames = [item.prepared for item in group if isinstance(item, _Frame)]
-        asked = self.asked["tasks"], self.asked["uncertainty"]
-        maps = iter(self.predictor.maps(frames, *asked)) if frames else iter(())
+        options = self.options["tasks"], self.options["uncertainty"]
+        maps = iter(self.predictor.maps(frames, *options)) if frames else iter(())
         for item in group:
             if isinstance(item, _Frame):
-                later(self._write, item, next(maps))
+                writer(self._write, item, next(maps))
             else:
-                later(item.call, *item.given)
+                writer(item)
 
     def _write(self, frame: _Frame, maps: Tensor) -> None:
-        predictions = self.predictor.finish(frame.prepared, maps, self.asked["tasks"])
+        predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"])
         self.results.write(frame.file, frame.number, predictions, frame.below)

@@ -1,4 +1,4 @@
-"""What a network says about one picture and one task, and the files that it is written to."""
+"""`Prediction`, the result for one picture and one task, and the files that it is written to."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from propl_monai import tasks as registry
 from propl_monai.images import to_grey, write_mask, write_overlay, write_png16
 
 THRESHOLD = 0.5
-LARGEST_DEVIATION = 0.5  # of a probability: half of the passes say 0, half say 1
+LARGEST_DEVIATION = 0.5  # of a probability: half of the passes give 0, half give 1
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The answer to one task on one picture, at the size of that picture.
+    """The result for one task on one picture, at the size of that picture.
 
     Attributes:
         task: its name.
         mask: bool (H, W), the target.
         probability: float32 (H, W) in [0, 1] of the target.
-        uncertainty: float32 (H, W) in [0, 0.5], the standard deviation of the probability over perturbed passes, that is
-            the root of UPLC's variance (eq. 4); None when it was not asked for.
+        uncertainty: float32 (H, W) in [0, 0.5], the standard deviation of the probability over perturbed passes: the
+            root of UPLC's variance (eq. 4); None where it is not wanted.
         spacing_mm: height and width of a pixel (row, column); None when unknown.
     """
 
@@ -43,7 +43,7 @@ def from_maps(
     threshold: float = THRESHOLD,
     spacing_mm: tuple[float, float] | None = None,
 ) -> list[Prediction]:
-    """One prediction a task from maps (K, H, W) at the size of the picture; the mask is what lies above the threshold."""
+    """One prediction per task from maps (K, H, W) at the size of the picture; a mask is where they exceed the threshold."""
     maps = np.asarray(probability.cpu(), np.float32).clip(0, 1)
     deviations: Sequence[np.ndarray | None] = [None] * len(tasks)
     if variance is not None:
@@ -57,34 +57,35 @@ def from_maps(
 def write_predictions(
     base: Path, predictions: Sequence[Prediction], probability: bool = False, overlay_on: np.ndarray | None = None
 ) -> list[Path]:
-    """Write the files of one picture, each whole or not at all.
+    """Write the files of one picture, each complete or not at all.
 
-    For a base `a/b` and each task: `a/b_<task>.png` (mask, 0 and 255); `…_probability.png` if asked for (16 bit, 65535 is
-    1); `…_uncertainty.png` where predictions have one (16 bit, 65535 is the largest possible deviation, 0.5: the
-    variance itself is too small to see); and one `a/b_overlay.png` of all tasks.
+    For a base `a/b` and each task: `a/b_<task>.png` (mask, 0 and 255); on request `…_probability.png` (16 bit, 65535 is 1);
+    `…_uncertainty.png` where predictions have one (16 bit, 65535 is the largest possible deviation, 0.5); and one
+    `a/b_overlay.png` of all tasks.
 
     Args:
         base: folder and name.
-        predictions: one a task.
-        probability: write it too.
+        predictions: one per task.
+        probability: write probabilities too.
         overlay_on: the picture, uint8 (H, W) or (H, W, 3), shown in grey below the masks; None for no overlay.
 
     Returns:
         The files.
     """
     written = []
+
+    def path(kind: str) -> Path:
+        written.append(base.with_name(f"{base.name}_{kind}.png"))
+        return written[-1]
+
     for one in predictions:
-        beginning = f"{base.name}_{registry.find(one.task).slug}"
-        written.append(base.with_name(f"{beginning}.png"))
-        write_mask(written[-1], one.mask)
+        slug = registry.find(one.task).slug
+        write_mask(path(slug), one.mask)
         if probability:
-            written.append(base.with_name(f"{beginning}_probability.png"))
-            write_png16(written[-1], one.probability)
+            write_png16(path(f"{slug}_probability"), one.probability)
         if one.uncertainty is not None:
-            written.append(base.with_name(f"{beginning}_uncertainty.png"))
-            write_png16(written[-1], one.uncertainty / LARGEST_DEVIATION)
+            write_png16(path(f"{slug}_uncertainty"), one.uncertainty / LARGEST_DEVIATION)
     if overlay_on is not None:
-        written.append(base.with_name(f"{base.name}_overlay.png"))
         colours = [registry.find(one.task).colour for one in predictions]
-        write_overlay(written[-1], to_grey(overlay_on), [one.mask for one in predictions], colours)
+        write_overlay(path("overlay"), to_grey(overlay_on), [one.mask for one in predictions], colours)
     return written

@@ -1,4 +1,4 @@
-"""The Python door: `Predictor.from_bundle(path)(image, task)`. Reads tensors, header and metadata, and runs no config."""
+"""Prediction from Python, `Predictor.from_bundle(path)(image, task)`: reads tensors, header and metadata, runs no config."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from propl_monai.model.bundle_folder import check_weights, find_weights, preproc
 from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network
 
-PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty; equal to the bundle's inference.json
+PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty, as in the bundle's inference.json
 Image = str | Path | np.ndarray | Picture
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture as the network takes it.
+    """A picture on the network's grid.
 
     Attributes:
-        image: (1, rows, columns) on the network's grid, normalised.
+        image: (1, rows, columns), normalised.
         size: height and width of the picture.
-        spacing_mm: of its pixels, None when unknown.
+        spacing_mm: height and width of its pixels, None when unknown.
     """
 
     image: Tensor
@@ -44,17 +44,17 @@ class Prepared:
 
 
 class Predictor:
-    """A network with its preprocessing: pictures of any size in, masks of their size out.
+    """A network with its preprocessing: pictures of any size in, masks of their size out. Threads may share it.
 
     Args:
         network: with a prompt bank.
-        spatial_size, normalisation: of its training, see `transforms.on_grid`.
+        spatial_size, normalisation: of its training, see `transforms.training`.
         device: such as "cpu" or "cuda:1"; None for the first GPU, else the CPU.
         decoder: "sd", "pd", "mean", or None for the one that was best on validation.
-        tta: average with the picture mirrored left to right, see `predict.PromptInferer`.
+        tta: average with the picture mirrored left to right, see `PromptInferer`.
         threshold: of the probability, between 0 and 1, above which a pixel is the target.
         batch: pictures that go through the network together.
-        weights_sha256: of the file that the network came from.
+        weights_sha256: of the weights file.
         about: name and version of the bundle.
 
     Example:
@@ -78,16 +78,15 @@ class Predictor:
         about: dict[str, str] | None = None,
     ) -> None:
         if network.prompts is None:
-            raise ProPLError("network", "has no prompt bank, so no task can be asked for", "attach_prompts(bank) first")
+            raise ProPLError("network", "has no prompt bank, so it knows no task", "attach_prompts(bank) first")
         network.require_decoder(decoder or network.chosen_decoder)
         if not 0 < threshold < 1:
-            raise ProPLError(
-                "threshold", f"{threshold} is not between 0 and 1", "0.5 is what the network was trained for"
-            )
+            cure = "0.5 is what the network was trained for"
+            raise ProPLError("threshold", f"{threshold} is not between 0 and 1", cure)
         if batch < 1:
             raise ProPLError("batch", f"{batch} is below 1", "give 1 or more")
         self.device = _usable(device)
-        # Channels last: convolutions of a CPU are faster so, those of the decoders by a fifth.
+        # Channels last makes convolutions faster on a CPU, those of the decoders by a fifth.
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.tasks: tuple[str, ...] = tuple(network.prompts.bank.task_names)
         self.spatial_size, self.normalisation = tuple(spatial_size), normalisation
@@ -100,12 +99,12 @@ class Predictor:
     def from_bundle(cls, path: str | Path, *, sha256: str | None = None, **options: Any) -> Predictor:
         """Open a bundle, the folder of a training, or a weights file.
 
-        Of a bundle only `models/model.safetensors` and `configs/metadata.json` are read; its configs, which are programs,
-        are not. Nothing is unpickled.
+        Of a bundle only `models/model.safetensors` and `configs/metadata.json` are read, not its configs, which are
+        programs. Nothing is unpickled.
 
         Args:
             path: a folder with models/model.safetensors, or a safetensors file.
-            sha256: what the weights file must have, where you were told it.
+            sha256: expected SHA-256 of the weights file, if you know it.
             options: device, decoder, tta, threshold, batch; see the class.
         """
         path = Path(path)
@@ -121,7 +120,7 @@ class Predictor:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that a result depends on beside the picture and the task, as JSON values."""
+        """Everything but picture and task that a result depends on, as JSON values."""
         return {
             "weights_sha256": self.weights_sha256,
             "decoder": self.decoder,
@@ -143,8 +142,8 @@ class Predictor:
 
         Args:
             image: a file of one frame, uint8 (H, W) or (H, W, 3) RGB, or a `Picture`, whose spacing the result keeps.
-            task: name, code or slug; or several of them.
-            uncertainty: run perturbed passes too, see `Prediction.uncertainty`.
+            task: name, code or slug; or a list of them.
+            uncertainty: add `Prediction.uncertainty`, from perturbed passes.
 
         Returns:
             One prediction, or a list in the order of the tasks.
@@ -155,10 +154,10 @@ class Predictor:
     def predict(
         self, pictures: Sequence[Picture], task: str | Sequence[str], uncertainty: bool = False
     ) -> list[list[Prediction]]:
-        """Segment many pictures, in batches: for each a list in the order of the tasks.
+        """Segment many pictures in batches: one list per picture, in the order of the tasks.
 
-        Which pictures share a batch, and how many tasks are asked for together, changes a probability or a variance by
-        less than 1e-5, and so a mask only at pixels that are this near to the threshold: the network rounds differently.
+        The network rounds differently in batches of another size: which pictures share a batch, and how many tasks, changes
+        a probability or a variance by less than 1e-5, and a mask only at pixels this close to the threshold.
         """
         names = self.names(task)
         results: list[list[Prediction]] = []
@@ -170,20 +169,16 @@ class Predictor:
 
     def prepare(self, picture: Picture) -> Prepared:
         """The first of three steps, which `predict_paths` takes in three threads: to the network's grid."""
-        item = self._to_grid({"image": _upright(picture)})
+        # A copy, as torch takes no mirrored array and warns of one that is read-only.
+        item = self._to_grid({"image": torch.tensor(np.ascontiguousarray(to_grey(picture.pixels)))[None]})
         return Prepared(item["image"], item["original_size"], picture.spacing_mm)
 
     @torch.inference_mode()
     def maps(self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False) -> Tensor:
         """The second step: one batch through the network.
 
-        Args:
-            prepared: of `prepare`.
-            names: of K tasks, of `names`.
-            uncertainty: run perturbed passes too.
-
         Returns:
-            (B, K, rows, columns) logits, followed by K variances where uncertainty is wanted; on the CPU.
+            (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted; on the CPU.
         """
         passes = PASSES if uncertainty else 0
         inferer = PromptInferer(names, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
@@ -192,17 +187,16 @@ class Predictor:
 
     @torch.inference_mode()
     def finish(self, prepared: Prepared, maps: Tensor, names: list[str]) -> list[Prediction]:
-        """The third step: maps of one picture, (K or 2K, rows, columns), to one prediction a task, at its own size."""
+        """The third step: maps (K or 2K, rows, columns) of a picture to one prediction per task, at its own size."""
         restored = RestoreSized("pred")({"pred": maps, "original_size": prepared.size})
         done = Probabilitiesd("pred", len(names))(restored)
-        spread: Tensor | None = done.get("uncertainty")
-        return from_maps(names, done["probability"], spread, self.threshold, prepared.spacing_mm)
+        return from_maps(names, done["probability"], done.get("uncertainty"), self.threshold, prepared.spacing_mm)
 
     def names(self, task: str | Sequence[str]) -> list[str]:
         """The names of tasks given by name, code or slug."""
         names = [found.name for found in registry.find_all(task, "task")]
         if not names:
-            raise ProPLError("task", "none was given", "ask for one of: " + ", ".join(self.tasks))
+            raise ProPLError("task", "none was given", "give one of: " + ", ".join(self.tasks))
         for name in names:
             if name not in self.tasks:
                 raise ProPLError("task", f"these weights do not know '{name}'", "they know " + ", ".join(self.tasks))
@@ -210,7 +204,7 @@ class Predictor:
 
 
 def as_picture(image: Image) -> Picture:
-    """A file, an array or a picture as a picture."""
+    """The picture of a file, of an array, or itself."""
     if isinstance(image, (str, Path)):
         return read_image(image)
     picture = Picture(image) if isinstance(image, np.ndarray) else image
@@ -222,11 +216,6 @@ def as_picture(image: Image) -> Picture:
     if pixels.size == 0:
         raise ProPLError("image", f"{pixels.shape} holds no pixel", "give at least one row and one column")
     return picture
-
-
-def _upright(picture: Picture) -> Tensor:
-    """Grey levels (1, H, W); a copy, as torch warns of arrays that may not be written to, and takes no mirrored ones."""
-    return torch.tensor(np.ascontiguousarray(to_grey(picture.pixels)))[None]
 
 
 def _usable(device: str | torch.device | None) -> torch.device:

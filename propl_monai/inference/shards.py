@@ -1,4 +1,4 @@
-"""Parts of one prediction for several processes or machines that share the folder of results."""
+"""One prediction divided among several processes or machines that share the output folder."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from pathlib import Path
 from propl_monai.common.files import lock_folder
 from propl_monai.errors import ProPLError
 
-FOLDER = "shards"  # of the papers of all shards, inside the folder of results
-
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `number` of `count`, from 1. A file belongs to one shard by the SHA-256 of its name alone.
+    """Part `number` of `count`, from 1. The SHA-256 of a file's name alone decides which shard it belongs to.
 
-    So no process needs to know the others, and a file that is added to the inputs moves no other one to another shard, but
-    for one that differs from it in the suffix alone: its results get another name (`input_files.find_inputs`).
+    So no process needs to know the others, and a file added to the inputs moves no other file to another shard, except one
+    that differs from it only in the suffix: the name of its results changes (`inputs.find_inputs`).
     Shards are of equal size on average: of 10,000 files in ten shards, most get 1,000 ± 30.
     """
 
@@ -40,25 +38,25 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def holds(self, name: str) -> bool:
-        """Whether the file whose results have this name is of this shard."""
+        """Whether the file whose results have this name belongs to this shard."""
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest[:8]) % self.count == self.number - 1
 
-    def papers(self, output: Path) -> Path:
-        """The folder for what this shard alone writes, its journal, run.json and measurements, in that of the results."""
-        return output / FOLDER / f"{self.number}-of-{self.count}"
+    def folder(self, output: Path) -> Path:
+        """The folder in the output folder for this shard's own journal, run.json and measurements.csv."""
+        return output / "shards" / f"{self.number}-of-{self.count}"
 
 
 @contextmanager
 def lock_results(output: Path, shard: Shard | None) -> Iterator[None]:
-    """Make the folder of results one's own: shards of it together, each of them once; a run of all files alone."""
+    """Lock the output folder: for all files alone, or for one shard, beside other shards but not twice the same one."""
     with ExitStack() as held:
         held.enter_context(lock_folder(output, shared=shard is not None))
         if shard is not None:
-            held.enter_context(lock_folder(shard.papers(output)))
+            held.enter_context(lock_folder(shard.folder(output)))
         yield
 
 
-def papers_of_shards(output: Path, name: str) -> list[Path]:
-    """The files of this name among the papers of all shards."""
-    return sorted(output.glob(f"{FOLDER}/*-of-*/{name}"))
+def files_of_shards(output: Path, name: str) -> list[Path]:
+    """The files of this name in the folders of all shards."""
+    return sorted(output.glob(f"shards/*-of-*/{name}"))

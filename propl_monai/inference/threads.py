@@ -1,4 +1,4 @@
-"""Work beside the work: an iterator that is read ahead, and calls that are made behind, each in a thread of its own."""
+"""Two helpers for work in a second thread: `prefetch` reads an iterator early, `BackgroundWriter` makes calls later."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item], depth: int = 1) -> Generator[Item, None, None]:
-    """The same items in the same order; while the caller works on one, the next are made in a thread.
+def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item, None, None]:
+    """Yield the same items in the same order; a thread makes the next ones while the caller works on one.
 
-    What the iterator raises is raised here, at the same item. When this generator is closed, the thread ends after the
-    item that it is making.
+    An exception of the iterator is raised here, at the same item. Closing this generator ends the thread after the item
+    that it is making.
 
     Args:
-        items: is used by that thread alone from now on.
-        depth: items that may wait.
+        items: from now on used by that thread only.
+        depth: number of items that may wait.
     """
     end = object()
-    pool = ThreadPoolExecutor(1, "ahead")
+    pool = ThreadPoolExecutor(1, "prefetch")
     try:
         waiting: deque[Future[Any]] = deque(pool.submit(next, items, end) for _ in range(depth))
         while (item := waiting.popleft().result()) is not end:
@@ -32,14 +32,14 @@ def ahead(items: Iterator[Item], depth: int = 1) -> Generator[Item, None, None]:
         pool.shutdown(cancel_futures=True)
 
 
-class Behind:
-    """Makes calls in a thread, in the order in which they were given; the end of its `with` block waits for all of them.
+class BackgroundWriter:
+    """Makes calls in a thread, in the order given; the end of its `with` block waits for all of them.
 
-    After a call that raises no further one is made, and what it raised is raised to the caller: by the next call that is
-    given, or at the end of the block. When the block itself raises, the calls that were given are still made.
+    After a call has raised, no further call is made, and the exception reaches the caller with the next call that is given
+    or at the end of the block. When the block itself raises, the calls given before are still made.
 
     Args:
-        depth: calls that may be under way or waiting; whoever gives one more waits for the first.
+        depth: number of calls that may wait; giving one more waits for the first of them.
     """
 
     def __init__(self, depth: int) -> None:
@@ -47,21 +47,21 @@ class Behind:
         self._waiting: deque[Future[None]] = deque()
         self._failed = False
 
-    def __enter__(self) -> Behind:
-        self._pool = ThreadPoolExecutor(1, "behind")
+    def __enter__(self) -> BackgroundWriter:
+        self._pool = ThreadPoolExecutor(1, "writer")
         return self
 
-    def __call__(self, work: Callable[..., Any], *given: Any) -> None:
-        """Make the call `work(*given)` later."""
+    def __call__(self, work: Callable[..., Any], *arguments: Any) -> None:
+        """Make the call `work(*arguments)` later."""
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self._depth):
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._make, work, given))
+        self._waiting.append(self._pool.submit(self._make, work, arguments))
 
-    def _make(self, work: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    def _make(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         if self._failed:
             return
         try:
-            work(*given)
+            work(*arguments)
         except BaseException:
             self._failed = True
             raise
@@ -71,5 +71,5 @@ class Behind:
     ) -> None:
         self._pool.shutdown()
         if error is None:
-            for one in self._waiting:
-                one.result()
+            for call in self._waiting:
+                call.result()

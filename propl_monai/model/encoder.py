@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,9 +45,9 @@ class Features(NamedTuple):
     height: int
     width: int
 
-    def rows(self, images: slice) -> Features:
-        """The features of some images of the batch."""
-        return self._replace(v1=self.v1[images], v2=self.v2[images], v3=self.v3[images], v4=self.v4[images])
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Features:
+        """The features after a change of all four maps, such as other rows of the batch."""
+        return self._replace(v1=change(self.v1), v2=change(self.v2), v3=change(self.v3), v4=change(self.v4))
 
 
 class VisionEncoder(nn.Module):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from propl_monai.errors import unknown
 
@@ -15,7 +14,9 @@ PSEUDO_LABELS = ("soft", "hard", "weighted")
 THRESHOLD = 0.5
 
 
-def perturb(v4: Tensor, kind: str = "element", strength: float = 0.3) -> Tensor:
+def perturb(
+    v4: Tensor, kind: str = "element", strength: float = 0.3, generator: torch.Generator | None = None
+) -> Tensor:
     """One stochastic perturbation of the deepest features.
 
     Args:
@@ -24,36 +25,38 @@ def perturb(v4: Tensor, kind: str = "element", strength: float = 0.3) -> Tensor:
             released code's Dropout2d does to its (B, hw, C) layout); or "gaussian" noise. The paper says only
             "dropout (rate 0.3)", so "element" is the default.
         strength: dropout rate in [0, 1), or the noise's standard deviation as a share of that of v4.
+        generator: of the random numbers, on the device of v4; None for torch's own.
     """
-    if kind == "element":
-        return functional.dropout(v4, strength)
-    if kind == "channel":
-        return functional.dropout2d(v4, strength)
-    if kind == "token":
-        kept = functional.dropout(torch.ones_like(v4[:, :1]), strength)
-        return v4 * kept
     if kind == "gaussian":
-        return v4 + strength * v4.std() * torch.randn_like(v4)
-    raise unknown("uplc perturbation", "perturbation", kind, PERTURBATIONS)
+        return v4 + strength * v4.std() * torch.empty_like(v4).normal_(generator=generator)
+    dropped = {"element": v4, "channel": v4[:, :, :1, :1], "token": v4[:, :1]}
+    if kind not in dropped:
+        raise unknown("uplc perturbation", "perturbation", kind, PERTURBATIONS)
+    kept = torch.empty_like(dropped[kind]).bernoulli_(1 - strength, generator=generator)
+    return v4 * kept.div_(1 - strength)
 
 
 def stochastic_passes(
-    decode: Callable[[Tensor], Tensor], v4: Tensor, count: int, kind: str = "element", strength: float = 0.3
+    decode: Callable[[Tensor], Tensor],
+    v4: Tensor,
+    count: int,
+    kind: str = "element",
+    strength: float = 0.3,
+    generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
-    """Probabilities of N passes, each over a perturbation of its own, made one at a time.
+    """Probabilities of N passes, each with its own perturbation, made one at a time.
 
     Args:
         decode: v4 (B, C, h, w) to logits (B, 1, H, W).
         v4: the deepest features.
         count: N.
-        kind: see `perturb`.
-        strength: see `perturb`.
+        kind, strength, generator: see `perturb`.
 
     Yields:
         float32 (B, 1, H, W) in [0, 1].
     """
     for _ in range(count):
-        yield decode(perturb(v4, kind, strength)).float().sigmoid()
+        yield decode(perturb(v4, kind, strength, generator)).float().sigmoid()
 
 
 def mean_and_variance(passes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

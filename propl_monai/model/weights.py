@@ -105,6 +105,19 @@ def read_header(path: Path | str) -> dict[str, Any]:
     return header
 
 
+def from_header(path: Path | str, key: str, default: Any) -> Any:
+    """An entry of the header of weights or of its architecture, such as "encoder" or "spatial_size".
+
+    Args:
+        path: of the weights; for a `.pt`, which has no header, the `.safetensors` file beside it counts.
+        key: of the entry.
+        default: the answer where there is no such file, or no such entry.
+    """
+    path = Path(path).with_suffix(".safetensors")
+    header = read_header(path) if path.is_file() else {"architecture": {}}
+    return {**header["architecture"], **header}.get(key, default)
+
+
 def _is_architecture(found: Any) -> bool:
     """Whether a header's entry may be built from, before anything is allocated for it."""
     if not isinstance(found, dict) or not ARCHITECTURE_KEYS <= found.keys():
@@ -151,8 +164,7 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
         fact = (
             f"does not fit the network in {len(lines)} tensors or groups of them: {'; '.join(lines[:3]).strip()[:400]}"
         )
-        compact = any(name.startswith("encoder.backbone.conv_stem") for name in state)
-        cure = "add configs/compact.json" if compact else "use the configs that these weights were trained with"
+        cure = "give the model.safetensors of that training, whose header describes the network"
         raise ProPLError(path, fact, cure) from error
     return header
 
@@ -210,7 +222,7 @@ def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) ->
         f"{key} {found.get(key)!r} there, {wanted[key]!r} here" for key in wanted if found.get(key) != wanted[key]
     ]
     if differing:
-        cure = "use the configs that these weights were trained with (for a compact model add configs/compact.json)"
+        cure = "use the configs that these weights were trained with, or none: evaluation and inference read the header"
         if found.get("text_shape") != wanted["text_shape"]:
             cure += ", and --prompts the bank of that training"
         raise ProPLError(path, "holds another network: " + "; ".join(differing), cure)

@@ -52,9 +52,12 @@ def test_train_and_evaluate_equal_the_bundle(phantoms: Path, tmp_path: Path) -> 
     one, other = (load_file(folder / "models" / "model.safetensors") for folder in (ours, theirs))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    evaluated = propl("evaluate", str(phantoms), str(ours), *common, "--set", "spatial_size=[64, 64]")
+    evaluated = propl("evaluate", str(phantoms), str(ours), "--bundle", str(BUNDLE))
     assert evaluated.returncode == 0, evaluated.stderr
     table = pandas.read_csv(ours / "test" / "table.csv")
+    with_preset = propl("evaluate", str(phantoms), str(ours), *common, "--set", f"output_dir={tmp_path / 'again'}")
+    assert with_preset.returncode == 0, with_preset.stderr
+    assert pandas.read_csv(tmp_path / "again" / "table.csv").equals(table)
     assert len(table) == 9 and table["n"].iloc[-1] == table["n"].iloc[:-1].sum()
 
 

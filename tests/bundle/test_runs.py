@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 pytestmark = pytest.mark.slow
 RUN_SCHEMA = json.loads((ROOT / "propl_monai" / "common" / "run.schema.json").read_text())
 COMPACT = ("train", "compact")
-SIZE = {"spatial_size": "[32,32]"}
 
 
 def read_record(folder: Path) -> dict:
@@ -48,11 +47,10 @@ def test_evaluation_writes_a_row_a_case_and_a_line_a_task(
 ) -> None:
     done = bundle_run(
         "evaluating",
-        (*COMPACT, "evaluate"),
+        ("train", "evaluate"),  # no preset: the header of the weights has encoder, size and normalisation
         dataset_dir=phantom_folder,
         model_dir=trained / "models",
         output_dir=tmp_path,
-        **SIZE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     record = read_record(tmp_path)
@@ -86,7 +84,7 @@ def mixed_folder(tmp_path_factory: pytest.TempPathFactory, phantom_folder: Path)
 def test_inference_on_a_folder(bundle_run: BundleRun, trained: Path, mixed_folder: Path, tmp_path: Path) -> None:
     done = bundle_run(
         "inference",
-        ("inference", "compact"),
+        ("inference",),
         dataset_dir=mixed_folder,
         weights=trained / "models" / "model.safetensors",
         output_dir=tmp_path,
@@ -94,7 +92,6 @@ def test_inference_on_a_folder(bundle_run: BundleRun, trained: Path, mixed_folde
         probability=True,
         uncertainty=True,
         overlay=True,
-        **SIZE,
     )
     assert done.returncode == 3, done.stderr[-3000:]
     record = read_record(tmp_path)
@@ -189,10 +186,12 @@ def test_weights_of_another_network_are_refused(
         dataset_dir=mixed_folder,
         weights=trained / "models" / "model.safetensors",
         output_dir=tmp_path,
+        encoder="convnext_tiny",
+        spatial_size="[64,64]",
     )
     assert done.returncode == 2
-    assert "convnext_tiny" in done.stderr
-    assert "configs/compact.json" in done.stderr
+    assert "spatial_size [32, 32] there, [64, 64] here" in done.stderr
+    assert "encoder 'tf_efficientnet_lite0' there, 'convnext_tiny' here" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -54,5 +54,5 @@ def test_a_row_may_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_processes_than_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank without a batch would skip its run, and the others would wait for it for ever."""
     pretend(monkeypatch, 0, 3)
-    with pytest.raises(ProPLError, match="ranks: 2 cases do not go round 3 processes; start fewer processes"):
+    with pytest.raises(ProPLError, match="ranks: 2 cases are too few for 3 processes; start fewer processes"):
         ranks.share(2)

@@ -18,9 +18,8 @@ from typer.testing import CliRunner
 
 from propl_monai.cli import app
 from propl_monai.common.files import TEMPORARY_PREFIX
+from propl_monai.common.run_record import JOURNAL, predict_paths
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, ProPLError
-from propl_monai.inference.output_folder import JOURNAL
-from propl_monai.inference.predict_folder import predict_paths
 from propl_monai.inference.predictor import Predictor
 from propl_monai.inference.shards import Shard, lock_results
 
@@ -106,10 +105,10 @@ def test_parts_make_the_whole(predictor: Predictor, images: Path, tmp_path: Path
     assert [part.code for part in parts] == [EXIT_OK] * 3 and min(part.done for part in parts) > 0
     assert sum(part.done for part in parts) == once.done == 12
     assert sum(part.pictures for part in parts) == once.pictures == 14
-    tables = [(part.papers(out) / "measurements.csv").read_text().splitlines()[1:] for part in PARTS]
+    tables = [(part.folder(out) / "measurements.csv").read_text().splitlines()[1:] for part in PARTS]
     assert not (out / "measurements.csv").exists() and not (out / JOURNAL).exists()
     for part in PARTS:
-        record = check_run_json(part.papers(out) / "run.json")
+        record = check_run_json(part.folder(out) / "run.json")
         assert record["options"]["shard"] == str(part) and record["status"] == "finished"
         assert all(Path(path).is_file() for path in record["outputs"])
     whole = predict_paths(predictor, [images], out, "LA", **options)
@@ -170,7 +169,7 @@ def test_bad_files_and_parts_without_files(predictor: Predictor, tmp_path: Path,
     owner = next(number for number, part in enumerate(PARTS) if part.holds("bad"))
     assert [part.code for part in found] == [EXIT_BAD_INPUT if number == owner else EXIT_OK for number in range(3)]
     empty = next(part for part in PARTS if not part.holds("bad"))
-    assert check_run_json(empty.papers(tmp_path / "out") / "run.json")["results"]["files"] == 0
+    assert check_run_json(empty.folder(tmp_path / "out") / "run.json")["results"]["files"] == 0
 
 
 def test_parts_of_other_settings_are_not_mixed(images: Path, tmp_path: Path) -> None:
@@ -180,7 +179,7 @@ def test_parts_of_other_settings_are_not_mixed(images: Path, tmp_path: Path) -> 
     for shard in (PARTS[0], None):
         with pytest.raises(ProPLError, match=r"results of other settings: threshold 0.5 there, 0.9 now"):
             predict_paths(strict, [images], out, "LA", shard=shard)
-    assert len(entries(PARTS[0].papers(out) / JOURNAL)) > 0  # a refused run takes nothing over
+    assert len(entries(PARTS[0].folder(out) / JOURNAL)) > 0  # a refused run takes nothing over
     assert predict_paths(strict, [images], out, "LA", overwrite=True).done == 12
     with pytest.raises(ProPLError, match=r"threshold 0.9 there, 0.5 now"):
         predict_paths(small_predictor(batch=1), [images], out, "LA", shard=PARTS[0])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from propl_monai.inference.threads import Behind, ahead
+from propl_monai.inference.threads import BackgroundWriter, prefetch
 
 
 def counting(made: list[int], until: int = 10) -> Iterator[int]:
@@ -22,14 +22,14 @@ def test_items_come_in_order_from_another_thread() -> None:
         for _ in range(3):
             yield threading.current_thread().name
 
-    assert list(ahead(counting([]), 3)) == list(range(10)) and list(ahead(iter(()))) == []
-    assert all(name.startswith("ahead") for name in ahead(names()))
+    assert list(prefetch(counting([]), 3)) == list(range(10)) and list(prefetch(iter(()))) == []
+    assert all(name.startswith("prefetch") for name in prefetch(names()))
 
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_no_more_items_are_made_than_may_wait(depth: int) -> None:
     made: list[int] = []
-    items = ahead(counting(made), depth)
+    items = prefetch(counting(made), depth)
     assert [next(items), next(items)] == [0, 1]
     time.sleep(0.05)  # for a thread that did not stop
     items.close()
@@ -45,7 +45,7 @@ def test_items_that_wait_are_not_made_after_the_end() -> None:
             yield number
             time.sleep(0.1)
 
-    items = ahead(slow(), 5)
+    items = prefetch(slow(), 5)
     next(items)
     items.close()
     assert len(made) <= 2
@@ -59,7 +59,7 @@ def test_the_next_item_is_made_while_the_caller_works() -> None:
         made.set()
         yield 2
 
-    items = ahead(two())
+    items = prefetch(two())
     assert next(items) == 1 and made.wait(10) and list(items) == [2]
 
 
@@ -68,7 +68,7 @@ def test_an_exception_comes_at_its_item() -> None:
         yield 1
         raise KeyError("two")
 
-    items = ahead(broken(), 4)
+    items = prefetch(broken(), 4)
     assert next(items) == 1
     with pytest.raises(KeyError, match="two"):
         next(items)
@@ -79,9 +79,9 @@ def test_calls_are_made_in_order_in_another_thread_and_are_waited_for() -> None:
 
     def work(number: int) -> None:
         time.sleep(0.01)
-        made.append((number, threading.current_thread().name.startswith("behind")))
+        made.append((number, threading.current_thread().name.startswith("writer")))
 
-    with Behind(3) as later:
+    with BackgroundWriter(3) as later:
         for number in range(8):
             later(work, number)
     assert made == [(number, True) for number in range(8)]
@@ -96,7 +96,7 @@ def test_no_more_calls_wait_than_may() -> None:
         if len(given) > number + 2:
             too_many.append(number)
 
-    with Behind(2) as later:
+    with BackgroundWriter(2) as later:
         for number in range(5):
             later(work, number)
             given.append(number)
@@ -112,7 +112,7 @@ def test_after_a_failure_no_call_is_made_and_the_caller_is_told() -> None:
             raise OSError("full")
 
     given = 0
-    with pytest.raises(OSError, match="full"), Behind(2) as later:
+    with pytest.raises(OSError, match="full"), BackgroundWriter(2) as later:
         for number in range(50):
             later(work, number)
             given += 1
@@ -120,13 +120,13 @@ def test_after_a_failure_no_call_is_made_and_the_caller_is_told() -> None:
 
 
 def test_a_failure_of_the_last_call_is_told_at_the_end() -> None:
-    with pytest.raises(ZeroDivisionError), Behind(5) as later:
+    with pytest.raises(ZeroDivisionError), BackgroundWriter(5) as later:
         later(divmod, 1, 0)
 
 
 def test_calls_that_were_given_are_made_when_the_block_fails() -> None:
     made: list[int] = []
-    with pytest.raises(KeyboardInterrupt), Behind(5) as later:
+    with pytest.raises(KeyboardInterrupt), BackgroundWriter(5) as later:
         for number in range(3):
             later(made.append, number)
         raise KeyboardInterrupt

@@ -225,11 +225,18 @@ def test_another_encoder_is_refused(folder: Path, suffix: str) -> None:
     other = ProPL("test_resnet")
     with pytest.raises(ProPLError) as caught:
         load_weights(other, folder / f"model.{suffix}")
-    assert "add configs/compact.json" in caught.value.cure
-    expected = (
-        f"encoder '{ENCODER}' there, 'test_resnet' here" if suffix == "safetensors" else "does not fit the network"
-    )
-    assert expected in caught.value.fact
+    fact, cure = {
+        "safetensors": (f"encoder '{ENCODER}' there, 'test_resnet' here", "use the configs that these weights"),
+        "pt": ("does not fit the network", "give the model.safetensors of that training"),
+    }[suffix]
+    assert fact in caught.value.fact and caught.value.cure.startswith(cure)
+
+
+def test_entries_of_a_header(folder: Path, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "model.pt"):  # the flat file has none: the other one beside it tells
+        assert checkpoint.from_header(folder / name, "encoder", "other") == ENCODER
+        assert checkpoint.from_header(folder / name, "no such entry", [1]) == [1]
+    assert checkpoint.from_header(tmp_path / "missing.safetensors", "encoder", "other") == "other"
 
 
 def test_flat_weights_of_another_encoder_name_the_first_tensors(tmp_path: Path, network: ProPL) -> None:
@@ -237,7 +244,7 @@ def test_flat_weights_of_another_encoder_name_the_first_tensors(tmp_path: Path, 
     with pytest.raises(ProPLError) as caught:
         load_weights(network, tmp_path / "model.pt")
     assert "encoder.backbone.conv_stem.weight" in caught.value.fact
-    assert caught.value.cure == "use the configs that these weights were trained with"
+    assert caught.value.cure.startswith("give the model.safetensors of that training")
 
 
 def test_other_preprocessing_is_refused(folder: Path) -> None:

@@ -12,12 +12,14 @@ from propl_monai.common.options import pairs, words
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder of the images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; weights go to its models/.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run, with the weights in its models/.")],
     bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
-    preset: Annotated[str, typer.Option(help="Configs over train.json, comma-separated; empty for the paper's.")] = "",
+    preset: Annotated[
+        str, typer.Option(help="Configs that override train.json, comma-separated, such as compact.")
+    ] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any config key=value; may be repeated.")] = None,
 ) -> None:
-    """Train; the same run as `python -m monai.bundle run training`."""
+    """Train, as `python -m monai.bundle run training` does."""
     from propl_monai.common.bundle_command import bundle_arguments, run_bundle
 
     places = {"dataset_dir": str(data), "output_dir": str(output), "model_dir": str(output / "models")}
@@ -29,10 +31,10 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder of the images.")],
     run: Annotated[Path, typer.Argument(help="Folder of a training; the tables go to its test/.")],
     bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
-    preset: Annotated[str, typer.Option(help="The configs that it was trained with, comma-separated.")] = "",
+    preset: Annotated[str, typer.Option(help="Configs between train.json and evaluate.json; none is needed.")] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any config key=value; may be repeated.")] = None,
 ) -> None:
-    """Evaluate on the test split; the same run as `python -m monai.bundle run evaluating`."""
+    """Evaluate on the test split, as `python -m monai.bundle run evaluating` does; the weights describe their network."""
     from propl_monai.common.bundle_command import bundle_arguments, run_bundle
 
     places = {"dataset_dir": str(data), "output_dir": str(run / "test"), "model_dir": str(run / "models")}
@@ -44,26 +46,28 @@ def evaluate(
 
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Files and folders, however deep; stills and cines.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where masks go.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
     task: Annotated[list[str], typer.Option("--task", "-t", help="Name or code of a task; may be repeated.")],
     bundle: Annotated[Path, typer.Option(help="Bundle, training folder or weights file.")] = Path("bundle"),
-    probability: Annotated[bool, typer.Option("--probability", help="Probabilities too, 16 bit.")] = False,
-    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Uncertainty too, 16 bit.")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Pictures with tinted masks too.")] = False,
-    measure: Annotated[bool, typer.Option("--measure", help="measurements.csv: area, axes, circumference.")] = False,
+    probability: Annotated[bool, typer.Option("--probability", help="Also write probabilities, 16 bit.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write uncertainty, 16 bit.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with tinted masks.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference.")
+    ] = False,
     spacing: Annotated[
-        tuple[float, float] | None, typer.Option(help="Height and width of a pixel in mm, where files do not tell.")
+        tuple[float, float] | None, typer.Option(help="Height and width of a pixel in mm, whatever the files hold.")
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average with the mirrored picture.")] = False,
     threshold: Annotated[float, typer.Option(help="Probability above which a pixel is the target.")] = 0.5,
-    decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; else the one chosen on validation.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; CUDA where there is one.")] = None,
+    decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; default: the best on validation.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; default: CUDA if there is a GPU.")] = None,
     batch: Annotated[int, typer.Option(help="Frames that go through the network together.")] = 8,
-    sha256: Annotated[str | None, typer.Option(help="What the weights file must have.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what has other settings.")] = False,
-    shard: Annotated[str | None, typer.Option(help="I/N: one of N parts of the files; see docs/scale.md.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the weights file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite results made with other settings.")] = False,
+    shard: Annotated[str | None, typer.Option(help="I/N: part I of N of the files; see docs/scale.md.")] = None,
 ) -> None:
-    """Segment files, folders and cines by name of the target."""
+    """Segment files, folders and cines; the target is selected by name."""
     from propl_monai.cli.progress import progress
     from propl_monai.inference.predict_folder import predict_paths
     from propl_monai.inference.predictor import Predictor
@@ -95,20 +99,18 @@ def report(
     run: Annotated[Path, typer.Argument(help="Folder of a training.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write, ending in .html.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the images: for pictures of cases and calibration.")
+        Path | None, typer.Option(help="Folder of the images, for pictures of cases and calibration.")
     ] = None,
-    evaluation: Annotated[Path | None, typer.Option(help="Folder of its evaluation; else the run's test/.")] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="The weights that were evaluated, where they were moved.")
-    ] = None,
-    datalist: Annotated[Path | None, typer.Option(help="The datalist of the evaluation, where it was moved.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="Folder of its evaluation; default: the run's test/.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="The weights that were evaluated, if they were moved.")] = None,
+    datalist: Annotated[Path | None, typer.Option(help="The datalist of the evaluation, if it was moved.")] = None,
     pictures: Annotated[bool, typer.Option(help="Show pictures of cases.")] = True,
 ) -> None:
-    """Make one HTML page of a training and its evaluation (extra `lab`)."""
+    """Write one HTML page about a training and its evaluation (extra `lab`)."""
     from propl_monai.cli.progress import progress
     from propl_monai.evaluation.report.write import write_report
 
-    with progress("looking at pictures") as shown:
+    with progress("reading pictures") as shown:
         written = write_report(run, output, evaluation, data, weights, datalist, pictures, shown)
     for path in written:
         typer.echo(str(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -76,9 +77,9 @@ class ProPLMethod(Method):
         result: dict[str, Tensor] = {}
         losses: list[Tensor] = []
         if labelled:
-            losses.append(self._supervised(features.rows(slice(0, count)), labelled, result))
+            losses.append(self._supervised(features.changed(itemgetter(slice(0, count))), labelled, result))
         if unlabelled:
-            losses.append(self._pseudo(features.rows(slice(count, None)), unlabelled, drawing, result))
+            losses.append(self._pseudo(features.changed(itemgetter(slice(count, None))), unlabelled, drawing, result))
         result["loss"] = torch.stack(losses).sum()
         return result
 
