@@ -1,4 +1,4 @@
-"""Our training step against the plain one of `bench.reference`: the same losses and gradients from fewer passes."""
+"""Our training step against the plain one of `benchmarks.speed.reference`: the same losses and gradients from fewer passes."""
 
 from __future__ import annotations
 
@@ -41,8 +41,11 @@ class Pair:
             text = self.plain.text_encoder(self.words)
         seen = torch.ones(len(TASKS), TOKENS, dtype=torch.bool)
         self.ours.attach_prompts(PromptBank(TASKS, TASKS, text, seen, "random", "0" * 64), padding="released")
-        self.image, self.other = torch.rand(2, BATCH, 1, PIXELS, PIXELS)
-        self.label = (torch.rand(BATCH, 1, PIXELS, PIXELS) > 0.5).float()
+        # In float64, as a gradient that is a small difference of large terms depends on the processor in float32.
+        self.plain.double()
+        self.ours.double()
+        self.image, self.other = torch.rand(2, BATCH, 1, PIXELS, PIXELS, dtype=torch.float64)
+        self.label = (torch.rand(BATCH, 1, PIXELS, PIXELS) > 0.5).double()
 
     def step_plainly(self, passes: int, power: int) -> dict[str, Tensor]:
         torch.manual_seed(9)  # both draw the masks of the dropped tokens from it, and nothing else
@@ -79,7 +82,7 @@ def test_losses_and_gradients_equal_those_of_the_plain_step(pair: Pair, passes: 
         if gradient is None or parameter.grad is None:
             assert gradient is None and parameter.grad is None, name
             continue
-        limit = 1e-3 * float(gradient.abs().max()) + 1e-6
+        limit = 1e-4 * float(gradient.abs().max()) + 1e-7
         assert float((parameter.grad - gradient).abs().max()) <= limit, name
         compared += 1
     assert compared > 300
