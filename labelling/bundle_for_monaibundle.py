@@ -3,9 +3,9 @@
     python labelling/bundle_for_monaibundle.py BUNDLE MODELS TARGET [--preset compact]
 
 BUNDLE is the bundle folder, MODELS the folder with model.safetensors of a training, TARGET the new folder, for example
-apps/monaibundle/model/propl_us_segmentation. It is laid out like a release; in addition, train.json starts from the weights
-at hand and takes its pictures from MONAI Label. --preset names the config with the settings of training, if it is not the one
-in the header of the weights.
+apps/monaibundle/model/propl_us_segmentation. It is laid out like a release; in addition, it has the weights as model.pt, and
+train.json starts from these and takes its pictures from MONAI Label. --preset names the config with the settings of training,
+if it is not the one in the header of the weights.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from propl_monai.cli import main
 from propl_monai.deploy.release import assemble
 from propl_monai.errors import ProPLError
 from propl_monai.model.bundle_folder import find_weights
+from propl_monai.model.weights import FLAT_WEIGHTS, load_network, save_state
 
 FOR_MONAI_LABEL = {"encoder_weights": "none", "dataset_dir": "given by MONAI Label", "use_unlabelled": False}
 
@@ -26,7 +27,9 @@ def write_bundle(bundle: Path, models: Path, target: Path, preset: str | None = 
     """Write the folder `target`, which must not exist."""
     if target.exists():
         raise ProPLError(target, "exists", "delete it, or name another folder")
-    assemble(bundle, find_weights(models), target, target.absolute().as_uri(), preset=preset)
+    weights = find_weights(models)
+    save_state(target / "models" / FLAT_WEIGHTS, load_network(weights)[0].state_dict())
+    assemble(bundle, weights, target, target.absolute().as_uri(), preset=preset)
     config = target / "configs" / "train.json"
     train = json.loads(config.read_text(encoding="utf-8")) | FOR_MONAI_LABEL
     config.write_text(json.dumps(train, indent=4) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ only what is raised beside it.
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Iterable
@@ -16,6 +17,9 @@ EXIT_OK = 0
 EXIT_FAILURE = 1  # a fault of ours, or of the machine
 EXIT_BAD_INPUT = 2  # nothing was done, the message says why
 EXIT_PARTIAL = 3  # the rest was done, some inputs were refused
+# Errors of the disk or the machine, not of one file.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+_MACHINE |= {errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
 
 
 class ProPLError(Exception):
@@ -32,6 +36,16 @@ class ProPLError(Exception):
         parts = (text.encode("utf-8", "backslashreplace").decode() for text in (str(where), fact, cure))
         self.where, self.fact, self.cure = parts
         super().__init__(f"{self.where}: {self.fact}; {self.cure}")
+
+    @property
+    def of_machine(self) -> bool:
+        """Whether a full, read-only or broken disk, or another limit of the machine, is the cause, and no input."""
+        return isinstance(self.__cause__, OSError) and self.__cause__.errno in _MACHINE
+
+    @property
+    def exit_code(self) -> int:
+        """The code that a process ends with, see the README."""
+        return EXIT_FAILURE if self.of_machine else EXIT_BAD_INPUT
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         # Loader workers send exceptions through pickle, which would otherwise call __init__ with one argument.
@@ -75,7 +89,7 @@ def _told_by_worker(error: BaseException) -> ProPLError | None:
 
 
 def install_exit_messages() -> None:
-    """Make an uncaught `ProPLError` end the process with its message and exit code 2 instead of a traceback.
+    """Make an uncaught `ProPLError` end the process with its message and exit code instead of a traceback.
 
     The bundle configs call this first, as `python -m monai.bundle` itself catches nothing.
     """
@@ -86,6 +100,6 @@ def install_exit_messages() -> None:
             sys.__excepthook__(kind, error, trace)
             return
         print(f"error: {cause}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(cause.exit_code)
 
     sys.excepthook = hook

@@ -6,12 +6,15 @@ lesions, and the same hard cases for every row.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from propl_monai.common.run_record import RunRecord
 from propl_monai.data.splits import parse_fraction
@@ -103,8 +106,18 @@ def write_run(
     path = folder / run.folder / "run.json"
     status = changes.pop("status", "finished")
     record = RunRecord(path, changes.pop("verb", "compare"), options)
-    record.write(status, results=results(name, GAINS.get(name, 0.0) + FRACTIONS[fraction], seed, **changes))
+    made = results(name, GAINS.get(name, 0.0) + FRACTIONS[fraction], seed, **changes)
+    table = write_cases(path, made.pop("cases"))
+    record.write(status, results=made | {"cases_sha256": table})
     return path
+
+
+def write_cases(path: Path, columns: Mapping[str, Sequence[Any]]) -> str:
+    """The table beside a run.json; its SHA-256."""
+    text = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n").encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name("cases.csv").write_bytes(text)
+    return hashlib.sha256(text).hexdigest()
 
 
 def write_grid(folder: Path) -> None:

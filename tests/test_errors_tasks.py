@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import subprocess
 import sys
@@ -22,6 +23,23 @@ def test_survives_pickling_as_between_loader_workers() -> None:
     error = pickle.loads(pickle.dumps(ProPLError("a.png", "is empty", "drop it")))
     assert isinstance(error, ProPLError)
     assert (error.where, error.fact, error.cure) == ("a.png", "is empty", "drop it")
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (OSError(errno.ENOSPC, "full"), EXIT_FAILURE),
+        (OSError(errno.EROFS, "read-only"), EXIT_FAILURE),
+        (PermissionError(errno.EACCES, "denied"), EXIT_BAD_INPUT),
+        (OSError(errno.ENAMETOOLONG, "long"), EXIT_BAD_INPUT),
+        (ValueError("damaged"), EXIT_BAD_INPUT),
+        (None, EXIT_BAD_INPUT),
+    ],
+)
+def test_the_exit_code_is_that_of_the_cause(cause: Exception | None, code: int) -> None:
+    error = ProPLError("out", "cannot be written", "make room")
+    error.__cause__ = cause
+    assert error.exit_code == code and error.of_machine == (code == EXIT_FAILURE)
 
 
 def test_unknown_names_the_nearest_or_all() -> None:

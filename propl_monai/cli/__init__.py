@@ -10,7 +10,8 @@ import typer
 
 from propl_monai import __version__, tasks
 from propl_monai.cli.verbs import data, lab, runs, share
-from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, ProPLError
+from propl_monai.cli.verbs.quickstart import quickstart
+from propl_monai.errors import EXIT_FAILURE, ProPLError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +48,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for sc
 
 
 for verb in (
+    quickstart,
     *(data.phantoms, data.prepare, data.split, data.verify, data.frames),
     *(runs.train, runs.evaluate, runs.predict, runs.report),
     *(lab.compare, lab.tables, lab.panels),
@@ -61,7 +63,7 @@ def main(command: typer.Typer | None = None) -> None:
         (command or app)()
     except ProPLError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(error.exit_code)
     except OSError as error:  # a folder without permission, a failing disk
         place = repr(error.filename) if error.filename else "the system"
         print(f"error: {place}: {error.strerror or error}; check its permissions and the disk", file=sys.stderr)

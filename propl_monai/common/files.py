@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -16,12 +17,21 @@ from propl_monai.errors import ProPLError
 
 PICTURE_SUFFIXES: tuple[str, ...] = (
     *(".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".mha", ".mhd", ".dcm"),
+    *(".dicom", ".dic", ".ima", ".jfif", ".jpe", ".btf"),  # the same formats under other names
 )
-VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4")
+VIDEO_SUFFIXES: tuple[str, ...] = (".avi", ".mp4", ".mov", ".m4v")
 _VALUES_SUFFIXES = (".raw", ".zraw")  # beside an .mhd
 _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
 # Stills in the container of MP4; no video reader applies their rotation and tiles.
-_STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_STILLS = re.compile(rb"ftyp(avi[fs]|hei[cmsx]|hev[cx]|mif1|msf1)")
+_QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # the first atom of old files, which have no ftyp
+_DICOMDIR = b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10"
+# A data set that starts with an element of group 2 or 8: with a VR, in either order, or implicit with a short length.
+_BARE_DICOM = re.compile(
+    rb"[\x02\x08]\x00..(?:AE|CS|DA|IS|LO|OB|SH|TM|UI|UL)|\x00[\x02\x08]..(?:CS|DA|LO|SH|TM|UI|UL)"
+    rb"|\x08\x00[\x00-\x90]\x00[\x00-\x80]\x00\x00\x00",
+    re.DOTALL,
+)
 _METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
 HEAD_BYTES = 512  # of a file, enough to see what it is
 TEMPORARY_PREFIX = ".tmp-"
@@ -35,6 +45,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"BM", "a BMP picture"),
     (b"II*\x00", "a TIFF picture"),
     (b"MM\x00*", "a TIFF picture"),
+    (b"II+\x00\x08\x00", "a TIFF picture"),  # BigTIFF
+    (b"MM\x00+\x00\x08", "a TIFF picture"),
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "gzip data"),
@@ -63,6 +75,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """A file open for reading, at its first byte. Refused: what is no file, holds no byte, or cannot be read."""
     try:
         if path.is_dir():
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise ProPLError(path, "is a folder that cannot be listed", "check its permissions")
             raise ProPLError(path, "is a folder, not a file", "name a file inside it")
         if not path.exists():
             raise ProPLError(path, "does not exist", "check the spelling, and the root folder that it is relative to")
@@ -97,14 +111,16 @@ def true_type(path: Path) -> str:
 def type_of(head: bytes) -> str:
     """What the first `HEAD_BYTES` of a file say it is, in words."""
     if head[128:132] == b"DICM":  # first, as the bytes before it are free and may look like a TIFF
-        return "a DICOM file"
+        return "a DICOM directory, which lists the files of an exam" if _DICOMDIR in head else "a DICOM file"
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
     if head[:4] == b"RIFF" and head[8:12] in _RIFF_KINDS:
         return _RIFF_KINDS[head[8:12]]
-    if head[4:8] == b"ftyp":
-        return "an AVIF or HEIC picture" if head[8:12] in _STILL_BRANDS else "an MP4 video"
+    if head[4:8] == b"ftyp" or (head[4:8] in _QUICKTIME and b"\x00" in head):
+        return "an AVIF or HEIC picture" if _STILLS.match(head[4:]) else "an MP4 video"
+    if head[:4] == b"DICM" or _BARE_DICOM.match(head):
+        return "a DICOM file"
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "a NIfTI picture"
     if _METAIMAGE.match(head):
@@ -119,7 +135,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Steps: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are created.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    # Not the name of the file, which may be as long as a disk allows.
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{threading.get_native_id()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 import propl_monai
 from propl_monai.common.files import file_sha256, write_atomically
-from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 
 SCHEMA = 1
+JOURNAL = "predictions.jsonl"  # of an output folder of predictions
 PACKAGES = ("torch", "monai", "pytorch-ignite", "timm", "numpy", "scipy", "pandas", "pillow", "nibabel", "safetensors")
 
 
@@ -76,6 +78,19 @@ class RunRecord:
             self.content["results"] = dict(results)
         write_atomically(self.path, (json.dumps(self.content, indent=2) + "\n").encode())
 
+    def fail(self, where: Path | str, error: BaseException, outputs: Iterable[Path | str] = ()) -> None:
+        """Write run.json with the status "failed" and the error; the error itself is left to the caller.
+
+        On a full disk only the status is changed, in place, which needs no space.
+        """
+        self.finding(where, f"{type(error).__name__}: {error}")
+        try:
+            self.write("failed", outputs)
+        except ProPLError:
+            with suppress(OSError, ValueError), self.path.open("r+b") as stream:
+                stream.seek(stream.read().index(b'"running"'))
+                stream.write(b'"failed" ')
+
 
 def conclude(good: int, refused: int) -> tuple[str, int]:
     """The status for run.json and the exit code of a run, from the numbers of good and refused inputs."""
@@ -91,6 +106,12 @@ def made_by(path: Path, verb: str) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("verb") == verb
+
+
+def holds_predictions(folder: Path) -> bool:
+    """Whether a folder holds results of `propl predict` or of the bundle's inference, which are no inputs."""
+    journals = (JOURNAL, f"shards/*-of-*/{JOURNAL}")
+    return made_by(folder / "run.json", "predict") or any(any(folder.glob(name)) for name in journals)
 
 
 def command() -> list[str]:

@@ -17,8 +17,8 @@ from propl_monai.errors import ProPLError
 from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network
 
-LARGEST_DIFFERENCE = 1e-4  # of a logit, float32
-EXACT = 0.0  # for a file that runs through the same code
+LARGEST_DIFFERENCE = 1e-4  # of a probability, float32
+EXACT = 0.0  # for a file that runs through the same code: its logits must be equal as well
 LARGEST_DISAGREEMENT = 1e-4  # share of pixels with another sign of the logit
 BATCHES = (1, 2, 3, 4)  # images at each of five sizes: 50 in all
 Runner = Callable[[Tensor, Tensor], Tensor]
@@ -93,21 +93,24 @@ def compare(
     decoder: str | None = None,
     allowed: float = LARGEST_DIFFERENCE,
 ) -> dict[str, Any]:
-    """The largest difference of a logit, and the share of pixels whose logit has another sign, with their limits.
+    """The largest difference of a probability, and the share of pixels of the masks that differ, with their limits.
+
+    The largest difference of a logit is recorded beside them. It has no limit of its own: the rounding error of a logit
+    grows with its size, and longer training makes logits larger.
 
     Args:
         network: in eval mode, on the CPU.
         run: the exported file.
         inputs: images and task numbers, see `parity_inputs`.
         decoder: of the network, None for its choice.
-        allowed: difference of a logit, recorded for `require_parity`.
+        allowed: difference of a probability, recorded for `require_parity`.
     """
-    images, differing, pixels, largest = 0, 0, 0, 0.0
+    images, differing, pixels, of_logits, of_probabilities = 0, 0, 0, 0.0, 0.0
     sizes: list[list[int]] = []
     for image, task in inputs:
         wanted, found = network(image, task=task, decoder=decoder), run(image, task)
-        # Every comparison with NaN is false; here it counts as an infinite difference.
-        largest = max(largest, float((found - wanted).abs().nan_to_num(nan=torch.inf).max()))
+        of_logits = max(of_logits, _largest_difference(found, wanted))
+        of_probabilities = max(of_probabilities, _largest_difference(found.sigmoid(), wanted.sigmoid()))
         differing += int(((found > 0) != (wanted > 0)).sum())
         pixels, images = pixels + wanted.numel(), images + len(image)
         if list(image.shape[-2:]) not in sizes:
@@ -115,21 +118,28 @@ def compare(
     return {
         "inputs": images,
         "sizes": sizes,
-        "largest_logit_difference": largest,
+        "largest_logit_difference": of_logits,
+        "largest_probability_difference": of_probabilities,
         "limit_of_difference": allowed,
         "mask_disagreement": differing / pixels,
         "limit_of_disagreement": LARGEST_DISAGREEMENT,
     }
 
 
+def _largest_difference(found: Tensor, wanted: Tensor) -> float:
+    # Every comparison with NaN is false; here it counts as an infinite difference.
+    return float((found - wanted).abs().nan_to_num(nan=torch.inf).max())
+
+
 def require_parity(output: Path, parity: dict[str, Any]) -> None:
     """Check the result of `compare` against its limits."""
-    difference, share = parity["largest_logit_difference"], parity["mask_disagreement"]
-    allowed = parity["limit_of_difference"]
-    if difference <= allowed and share <= parity["limit_of_disagreement"]:
+    kind = "logit" if parity["limit_of_difference"] == EXACT else "probability"
+    difference, share = parity[f"largest_{kind}_difference"], parity["mask_disagreement"]
+    allowed, allowed_share = parity["limit_of_difference"], parity["limit_of_disagreement"]
+    if difference <= allowed and share <= allowed_share:
         return
     fact = (
-        f"would differ from the network by {difference:.1e} in a logit and in {share:.1e} of the pixels over "
-        f"{parity['inputs']} images, where {allowed:.0e} is allowed, so it was not kept"
+        f"would differ from the network by {difference:.1e} in a {kind} and in {share:.1e} of the pixels over "
+        f"{parity['inputs']} images, where {allowed:.0e} and {allowed_share:.0e} are allowed, so it was not kept"
     )
     raise ProPLError(output, fact, "use the other format, or report this with the versions that `propl info` lists")

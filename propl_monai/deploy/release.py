@@ -18,7 +18,7 @@ from propl_monai.common.files import file_sha256, require_file, write_atomically
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, load_network, save_state
+from propl_monai.model.weights import WEIGHTS, load_network
 
 NAME = "propl_us_segmentation"
 HOME = (
@@ -49,8 +49,8 @@ def release(
     """Build `<name>_v<version>.zip`, reproducible byte for byte, and check it before it is written.
 
     The zip holds one folder `<name>` with the configs, fitted to the weights; the documents, with the facts of the
-    weights in the model card; the weights as safetensors and as flat state dict; `large_files.yml` with their hashes;
-    the licence; and this package, so that everything else can be installed from PyPI.
+    weights in the model card; the weights, once; `large_files.yml` with their hash; the licences; and this package, so
+    that everything else can be installed from PyPI.
 
     Args:
         bundle: the folder with configs, docs and LICENSE.
@@ -101,17 +101,14 @@ def assemble(
         if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in parts):
             _copy(path, folder.joinpath(package.name, *parts))
     _copy(weights, folder / "models" / WEIGHTS)
-    save_state(folder / "models" / FLAT_WEIGHTS, network.state_dict())
     fit_configs(folder / "configs", header, preset)
-    hashes = {f"models/{file}": file_sha256(folder / "models" / file) for file in (WEIGHTS, FLAT_WEIGHTS)}
-    lines = [
-        f'  - path: "{path}"\n    url: "{address}/{path}"\n    hash_val: "{sha256}"\n    hash_type: "sha256"\n'
-        for path, sha256 in hashes.items()
-    ]
-    write_atomically(folder / "large_files.yml", "".join(["large_files:\n", *lines]).encode())
+    entry = {"path": f"models/{WEIGHTS}", "url": f"{address}/models/{WEIGHTS}"}
+    entry |= {"hash_val": file_sha256(folder / "models" / WEIGHTS), "hash_type": "sha256"}
+    lines = "\n    ".join(f'{key}: "{value}"' for key, value in entry.items())
+    write_atomically(folder / "large_files.yml", f"large_files:\n  - {lines}\n".encode())
     card = folder / "docs" / "README.md"
     require_file(card)
-    text = card.read_text(encoding="utf-8") + _weights_card(folder.name, header, hashes, results)
+    text = card.read_text(encoding="utf-8") + _weights_card(folder.name, header, entry["hash_val"], results)
     write_atomically(card, text.encode())
 
 
@@ -193,11 +190,11 @@ def _catalogue(file: Path, path: Path, content: bytes, source: str) -> dict[str,
     return dict(sorted(entries.items()))
 
 
-def _weights_card(name: str, header: Mapping[str, Any], hashes: Mapping[str, str], results: Path | None) -> str:
+def _weights_card(name: str, header: Mapping[str, Any], sha256: str, results: Path | None) -> str:
     """The part of the model card about these weights, in Markdown."""
     facts = {**header["architecture"], **{key: value for key, value in header.items() if key != "architecture"}}
     rows = [f"| {key} | {value if isinstance(value, str) else json.dumps(value)} |" for key, value in facts.items()]
-    rows += [f"| sha256 of {path} | {sha256} |" for path, sha256 in hashes.items()]
+    rows += [f"| sha256 of models/{WEIGHTS} | {sha256} |", "| licence of the weights | docs/data_license.txt |"]
     commands = (
         f"cd {name}\n"
         "python -m monai.bundle download_large_files --bundle_path .  # checks the hashes\n"

@@ -17,18 +17,11 @@ from monai.bundle import ConfigParser
 from propl_monai.common.files import file_sha256
 from propl_monai.common.findings import Finding
 from propl_monai.errors import ProPLError
-from propl_monai.model.weights import FLAT_WEIGHTS
+from propl_monai.model.weights import WEIGHTS
 
 SCHEMA = "meta_schema_20240725.json"
 METADATA = "configs/metadata.json"
-REQUIRED = (
-    "LICENSE",
-    METADATA,
-    "configs/inference.json",
-    "docs/README.md",
-    f"models/{FLAT_WEIGHTS}",
-    "large_files.yml",
-)
+REQUIRED = ("LICENSE", METADATA, "configs/inference.json", "docs/README.md", f"models/{WEIGHTS}", "large_files.yml")
 # MONAI Label takes the kind of a model from such words, and MONAI cuts names at "_v" and a digit.
 NAME = re.compile(r"(?!.*(deepedit|deepgrow|detection|classification|_v\d))[a-z][a-z0-9_]*_segmentation")
 

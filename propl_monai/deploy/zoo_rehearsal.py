@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
 from propl_monai.common.findings import Finding
 from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 from propl_monai.errors import find_cause, first_line
-from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, load_weights
+from propl_monai.model.weights import WEIGHTS, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,13 @@ def _network(folder: Path) -> list[Finding]:
 
 
 def _weights(folder: Path) -> list[Finding]:
-    """Raises an error if a weights file does not fit the network or the preprocessing of a config."""
+    """Raises an error if the weights do not fit the network or the preprocessing of a config."""
     for name in ("inference", "train"):
         parser = ConfigParser()
         parser.read_config(_config(folder, name))
         network: Any = parser.get_parsed_content("network_def")
         expected = {key: parser.get_parsed_content(key) for key in ("spatial_size", "normalisation")}
-        for file in (WEIGHTS, FLAT_WEIGHTS):
-            load_weights(network, folder / "models" / file, expected)
+        load_weights(network, folder / "models" / WEIGHTS, expected)
     return []
 
 

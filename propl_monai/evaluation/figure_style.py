@@ -12,6 +12,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError
 
@@ -78,3 +81,13 @@ def widen(axes: Axes, least: float = 10.0, axis: Literal["x", "y"] = "y") -> Non
 def look(number: int) -> dict[str, Any]:
     """Colour, marker and dashes of the n-th line of a figure."""
     return {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": DASHES[number], "linewidth": 1.6}
+
+
+def outline(axes: Axes, mask: NDArray[Any], colour: str, dashes: Any, width: float = 1.8, alpha: float = 1.0) -> None:
+    """Draw the edge of a mask (H, W), non-zero on the target, over its picture; nothing for an empty one."""
+    if not np.any(mask):
+        return
+    padded = np.pad(np.asarray(mask) > 0, 1)  # an edge at the border of the picture is closed there
+    rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
+    axes.contour(columns, rows, padded, [0.5], colors=[colour], linestyles=[dashes], linewidths=width, alpha=alpha)
+    axes.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))

@@ -19,6 +19,8 @@ from propl_monai.common.spacing import require_spacing
 from propl_monai.errors import ProPLError, unknown
 
 Convention = Literal["standard", "released"]
+# Whether the prediction and the reference hold any pixel.
+STATUS_OF = {(True, True): "ok", (False, True): "missed", (True, False): "false alarm", (False, False): "both empty"}
 
 HD95_DEFINITION = (
     "HD95: the larger of the two directed 95th percentiles (linear interpolation) of the Euclidean distances from "
@@ -79,7 +81,7 @@ def case_row(
     return {
         "dice": dice,
         "iou": iou,
-        "status": _status(n_predicted, n_reference),
+        "status": STATUS_OF[bool(n_predicted), bool(n_reference)],
         "reference_pixels": n_reference,
         "predicted_pixels": n_predicted,
         "intersection_pixels": n_both,
@@ -121,13 +123,6 @@ def overlap(true_positive: int, wrong: int, convention: Convention) -> tuple[flo
     if true_positive == 0 and wrong == 0:
         return 1.0, 1.0
     return 2 * true_positive / (2 * true_positive + wrong), true_positive / (true_positive + wrong)
-
-
-def _status(n_predicted: int, n_reference: int) -> str:
-    """Which of the two masks, if any, is empty."""
-    if n_reference == 0:
-        return "both empty" if n_predicted == 0 else "false alarm"
-    return "missed" if n_predicted == 0 else "ok"
 
 
 def _to_grid(mask: Tensor, grid: int) -> Tensor:

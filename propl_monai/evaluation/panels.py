@@ -13,10 +13,23 @@ from numpy.typing import NDArray
 
 from propl_monai import tasks
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.figure_style import COLOURS, DASHES, DPI, STYLE, WIDTH, Axes, Figure, matplotlib, note
+from propl_monai.evaluation.figure_style import (
+    COLOURS,
+    DASHES,
+    DPI,
+    STYLE,
+    WIDTH,
+    Axes,
+    Figure,
+    matplotlib,
+    note,
+    outline,
+)
+from propl_monai.evaluation.metrics import Convention, overlap
 
 Mask = NDArray[Any]
 REFERENCE = "#FFFFFF"
+DICE_TOLERANCE = 0.05  # another device moves a few pixels of an edge; other weights, pictures or masks move more
 
 
 @dataclass(frozen=True)
@@ -55,8 +68,27 @@ def best_median_worst(cases: pd.DataFrame, task: str) -> dict[str, str]:
     return {rank: str(ranked["case"].iloc[place]) for rank, place in places.items()}
 
 
+def check_dice(
+    mask: Mask, reference: Mask, known: float, case: str, table: object, cure: str, convention: Convention = "standard"
+) -> None:
+    """Refuse a predicted mask, bool (H, W), whose Dice is not the one that the table holds.
+
+    Args:
+        mask, reference: (H, W), bool.
+        known: Dice of the table, in [0, 1].
+        case: name of it, for the message.
+        table: where the known Dice stands, for the message.
+        cure: for the message.
+        convention: of the table, see `metrics.case_row`.
+    """
+    found, _ = overlap(int((mask & reference).sum()), int((mask ^ reference).sum()), convention)
+    if abs(found - known) > DICE_TOLERANCE:
+        fact = f"has a Dice of {found:.3f} now, {known:.3f} in {table}"
+        raise ProPLError(case, fact, f"its weights, picture or mask were changed since; {cure}")
+
+
 def draw_panels(panels: Sequence[Panel], text: str = "") -> Figure:
-    """A column a panel: the picture as it is, and below it once a row with reference, prediction and Dice.
+    """One column per panel: the picture as it is, and below it, for each row, the picture with both outlines and Dice.
 
     Args:
         panels: with predictions of the same rows.
@@ -84,11 +116,11 @@ def draw_panels(panels: Sequence[Panel], text: str = "") -> Figure:
 def _compare(axes: Axes, panel: Panel, name: str, colour: str) -> None:
     """One picture with reference, prediction and Dice."""
     _show(axes, panel.picture)
-    _outline(axes, panel.reference, REFERENCE, "-")
-    _outline(axes, panel.predictions[name], colour, DASHES[1])
-    told = f"{panel.dice[name]:.2f}" + ("" if np.any(panel.predictions[name]) else ", nothing predicted")
+    outline(axes, panel.reference, REFERENCE, "-")
+    outline(axes, panel.predictions[name], colour, DASHES[1])
+    text = f"{panel.dice[name]:.2f}" + ("" if np.any(panel.predictions[name]) else ", nothing predicted")
     box = {"facecolor": "black", "edgecolor": "none", "pad": 2.0}
-    axes.text(0.025, 0.04, told, transform=axes.transAxes, color="white", fontsize=10, bbox=box)
+    axes.text(0.025, 0.04, text, transform=axes.transAxes, color="white", fontsize=10, bbox=box)
 
 
 def _checked(panels: Sequence[Panel]) -> list[str]:
@@ -117,13 +149,3 @@ def _show(axes: Axes, picture: NDArray[Any]) -> None:
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def _outline(axes: Axes, mask: Mask, colour: str, dash: Any) -> None:
-    """The edge of a mask; nothing for an empty one, which has none."""
-    if np.any(mask):
-        padded = np.pad(np.asarray(mask) > 0, 1)  # an edge at the border of the picture is closed there
-        rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
-        axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linestyles=[dash], linewidths=1.8)
-        axes.set_xlim(-0.5, mask.shape[1] - 0.5)
-        axes.set_ylim(mask.shape[0] - 0.5, -0.5)

@@ -6,7 +6,6 @@ charge each of them the image diagonal.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,24 +15,21 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.sparse.csgraph import connected_components
 
-from propl_monai.errors import ProPLError, unknown
-from propl_monai.tasks import NAMES, find
+from propl_monai.errors import ProPLError
+from propl_monai.evaluation.cases import STATUSES, UNITS, check_cases
+from propl_monai.evaluation.grids import markdown_table, pair, percent
+from propl_monai.tasks import NAMES
 
 Row = Mapping[str, Any]
 
 MIN_GROUPS = 10  # below, a nominal 95 % interval covers as little as 88 % (simulated, 5 groups)
-STATUSES = ("ok", "missed", "false alarm", "both empty")  # of metrics.case_row
-UNITS = ("px", "mm", "grid")  # of the three HD95 of a row
-NUMBERS = ("dice", "iou", *(f"{kind}_{unit}" for unit in UNITS for kind in ("hd95", "diagonal")))
-REQUIRED = ("case", "task", "source", "status", "convention", *NUMBERS)
-
 COUNTS = ("n", "groups", "ok", "missed", "false_alarm", "both_empty")
 SCORES = ("dice", "dice_low", "dice_high", "iou", "iou_low", "iou_high")
 DISTANCES = tuple(f"hd95_{unit}_{kind}" for unit in UNITS for kind in ("hits", "all"))
 COLUMNS = ("task", *COUNTS, *SCORES, *DISTANCES, "hd95_mm_n")
 
 
-def summarise(rows: Iterable[Row], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def summarise(rows: pd.DataFrame | Iterable[Row], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """One line per task, in the order of `tasks.TASKS`, and a last line "mean" over the tasks, each weighing the same.
 
     Columns, all of dtype object so that None stays None: task; n cases; groups, the clusters of the intervals; ok,
@@ -86,47 +82,22 @@ def to_markdown(table: pd.DataFrame, notes: Sequence[str]) -> str:
     """
     head = ["task", "n", "groups", "missed", "false alarms", "both empty", "Dice % [95 % CI]", "IoU % [95 % CI]"]
     head += ["HD95 px, hits / all", "HD95 mm, hits / all (n)", "HD95 grid px, hits / all"]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    rows = []
     for row in table.to_dict("records"):
         cells = [str(row[key]) for key in ("task", "n", "groups", "missed", "false_alarm", "both_empty")]
-        cells += [_percent(row, "dice"), _percent(row, "iou")]
-        pairs = {unit: " / ".join(_number(row[f"hd95_{unit}_{kind}"]) for kind in ("hits", "all")) for unit in UNITS}
-        cells += [pairs["px"], f"{pairs['mm']} ({row['hd95_mm_n']})", pairs["grid"]]
-        lines.append(cells)
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return text + "\n\n" + "\n".join(f"- {note}" for note in [*notes, *_own_notes(table)]) + "\n"
+        cells += [percent(row, "dice"), percent(row, "iou"), pair(row, "hd95_px")]
+        rows.append([*cells, f"{pair(row, 'hd95_mm')} ({row['hd95_mm_n']})", pair(row, "hd95_grid")])
+    return markdown_table(head, rows) + "\n\n" + "\n".join(f"- {note}" for note in [*notes, *_own_notes(table)]) + "\n"
 
 
-def _frame(rows: Iterable[Row]) -> pd.DataFrame:
+def _frame(rows: pd.DataFrame | Iterable[Row]) -> pd.DataFrame:
     """The rows, checked and sorted, with the names of their clusters (source, unit) and a column of ones to count."""
-    kept = [_checked(row) for row in rows]
-    if not kept:
-        raise ProPLError("summary", "no cases to summarise", "score at least one case first")
-    frame = pd.DataFrame(kept).sort_values(["task", "source", "case"], ignore_index=True)
-    twice = frame[frame.duplicated(["task", "source", "case"])]
-    if len(twice):
-        where = f"case {twice['case'].iloc[0]}, {twice['task'].iloc[0]}"
-        raise ProPLError(where, "scored more than once", "give each case of a task one row")
+    frame = check_cases(pd.DataFrame(rows), "summary").sort_values(["task", "source", "case"], ignore_index=True)
     if frame["convention"].nunique() > 1:
         raise ProPLError("summary", "rows of two metric conventions", "make one table for each")
-    return frame.assign(one=1.0)
-
-
-def _checked(row: Row) -> dict[str, Any]:
-    """The row with its task spelled as in the registry and its cluster named, or an error about its first fault."""
-    where = f"case {row.get('case')}"
-    if absent := [key for key in REQUIRED if key not in row]:
-        raise ProPLError(where, f"row without {', '.join(absent)}", "keep every key of metrics.case_row")
-    if row["status"] not in STATUSES:
-        raise unknown(where, "status", row["status"], STATUSES)
-    numbers = {key: math.nan if row[key] is None else float(row[key]) for key in NUMBERS}
-    needed = {"dice", "iou", "diagonal_px", "diagonal_grid"} | ({"hd95_px"} if row["status"] == "ok" else set())
-    if broken := [key for key, value in numbers.items() if math.isinf(value) or (key in needed and math.isnan(value))]:
-        raise ProPLError(where, f"no finite {', '.join(broken)}", "score the case again with metrics.case_row")
-    alone = pd.isna(row.get("group")) or not str(row["group"]).strip()
-    words = {key: str(row[key]) for key in ("case", "source", "status", "convention")}
-    unit = f"case {row['case']}" if alone else f"group {row['group']}"
-    return words | numbers | {"task": find(row["task"], where).name, "unit": unit}
+    group = frame["group"] if "group" in frame.columns else pd.Series(index=frame.index, dtype=object)
+    alone = group.isna() | (group.astype(str).str.strip() == "")
+    return frame.assign(unit=("group " + group.astype(str)).mask(alone, "case " + frame["case"]), one=1.0)
 
 
 def _line(name: str, part: pd.DataFrame) -> dict[str, Any]:
@@ -136,17 +107,16 @@ def _line(name: str, part: pd.DataFrame) -> dict[str, Any]:
     for unit in UNITS:
         diagonal = part[f"diagonal_{unit}"]
         charged = part[f"hd95_{unit}"].fillna(diagonal).mask(part["status"] == "both empty", 0.0)
-        line[f"hd95_{unit}_hits"] = _mean(part[f"hd95_{unit}"])
-        line[f"hd95_{unit}_all"] = _mean(charged[diagonal.notna()])  # no diagonal in mm: spacing not known
+        # No diagonal in mm: spacing not known. None where nothing is left to average.
+        for kind, values in (("hits", part[f"hd95_{unit}"].dropna()), ("all", charged[diagonal.notna()])):
+            line[f"hd95_{unit}_{kind}"] = float(values.mean()) if len(values) else None
     return line
 
 
 def _mean_line(lines: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, Any]:
     """The unweighted mean over the tasks; None where any task has None."""
-    means = {}
-    for key in ("dice", "iou", *DISTANCES):
-        values = [line[key] for line in lines]
-        means[key] = None if None in values else float(np.mean(values))
+    values = {key: [line[key] for line in lines] for key in ("dice", "iou", *DISTANCES)}
+    means = {key: None if None in found else float(np.mean(found)) for key, found in values.items()}
     return {"task": "mean"} | _counts(frame) | means
 
 
@@ -157,17 +127,10 @@ def _counts(part: pd.DataFrame) -> dict[str, int]:
     return counts | {"hd95_mm_n": int(part["diagonal_mm"].notna().sum())}
 
 
-def _mean(values: pd.Series) -> float | None:
-    """The mean of what is there, None if nothing is."""
-    return float(values.mean()) if values.notna().any() else None
-
-
 def _intervals(frame: pd.DataFrame, resamples: int, seed: int) -> dict[str, float | None]:
     """The ends of the intervals of Dice and IoU, of one task or of the mean over the tasks in the frame."""
-    ends: dict[str, float | None] = {}
-    for score in ("dice", "iou"):
-        ends[f"{score}_low"], ends[f"{score}_high"] = _interval(frame, score, resamples, seed)
-    return ends
+    ends = {score: _interval(frame, score, resamples, seed) for score in ("dice", "iou")}
+    return {f"{score}_{end}": value for score in ends for end, value in zip(("low", "high"), ends[score], strict=True)}
 
 
 def _interval(frame: pd.DataFrame, score: str, resamples: int, seed: int) -> tuple[float | None, float | None]:
@@ -211,17 +174,6 @@ def _widened(level: float, groups: int) -> float:
     """
     quantile = stats.t.ppf((1 + level) / 2, groups - 1) * np.sqrt(groups / (groups - 1))
     return float(2 * stats.norm.cdf(quantile) - 1)
-
-
-def _number(value: float | None, scale: float = 1.0) -> str:
-    """One decimal, or a dash for None."""
-    return "–" if value is None else f"{value * scale:.1f}"
-
-
-def _percent(row: Mapping[Any, Any], score: str) -> str:
-    """A score in percent, with its interval if there is one."""
-    mean, low, high = (_number(row[score + end], 100) for end in ("", "_low", "_high"))
-    return mean if row[f"{score}_low"] is None else f"{mean} [{low}, {high}]"
 
 
 def _own_notes(table: pd.DataFrame) -> list[str]:

@@ -17,7 +17,7 @@ In: paths. Out: `Picture`, `Cine`, masks, PNG files. Must not know: tasks, datal
 from __future__ import annotations
 
 from propl_monai.images.picture import MAX_PIXELS, Cine, Picture, to_grey
-from propl_monai.images.read import image_size, read_frames, read_image, read_mask, read_values
+from propl_monai.images.read import image_size, read_frames, read_image, read_mask, read_values, turn
 from propl_monai.images.write import write_mask, write_overlay, write_picture, write_png16
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "read_mask",
     "read_values",
     "to_grey",
+    "turn",
     "write_mask",
     "write_overlay",
     "write_picture",

@@ -7,7 +7,7 @@
 | YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT, PALETTE COLOR, either planar configuration | RGB |
 | 8 bits a sample | as they are: what scanners store is meant to be seen so |
 | more bits, with a window or VOI LUT | modality and VOI LUT, its range stretched to 0-255 |
-| more bits, without | 0 to 2^BitsStored - 1 stretched to 0-255 |
+| more bits, without | stretched by the fewest of 8, 10, 12, 14 and 16 bits that hold the maximum of all frames |
 | colour of more bits | stretched likewise, also by `read_values` |
 
 Frames are decoded one at a time. Every error is in our words, as those of pydicom may quote a patient. Text that is burned
@@ -17,19 +17,20 @@ into the pixels stays there: it cannot be told from the picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
 from pydicom import uid
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, iter_pixels, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, get_decoder
+from pydicom.pixels.utils import as_pixel_options
 
 from propl_monai.errors import ProPLError
-from propl_monai.images.dicom_header import UNDEFINED_LENGTH, Header, read_header, read_syntax, silence
+from propl_monai.images.dicom_header import UNDEFINED_LENGTH, Header, open_stream, read_header, read_syntax, silence
 from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size, to_uint8
 
 _NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
@@ -90,7 +91,7 @@ def _checked_header(path: Path) -> Header:
 
 def _check_numbers(path: Path, header: Header) -> None:
     numbers = header.numbers
-    if numbers["NumberOfFrames"] < 1:
+    if numbers["NumberOfFrames"] < 0:
         raise ProPLError(path, f"is a DICOM file of {numbers['NumberOfFrames']} frames", COPY_AGAIN)
     if header.colours not in _GREY + _COLOUR:
         raise ProPLError(path, "is a DICOM file whose PhotometricInterpretation is missing or not read", _EXPORT)
@@ -109,12 +110,11 @@ def _check_raw(path: Path, header: Header) -> None:
     numbers = header.numbers
     samples = 2 if header.colours == "YBR_FULL_422" else numbers["SamplesPerPixel"]
     frame = numbers["Rows"] * numbers["Columns"] * samples * numbers["BitsAllocated"] // 8
-    expected = frame * numbers["NumberOfFrames"]
-    there = path.stat().st_size - header.start
-    if header.length != UNDEFINED_LENGTH and there < header.length:
-        fact = f"is a DICOM file that is cut short: {there} of {header.length} bytes of pixel data"
+    if header.length != UNDEFINED_LENGTH and header.there < header.length:
+        fact = f"is a DICOM file that is cut short: {header.there} of {header.length} bytes of pixel data"
         raise ProPLError(path, fact, COPY_AGAIN)
-    spare = header.length - expected
+    numbers["NumberOfFrames"] = numbers["NumberOfFrames"] or max(header.length // frame, 1)
+    spare = header.length - frame * numbers["NumberOfFrames"]
     # subsampled colour of a third more bytes is not subsampled, whatever its name says
     if header.length == UNDEFINED_LENGTH or spare < 0 or spare >= frame or (samples == 2 and spare > 1):
         fact = f"is a DICOM file of {header.length} bytes of pixel data where its header states"
@@ -125,13 +125,14 @@ def _check_compressed(path: Path, header: Header) -> None:
     """Count the frames, and compare their size with the header's before a decoder allocates it."""
     if header.length != UNDEFINED_LENGTH:
         raise ProPLError(path, "is a DICOM file of compressed pixel data that are not encapsulated", COPY_AGAIN)
-    stated, count = header.numbers["NumberOfFrames"], _frame_starts(path, header)
-    if count != stated:
+    count = _frame_starts(path, header)
+    stated = header.numbers["NumberOfFrames"] = header.numbers["NumberOfFrames"] or count
+    if count != stated or count < 1:
         raise ProPLError(path, f"holds {count} frames where its DICOM header states {stated}", COPY_AGAIN)
     if header.syntax == uid.RLELossless:
         return  # holds no size of its own
     size = header.numbers["Columns"], header.numbers["Rows"]
-    with path.open("rb") as stream:
+    with open_stream(path) as stream:
         stream.seek(header.start)
         for number, frame in enumerate(generate_frames(stream, number_of_frames=stated), start=1):
             inner = Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")).size
@@ -142,7 +143,7 @@ def _check_compressed(path: Path, header: Header) -> None:
 
 def _frame_starts(path: Path, header: Header) -> int:
     """How many parts of the pixel data begin as a frame does; in RLE each part is one (PS3.5, A.4.2)."""
-    with path.open("rb") as stream:
+    with open_stream(path) as stream:
         stream.seek(header.start)
         parse_basic_offsets(stream)
         parts = generate_fragments(stream)
@@ -151,13 +152,23 @@ def _frame_starts(path: Path, header: Header) -> int:
 
 def _decode(path: Path, header: Header) -> Frames:
     """Frames as stored, but inverted where 0 is white, and uint8 where coloured."""
-    if header.syntax in _NATIVE:
-        # One by one: pydicom 3.0.2 takes the second frame of raw YBR_FULL_422 from the wrong place when it iterates.
-        frames: Frames = (pixel_array(path, index=index) for index in range(header.numbers["NumberOfFrames"]))
-    else:
-        frames = iter_pixels(path, decoding_plugin=_PLUGINS[header.syntax])
-    while (frame := _in_our_words(path, lambda: _next(frames, header))) is not None:
-        yield frame
+    count, decoder = header.numbers["NumberOfFrames"], get_decoder(header.syntax)
+    # A missing Planar Configuration is 0, as in other readers.
+    given = {"number_of_frames": count, "planar_configuration": header.elements.get("PlanarConfiguration") or 0}
+    with silence():
+        options: Any = as_pixel_options(header.elements, **given, pixel_keyword="PixelData")
+    if not header.syntax.is_implicit_VR:
+        options["pixel_vr"] = header.vr
+    with open_stream(path) as stream:
+        stream.seek(header.start)
+        if header.syntax in _NATIVE:
+            # One by one: pydicom 3.0.2 takes the second frame of raw YBR_FULL_422 from the wrong place when it iterates.
+            frames: Frames = (decoder.as_array(stream, index=index, **options)[0] for index in range(count))
+        else:
+            plugin = _PLUGINS[header.syntax]
+            frames = (frame for frame, _ in decoder.iter_array(stream, decoding_plugin=plugin, **options))
+        while (frame := _in_our_words(path, lambda: _next(frames, header))) is not None:
+            yield frame
 
 
 def _next(frames: Iterator[np.ndarray], header: Header) -> np.ndarray | None:
@@ -183,15 +194,28 @@ def _inverted(values: np.ndarray, header: Header) -> np.ndarray:
 
 def _shown(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
     """The result of `_decode` as uint8."""
-    if values.ndim == 3:
+    if values.ndim == 3 or (header.numbers["BitsAllocated"] == 8 and header.numbers["BitsStored"] == 8):
         return values
-    elements = header.elements
+    elements, negative = header.elements, header.colours == "MONOCHROME1"
+    stored = _inverted(values, header) if negative else values
     window = elements.get("WindowCenter"), elements.get("WindowWidth")
-    if header.numbers["BitsStored"] == 8 or not (elements.get("VOILUTSequence") or None not in window):
-        return _stretched(values, header.numbers["BitsStored"])
-    negative = header.colours == "MONOCHROME1"
-    grey = _in_our_words(path, lambda: _windowed(path, header, _inverted(values, header) if negative else values))
+    if header.numbers["BitsStored"] > 8 and (elements.get("VOILUTSequence") or None not in window):
+        grey = _in_our_words(path, lambda: _windowed(path, header, stored))
+    else:
+        grey = _stretched(stored, _depth(path, header))
     return 255 - grey if negative else grey
+
+
+@lru_cache(maxsize=8)
+def _depth(path: Path, header: Header) -> int:
+    """Bits that the values use: many programs store 8 bits in 16, which would be shown nearly black."""
+    stored = header.numbers["BitsStored"]
+    if stored <= 8:
+        return stored
+    top = 0
+    for values in _decode(path, header):
+        top = max(top, int((_inverted(values, header) if header.colours == "MONOCHROME1" else values).max()))
+    return next(bits for bits in (8, 10, 12, 14, 16) if top < 2**bits)
 
 
 def _windowed(path: Path, header: Header, values: np.ndarray) -> np.ndarray:

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom import Dataset, dcmread
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from propl_monai.common.spacing import Spacing, is_spacing, positive, stated_spacing
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN
+from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
+NO_PIXELS = "is a DICOM file without pixel data"
+_MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10, 7.1)
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double float", 0x7FE00010: ""}
 PIXEL_KEYWORDS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
@@ -31,35 +36,45 @@ PIXEL_KEYWORDS = (
     *("ModalityLUTSequence", "RescaleIntercept", "RescaleSlope"),
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
-    *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    *(
+        f"{kind}{colour}PaletteColorLookupTableData"
+        for kind in ("", "Segmented")
+        for colour in ("Red", "Green", "Blue")
+    ),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 _SIZE_KEYWORDS = ("SequenceOfUltrasoundRegions", "PixelSpacing", "FrameTime")
 _PLANE, _TISSUE, _CENTIMETRES = 1, 1, 3  # Region Spatial Format, Region Data Type, Physical Units X and Y Direction
 _ALONE = threading.RLock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Header:
     """The elements of `PIXEL_KEYWORDS`, and where the pixel data lie.
 
     Attributes:
         elements: for pydicom.
         syntax: the UID of the transfer syntax.
-        numbers: Rows, Columns, NumberOfFrames, SamplesPerPixel, BitsAllocated, BitsStored, PixelRepresentation.
+        numbers: Rows, Columns, NumberOfFrames (0: the file leaves it open), SamplesPerPixel, BitsAllocated,
+            BitsStored, PixelRepresentation.
         colours: the photometric interpretation.
         start: position of the first byte of the pixel data in the file.
+        vr: value representation of the pixel data, empty where the syntax has none.
         length: of the pixel data in bytes; `UNDEFINED_LENGTH` when they are encapsulated.
+        there: bytes from `start` to the end of the file.
         spacing_mm: row, column; None when the file does not say.
         spacing_note: see `Picture`.
         seconds_per_frame: None when the file does not say.
     """
 
     elements: Dataset
-    syntax: Any
+    syntax: UID
     numbers: dict[str, int]
     colours: str
     start: int
+    vr: str
     length: int
+    there: int
     spacing_mm: Spacing | None
     spacing_note: str
     seconds_per_frame: float | None
@@ -78,42 +93,64 @@ def silence() -> Iterator[None]:
             logger.disabled = before
 
 
-def read_syntax(path: Path) -> Any:
-    """The UID of the transfer syntax."""
-    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-    if syntax is None:
-        raise ProPLError(path, "is a DICOM file without a Transfer Syntax UID", COPY_AGAIN)
-    return syntax
-
-
-def read_header(path: Path, syntax: Any) -> Header:
-    """Read the elements before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
+def open_stream(path: Path) -> BinaryIO:
+    """A DICOM file; one without preamble, or without all that stands before the data set, in memory with both."""
     with path.open("rb") as stream:
+        head = stream.read(132)
+    if head[128:] == _MARK:
+        return path.open("rb")
+    if path.stat().st_size > MAX_WHOLE_BYTES:
+        fact = f"is a DICOM file without preamble, of more than {MAX_WHOLE_BYTES:,} bytes"
+        raise ProPLError(path, fact, "write it again with a preamble, with dcmconv of DCMTK")
+    return BytesIO(bytes(128) + (b"" if head.startswith(_MARK) else _MARK) + path.read_bytes())
+
+
+def read_syntax(path: Path) -> UID:
+    """The UID of the transfer syntax; of a file that does not state it, which pydicom finds in its first element."""
+    with open_stream(path) as stream:
+        stream.seek(132)
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+        if "TransferSyntaxUID" in meta:
+            return meta.TransferSyntaxUID
+        stream.seek(0)
+        implicit, little = dcmread(stream, stop_before_pixels=True, specific_tags=[]).original_encoding
+        if not stream.read(1):  # no pixel data either
+            raise ProPLError(path, "is a DICOM file without a Transfer Syntax UID", COPY_AGAIN)
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def read_header(path: Path, syntax: UID) -> Header:
+    """Read the elements before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
+    with open_stream(path) as stream:
         wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS]
         elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)
-        tag, start, length = _pixel_element(stream, syntax)
+        tag, start, vr, length = _pixel_element(stream, syntax)
+        there = stream.seek(0, os.SEEK_END) - start
+    elements.file_meta.TransferSyntaxUID = syntax
     if tag not in PIXEL_TAGS:
-        raise ProPLError(path, "is a DICOM file without pixel data", "give the file that holds the picture")
+        raise ProPLError(path, NO_PIXELS, "give the file that holds the picture")
     if PIXEL_TAGS[tag]:
         raise ProPLError(path, f"holds {PIXEL_TAGS[tag]} pixel data", "export it with integer pixel data")
     names = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
     numbers = {name: _number(path, elements, name) for name in names}
-    numbers["NumberOfFrames"] = _number(path, elements, "NumberOfFrames") if "NumberOfFrames" in elements else 1
+    empty = "NumberOfFrames" in elements and not elements.NumberOfFrames
+    stated = "NumberOfFrames" in elements and not empty
+    numbers["NumberOfFrames"] = 0 if empty else _number(path, elements, "NumberOfFrames") if stated else 1
     seconds = positive(float(elements.get("FrameTime") or 0) / 1000)
     colours = str(elements.get("PhotometricInterpretation", ""))
-    return Header(elements, syntax, numbers, colours, start, length, *_spacing(elements), seconds)
+    return Header(elements, syntax, numbers, colours, start, vr, length, there, *_spacing(elements), seconds)
 
 
-def _pixel_element(stream: BinaryIO, syntax: Any) -> tuple[int, int, int]:
-    """Tag, start and length of the element at which pydicom stopped; tag 0 at the end of the file."""
+def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, str, int]:
+    """Tag, start, value representation and length of the element at which pydicom stopped; tag 0 at the end of the file."""
     head = stream.read(12)
     if len(head) < 12:
-        return 0, 0, 0
+        return 0, 0, "", 0
     order: Any = "little" if syntax.is_little_endian else "big"
     tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
     if syntax.is_implicit_VR:
-        return tag, stream.tell() - 4, int.from_bytes(head[4:8], order)
-    return tag, stream.tell(), int.from_bytes(head[8:12], order)
+        return tag, stream.tell() - 4, "", int.from_bytes(head[4:8], order)
+    return tag, stream.tell(), head[4:6].decode("latin-1"), int.from_bytes(head[8:12], order)
 
 
 def _number(path: Path, elements: Dataset, name: str) -> int:
@@ -133,9 +170,8 @@ def _spacing(elements: Dataset) -> tuple[Spacing | None, str]:
     if tissue:
         first = tissue[0]
         same = all(math.isclose(a, b, rel_tol=1e-3) for other in tissue for a, b in zip(other, first, strict=True))
-        if not same:
-            return None, "its regions of tissue differ in their pixel sizes, which count as unknown"
-        return (first, "") if is_spacing(first) else (None, "")
+        differ = "its regions of tissue differ in their pixel sizes, which count as unknown"
+        return (first, "") if same and is_spacing(first) else (None, differ if is_spacing(first) else "")
     row_column = elements.get("PixelSpacing")
     return stated_spacing(*map(float, row_column)) if row_column and len(row_column) == 2 else (None, "")
 

@@ -26,7 +26,14 @@ from propl_monai.common.spacing import stated_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, check_size
 
-_HEADER_LIMIT = 65536  # bytes; real ones have a few hundred
+_HEADER_LIMIT = 2**26  # bytes; a tracked sequence has some hundred for each frame
+_LINE_LIMIT = 2**20
+# What decides how the values are read; any other field is the user's own, and may be there twice.
+_OWN_FIELDS = {
+    *("ObjectType", "NDims", "DimSize", "ElementType", "ElementNumberOfChannels", "ElementDataFile", "HeaderSize"),
+    *("ElementSpacing", "ElementSize", "BinaryData", "CompressedData", "CompressedDataSize"),
+    *("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
+}
 _ONE, _TWO, _FOUR = ("MET_CHAR", "MET_UCHAR"), ("MET_SHORT", "MET_USHORT"), ("MET_INT", "MET_UINT", "MET_FLOAT")
 _BYTES = {**dict.fromkeys(_ONE, 1), **dict.fromkeys(_TWO, 2), **dict.fromkeys(_FOUR, 4), "MET_DOUBLE": 8}
 
@@ -88,11 +95,14 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     with path.open("rb") as stream:
         while stream.tell() < _HEADER_LIMIT:
-            line = stream.readline(_HEADER_LIMIT)
+            line = stream.readline(_LINE_LIMIT)
             name, equals, value = line.decode("latin-1").partition("=")
             name = name.strip()
-            if not line or not equals or not name.isidentifier() or name in fields:
+            if not line.endswith(b"\n") or (line.strip() and not (equals and name)) or "\0" in name:
                 break
+            if name in fields and name in _OWN_FIELDS:
+                fact = f"is a MetaImage whose header is damaged: it gives {name} twice"
+                raise ProPLError(path, fact, "keep one of them")
             fields[name] = value.strip()
             if name == "ElementDataFile":
                 return fields, stream.tell()

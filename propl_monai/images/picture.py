@@ -14,6 +14,7 @@ from propl_monai.errors import ProPLError
 
 MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
 MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
+NOISE = 1e-3  # of the greatest value: what resampling and scale factors leave around 0 and 1 in floating point
 COPY_AGAIN = "copy or export the file again"
 
 Frames = Iterator[np.ndarray]
@@ -27,11 +28,13 @@ class Picture:
         pixels: uint8, `(H, W)` grey or `(H, W, 3)` RGB.
         spacing_mm: height and width of a pixel (row, column), None when the file does not say.
         spacing_note: what a user should know of the spacing in the file, to follow its name; most often empty.
+        orientation: EXIF's number of the turn or mirror that made it upright, 2 to 8; 1 where it is as stored.
     """
 
     pixels: np.ndarray
     spacing_mm: Spacing | None = None
     spacing_note: str = ""
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Cine:
         count: number of frames, 1 for a still.
         spacing_mm: height and width of a pixel (row, column), None when the file does not say.
         seconds_per_frame: None when the file does not say.
-        spacing_note: see `Picture`.
+        spacing_note, orientation: see `Picture`.
     """
 
     count: int
@@ -53,6 +56,7 @@ class Cine:
     seconds_per_frame: float | None
     _decode: Callable[[], Frames] = field(repr=False)
     spacing_note: str = ""
+    orientation: int = 1
 
     def __iter__(self) -> Frames:
         return self._decode()
@@ -76,6 +80,7 @@ class Stored:
         seconds_per_frame: None when the file does not say.
         lossy: the word for a compression that blurs labels, such as "JPEG"; empty when values are exact.
         spacing_note: see `Picture`.
+        orientation: see `Picture`.
         show: turns values into uint8 where the format says how; None for the rule of `to_uint8`.
     """
 
@@ -89,6 +94,7 @@ class Stored:
     seconds_per_frame: float | None = None
     lossy: str = ""
     spacing_note: str = ""
+    orientation: int = 1
     show: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -121,16 +127,17 @@ def full_scale(path: Path, low: float, high: float, floating: bool) -> float:
         high: the greatest value of all frames.
         floating: whether the values are floating point.
     """
-    if low < 0 or high > 65535:
+    if low < (-NOISE * high if floating else 0) or high > 65535:
         raise ProPLError(path, f"holds values from {low:g} to {high:g}", "shift and scale them to 0-255")
-    if floating and high <= 1:
+    if floating and high <= 1 + NOISE:
         return 1.0
-    return next(float(2**bits - 1) for bits in (8, 10, 12, 14, 16) if high <= 2**bits - 1)
+    slack = 1 + NOISE if floating else 1
+    return next(float(2**bits - 1) for bits in (8, 10, 12, 14, 16) if high <= (2**bits - 1) * slack)
 
 
 def to_uint8(values: np.ndarray, full: float) -> np.ndarray:
     """Stretch 0..`full` to 0-255."""
-    return np.rint(values.astype(np.float64) * (255 / full)).astype(np.uint8)
+    return np.rint(values.astype(np.float64) * (255 / full)).clip(0, 255).astype(np.uint8)
 
 
 def without_equal_channels(pixels: np.ndarray) -> np.ndarray:

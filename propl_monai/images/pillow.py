@@ -5,7 +5,10 @@
 | EXIF or TIFF orientation 1-8 | applied, so that the picture stands upright |
 | 1 bit, palette, CMYK, YCbCr | the colours it means |
 | transparency (LA, RGBA, tRNS) | laid on black, the background of ultrasound |
+| transparency of 0 everywhere | ignored: the program that wrote it left it unset |
+| black everywhere with transparency | the transparency: a shape that was drawn in it |
 | pages of a TIFF, frames of an animated PNG or WebP | frames |
+| further pictures in a JPEG (previews, depth maps, gain maps of phones) | ignored |
 | 16 bits of colour or transparency; TIFF of 16 bits where 0 is white, or of 8 signed bits | refused: Pillow misreads them |
 
 The resolution fields of these formats describe paper, not tissue, and are not read.
@@ -37,7 +40,7 @@ _HEAD_BYTES = 30  # hold the size of a WebP, and bit depth and colour type of a 
 def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of Pillow are left to the caller."""
     picture = _open(path, stream)
-    count = getattr(picture, "n_frames", 1)
+    count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
     height, width = _upright_size(stream, picture)
     pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms
     return Stored(
@@ -49,6 +52,7 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
         partial(_decode, path, count),
         seconds_per_frame=positive(pause / 1000),
         lossy=_lossy(stream, picture),
+        orientation=_orientation(stream, picture),
     )
 
 
@@ -57,6 +61,8 @@ def _open(path: Path, stream: BinaryIO) -> Image.Image:
     # A stream, not the path: given a path, Pillow 13.0 maps uncompressed grey TIFF into memory with width and height
     # exchanged when its orientation is 5 to 8, and the picture comes out sheared, without a warning.
     head = stream.read(_HEAD_BYTES)
+    if head[:4] == b"MM\x00+":
+        raise ProPLError(path, "is a BigTIFF in big-endian order, which is not read", "save it as TIFF or PNG")
     webp = _webp_size(head)
     if webp:
         check_size(path, *webp)  # Pillow decodes WebP while it opens it
@@ -106,18 +112,29 @@ def _values(upright: Image.Image) -> np.ndarray:
         return np.array(upright.convert("L"))
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+        alpha = layer.getchannel("A")
+        if layer.convert("RGB").getbbox() is None:  # a shape in transparent black
+            return np.array(alpha)
+        if alpha.getextrema() != (0, 0):
+            layer = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+        upright = layer
     return np.array(upright.convert("RGB"))
 
 
 def _upright_size(stream: BinaryIO, picture: Image.Image) -> tuple[int, int]:
-    if picture.format == "TIFF":  # Pillow has turned the size of these already
-        return picture.height, picture.width
+    # Pillow has turned the size of a TIFF already.
+    sideways = picture.format != "TIFF" and _orientation(stream, picture) >= 5
+    return (picture.width, picture.height) if sideways else (picture.height, picture.width)
+
+
+def _orientation(stream: BinaryIO, picture: Image.Image) -> int:
+    """1 for upright, 2 to 8 for the turns and mirrors of EXIF."""
     # Without a chunk that may hold an orientation, Pillow would decode the whole PNG to look for one.
     content = _all_bytes(stream) if picture.format == "PNG" else b"eXIf"
-    may_be_turned = any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
-    sideways = may_be_turned and picture.getexif().get(ORIENTATION_TAG, 1) >= 5
-    return (picture.width, picture.height) if sideways else (picture.height, picture.width)
+    if not any(mark in content for mark in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")):
+        return 1
+    orientation = picture.getexif().get(ORIENTATION_TAG, 1)
+    return orientation if orientation in range(2, 9) else 1
 
 
 def _lossy(stream: BinaryIO, picture: Image.Image) -> str:

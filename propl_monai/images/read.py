@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from propl_monai.errors import ProPLError
 from propl_monai.images.opening import decode, open_file, shown
-from propl_monai.images.picture import Cine, Picture, Stored, without_equal_channels
+from propl_monai.images.picture import NOISE, Cine, Picture, Stored, without_equal_channels
 
 
 def read_image(path: str | Path) -> Picture:
     """Read a picture of one frame: PNG, JPEG, BMP, TIFF, WebP, NIfTI, MetaImage, DICOM."""
     stored = _open_still(Path(path))
     (pixels,) = shown(stored)  # to the end, where a second frame would be found
-    return Picture(without_equal_channels(pixels), stored.spacing_mm, stored.spacing_note)
+    return Picture(without_equal_channels(pixels), stored.spacing_mm, stored.spacing_note, stored.orientation)
 
 
 def read_frames(path: str | Path) -> Cine:
@@ -30,6 +31,7 @@ def read_frames(path: str | Path) -> Cine:
         stored.seconds_per_frame,
         lambda: map(without_equal_channels, shown(stored)),
         stored.spacing_note,
+        stored.orientation,
     )
 
 
@@ -55,9 +57,22 @@ def read_mask(path: str | Path) -> np.ndarray:
         values = values.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)  # each colour its own number, black 0
     # Counting is several times faster than the sorting of `unique`, and nearly every mask has 8 bits.
     present = np.flatnonzero(np.bincount(values.ravel())) if values.dtype == np.uint8 else np.unique(values)
-    if np.count_nonzero(present) > 1:
-        raise _too_many_values(path, present)
-    return values != 0
+    if np.count_nonzero(present) <= 1:
+        return values != 0
+    if values.dtype.kind == "f":
+        high, foreground = float(present[-1]), values > present[-1] / 2
+        if high > 0 and np.all(np.abs(values - high * foreground) <= NOISE * high):
+            return foreground
+    raise _too_many_values(path, present)
+
+
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels `(H, W)` as stored, upright by an orientation of EXIF (1 to 8): a mask that was drawn on a turned picture."""
+    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        **{1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud},
+        **{5: np.transpose, 6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).T, 8: np.rot90},
+    }
+    return np.ascontiguousarray(turns[orientation](pixels))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -76,6 +91,8 @@ def _open_still(path: Path) -> Stored:
 def _too_many_values(path: Path, present: np.ndarray) -> ProPLError:
     listed = ", ".join(f"{value:g}" for value in present[:6]) + (", ..." if len(present) > 6 else "")
     fact = f"holds {len(present)} values ({listed}) where a mask holds 0 and one other"
+    if present.dtype.kind == "f" and len(present) > 16:
+        return ProPLError(path, fact, "its edges are soft: make every value above half of the greatest foreground")
     if len(present) <= 16 and present[-1] < 16:
         return ProPLError(path, fact, "it looks like a label map: write one mask of 0 and 255 for each task")
     return ProPLError(path, fact, "if it once was a JPEG, make every value above 127 foreground and save it as PNG")

@@ -20,15 +20,11 @@ from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size
 
 def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     """Read the header, and decode once to count: what containers say of their length is often wrong."""
-    if kind == "an AVI video":
-        _check_length(path)
+    (_check_avi if kind == "an AVI video" else _check_mp4)(path, kind)
     with _open(path, kind) as (container, stream):
         count = sum(1 for _ in container.decode(stream))
         if count < 1:
             raise ProPLError(path, f"is {kind} without a frame", COPY_AGAIN)
-        if kind == "an MP4 video" and count < stream.frames:
-            fact = f"is cut short: {count} frames where its header states {stream.frames}"
-            raise ProPLError(path, fact, COPY_AGAIN)
         rate = stream.average_rate
     height, width = next(_decode(path, kind)).shape[:2]
     pause = float(1 / rate) if rate else None
@@ -36,23 +32,32 @@ def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     return Stored(path, kind, height, width, count, decoder, seconds_per_frame=pause, lossy="video")
 
 
-def _check_length(path: Path) -> None:
-    """An AVI that is cut short plays without an error; its RIFF header holds the full length."""
+def _check_avi(path: Path, kind: str) -> None:
+    """An AVI that is cut short plays without an error; its RIFF header holds the full length, unless it was streamed."""
     with path.open("rb") as stream:
         head = stream.read(8)
-    stated, there = int.from_bytes(head[4:], "little") + 8, path.stat().st_size
-    if there < stated:
-        raise ProPLError(path, f"is cut short: {there} bytes where its header states {stated}", COPY_AGAIN)
+    size, there = int.from_bytes(head[4:], "little"), path.stat().st_size
+    if size not in (0, 0xFFFFFFFF) and there < size + 8:
+        raise ProPLError(path, f"is cut short: {there} bytes where its header states {size + 8}", COPY_AGAIN)
+
+
+def _check_mp4(path: Path, kind: str) -> None:
+    """Count the samples that are there; an edit list, as cutting without encoding leaves it, shows only some of them."""
+    with _open(path, kind, {"ignore_editlist": "1"}) as (container, stream):
+        there = sum(1 for packet in container.demux(stream) if packet.size)
+        if there < stream.frames:
+            fact = f"is cut short: {there} frames where its header states {stream.frames}"
+            raise ProPLError(path, fact, COPY_AGAIN)
 
 
 @contextmanager
-def _open(path: Path, kind: str) -> Iterator[tuple[Any, Any]]:
+def _open(path: Path, kind: str, options: dict[str, str] | None = None) -> Iterator[tuple[Any, Any]]:
     try:
         import av
     except ImportError as error:
         raise ProPLError(path, "is a video, which needs PyAV", "pip install 'propl-monai[video]'") from error
     # The format is not left to FFmpeg: some of those that it knows are lists of other files to open.
-    with av.open(str(path), format="avi" if kind == "an AVI video" else "mp4") as container:
+    with av.open(str(path), format="avi" if kind == "an AVI video" else "mp4", options=options) as container:
         if not container.streams.video:
             raise ProPLError(path, "holds no video stream", "give the file that holds the pictures")
         stream = container.streams.video[0]

@@ -2,65 +2,93 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, true_type
+from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header, true_type
+from propl_monai.common.run_record import holds_predictions
 from propl_monai.errors import ProPLError
 
-_FRAME_NAME = re.compile(r"(.+)_frame_\d+")  # what frames of a cine are called, see `predict_paths`
+_FRAME_NAME = re.compile(r"(.+)_frame_\d+")  # results of a frame of a cine, see `predict_paths`
+logger = logging.getLogger(__name__)
 
 
 def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool = False) -> list[tuple[Path, str]]:
     """The pictures among files and in folders, however deep.
 
-    In folders, hidden files, files of other types and everything inside `output_dir` are passed over; a DICOM file need not
-    have a suffix. A file that is named itself is taken whatever it is called.
+    In folders, files of other types and folders with results of earlier predictions are passed over with a warning, hidden
+    files and everything inside `output_dir` silently; a DICOM file needs no suffix. A file that is named itself is taken
+    whatever its name.
 
     Args:
         paths: files and folders.
         output_dir: where the results go.
-        cines: take AVI and MP4 too.
+        cines: take AVI, MP4 and MOV too.
 
     Returns:
         Sorted (file, name of its results): its path below the deepest folder that holds all of `paths`, without suffix;
-        the suffix becomes a part of the name where two files differ in nothing else.
+        the suffix becomes part of the name where two files differ in nothing else.
     """
     suffixes = PICTURE_SUFFIXES + (VIDEO_SUFFIXES if cines else ())
     given = [Path(os.path.abspath(path)) for path in paths]
+    listed = ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "") or "the inputs"
     inside = Path(output_dir).resolve()
     found: dict[Path, Path] = {}
+    passed_over: Counter[str] = Counter()
     for path, shown in zip(given, paths, strict=True):
         if not path.exists():
             raise ProPLError(shown, "does not exist", "name an image or a folder of images")
-        files = (file for file in _walk(path) if _is_picture(file, suffixes)) if path.is_dir() else [path]
-        for file in files:
-            if inside not in file.resolve().parents:
-                found.setdefault(file.resolve(), Path(shown) / file.relative_to(path))
+        for file in _walk(path, inside) if path.is_dir() else [path]:
+            resolved = file.resolve()
+            if inside in resolved.parents:
+                continue
+            if file == path or _is_picture(file, suffixes):
+                found.setdefault(resolved, Path(shown) / file.relative_to(path))
+            elif not belongs_to_header(file):
+                passed_over[file.suffix or "without suffix"] += 1
+    if passed_over:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
+        logger.warning("%s: files of other types are passed over: %s", listed, counts)
     if not found:
-        cure = f"supported: PNG, JPG, BMP, TIFF, WebP, NIfTI, MetaImage, DICOM{', AVI, MP4' if cines else ''}"
-        raise ProPLError(_listed(paths), "holds no picture" + _but_results(inside, given), cure)
+        hidden = any(inside == path.resolve() or inside in path.resolve().parents for path in given)
+        fact = "holds no picture" + " outside the folder for the results" * hidden
+        cure = f"supported: PNG, JPG, BMP, TIFF, WebP, NIfTI, MetaImage, DICOM{', AVI, MP4, MOV' if cines else ''}"
+        raise ProPLError(listed, fact, cure)
+    try:
+        folder = os.path.commonpath([path if path.is_dir() else path.parent for path in given])
+    except ValueError as error:  # drives of Windows
+        raise ProPLError(listed, "lie on several drives", "predict one drive after the other") from error
     files = sorted(found.values())
-    folder = _common_folder(given)
     places = [Path(os.path.abspath(file)).relative_to(folder) for file in files]
     return list(zip(files, _names(places, suffixes), strict=True))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        cure = "check its permissions"
-        raise ProPLError(error.filename, f"cannot be listed ({error.strerror})", cure) from error
+def _walk(folder: Path, results: Path) -> list[Path]:
+    """All files in a folder but hidden ones and results of predictions; those in `results` need no warning.
 
-    for place, folders, names in os.walk(folder, onerror=refuse):
+    A folder that cannot be listed stands among them, so that it is refused by name and the rest is done.
+    """
+    files: list[Path] = []
+    closed: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=closed.append):
+        if holds_predictions(Path(place)):
+            folders.clear()
+            if Path(place).resolve() != results:
+                logger.warning("%s: passed over, as it holds results of an earlier prediction", place)
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place) / name for name in names if not name.startswith("."))
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return files + [Path(error.filename) for error in closed]
 
 
 def _is_picture(file: Path, suffixes: Sequence[str]) -> bool:
-    """By suffix; a file without one, or with a number such as 1.2.840.1 for a name, by its bytes: DICOM is so named."""
+    """By suffix; by its first bytes where it has none, or a number as in 1.2.840.1: DICOM files have such names."""
+    if file.is_dir():  # that cannot be listed
+        return True
     if _suffix(file.name, suffixes):
         return file.is_file()
     if file.suffix and not file.suffix[1:].isdigit():
@@ -75,25 +103,8 @@ def _suffix(name: str, suffixes: Sequence[str]) -> str:
     return next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
 
 
-def _listed(paths: Sequence[str | Path]) -> str:
-    return ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "") or "the inputs"
-
-
-def _but_results(inside: Path, given: Sequence[Path]) -> str:
-    hidden = any(inside == path.resolve() or inside in path.resolve().parents for path in given)
-    return " outside the folder for the results" if hidden else ""
-
-
-def _common_folder(given: Sequence[Path]) -> Path:
-    folders = [path if path.is_dir() else path.parent for path in given]
-    try:
-        return Path(os.path.commonpath(folders))
-    except ValueError as error:  # drives of Windows
-        raise ProPLError(_listed(given), "lie on several drives", "predict one drive after the other") from error
-
-
 def _names(places: Sequence[Path], suffixes: Sequence[str]) -> list[str]:
-    """Places without suffix; no file may overwrite another's results, not even where a disk takes A for a."""
+    """Places without suffix; no file may overwrite another's results, not even on disks that ignore case."""
     names = [place.as_posix()[: len(place.as_posix()) - len(_suffix(place.name, suffixes))] for place in places]
     counts = Counter(name.casefold() for name in names)
     taken = set(counts)

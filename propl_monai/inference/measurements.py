@@ -29,6 +29,7 @@ from skimage.measure import EllipseModel
 
 from propl_monai.common.spacing import Spacing, require_spacing
 from propl_monai.errors import ProPLError
+from propl_monai.tasks import find
 
 HEAD = "fetal head"
 
@@ -64,12 +65,12 @@ def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | Non
     Args:
         mask: bool (H, W).
         spacing_mm: height and width of a pixel (row, column); None when unknown.
-        task: its name; decides whether an ellipse is fitted.
+        task: its name, code or slug; decides whether an ellipse is fitted.
     """
     if mask.dtype != np.bool_ or mask.ndim != 2:
         raise ProPLError("mask", f"{mask.dtype} {mask.shape} was given", "give bool (H, W)")
     row, column = require_spacing(spacing_mm) or (1.0, 1.0)
-    unit = "pixel" if spacing_mm is None else "mm"
+    unit, head = "pixel" if spacing_mm is None else "mm", task is not None and find(task).name == HEAD
     part, parts = _largest_part(mask)
     if parts == 0:
         return Measurements(unit, 0, False, 0.0)
@@ -79,7 +80,7 @@ def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | Non
     longest, across = _axes(outline)
     lengths = (longest, across, _perimeter(whole, row, column))
     area = float(np.count_nonzero(part) * row * column)
-    return Measurements(unit, parts, border, area, *lengths, *(_ellipse(outline) if task == HEAD else ()))
+    return Measurements(unit, parts, border, area, *lengths, *(_ellipse(outline) if head else ()))
 
 
 def _largest_part(mask: np.ndarray) -> tuple[np.ndarray, int]:

@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,8 @@ class OutputFolder:
 
     Attributes:
         entries: of the journal, for all files whose results are there, by the name of the results.
-        skipped, refused, pictures: as in `Outcome`.
+        refused: paths of refused files.
+        skipped, pictures: as in `Outcome`.
     """
 
     folder: Path
@@ -90,11 +90,13 @@ class OutputFolder:
     progress: Callable[[int, int], None] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     skipped: int = 0
-    refused: int = 0
+    refused: set[Path] = field(default_factory=set)
     pictures: int = 0
 
     def write(self, file: InputFile, number: int, predictions: Sequence[Prediction], below: np.ndarray | None) -> None:
         """Write the results of a frame; after the last frame of a file, add the file to the journal.
+
+        A file whose results cannot be written is refused, such as one with too long a name; a full disk raises.
 
         Args:
             file: that holds the frame.
@@ -102,8 +104,18 @@ class OutputFolder:
             predictions: one per task.
             below: the picture for the overlay, uint8 (H, W); None for no overlay.
         """
+        if file.path in self.refused:
+            return
         base = self.folder / file.frame_name(number)
-        written = write_predictions(base, predictions, self.options["probability"], below)
+        try:
+            written = write_predictions(base, predictions, self.options["probability"], below)
+        except ProPLError as error:
+            if error.of_machine or not isinstance(error.__cause__, OSError):
+                raise
+            self.refuse(
+                file.path, f"results {error.where} {error.fact}; rename the file, or choose another output folder"
+            )
+            return
         file.outputs += [path.relative_to(self.folder).as_posix() for path in written]
         if self.options["measurements"]:
             file.rows += [_row(file, number, one) for one in predictions]
@@ -123,8 +135,10 @@ class OutputFolder:
 
     def refuse(self, path: Path, reason: str) -> None:
         """Record an input that cannot be predicted, and why."""
+        if path in self.refused:  # of a cine, writing a frame and reading the next one may both fail
+            return
         logger.error("%s: %s", path, reason)
-        self.refused += 1
+        self.refused.add(path)
         self.record.finding(path, reason)
         self._show_progress()
 
@@ -135,7 +149,7 @@ class OutputFolder:
 
     def _show_progress(self) -> None:
         if self.progress:
-            self.progress(len(self.entries) + self.refused, self.total)
+            self.progress(len(self.entries) + len(self.refused), self.total)
 
     def _outputs(self) -> list[Path]:
         return [self.folder / file for name in sorted(self.entries) for file in self.entries[name]["files"]]
@@ -145,21 +159,23 @@ class OutputFolder:
         outputs = self._outputs()
         if self.options["measurements"]:
             outputs.append(self.record.path.with_name(MEASUREMENTS))
-            write_atomically(
-                outputs[-1], _csv([row for name in sorted(self.entries) for row in self.entries[name]["rows"]])
-            )
+            rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
+            write_atomically(outputs[-1], _csv(rows))
         # A shard of few files may have none; elsewhere that is an error before this.
-        status, code = conclude(len(self.entries), self.refused) if self.total else ("finished", EXIT_OK)
-        outcome = Outcome(len(self.entries) - self.skipped, self.skipped, self.refused, self.pictures, code)
-        results = {"files": outcome.done, "skipped": self.skipped, "refused": self.refused, "pictures": self.pictures}
+        status, code = conclude(len(self.entries), len(self.refused)) if self.total else ("finished", EXIT_OK)
+        outcome = Outcome(len(self.entries) - self.skipped, self.skipped, len(self.refused), self.pictures, code)
+        results = {
+            "files": outcome.done,
+            "skipped": self.skipped,
+            "refused": outcome.refused,
+            "pictures": self.pictures,
+        }
         self.record.write(status, outputs, results)
         return outcome
 
     def fail(self, error: BaseException) -> None:
         """Leave a run.json that says what ended the run."""
-        self.record.finding(self.folder, f"{type(error).__name__}: {error}")
-        with suppress(ProPLError):  # what ended the run may prevent this too, and the error itself follows
-            self.record.write("failed", self._outputs())
+        self.record.fail(self.folder, error, self._outputs())
 
 
 def _row(file: InputFile, number: int, prediction: Prediction) -> dict[str, Any]:

@@ -6,9 +6,11 @@ writes results. Only the last one touches the output folder.
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from propl_monai.common.files import file_sha256, sweep_orphans
-from propl_monai.common.run_record import RunRecord
+from propl_monai.common.run_record import JOURNAL, RunRecord
 from propl_monai.errors import ProPLError
 from propl_monai.images import MAX_PIXELS, Picture, read_frames, to_grey
 from propl_monai.inference.inputs import find_inputs
@@ -28,7 +30,8 @@ from propl_monai.inference.predictor import Predictor, Prepared
 from propl_monai.inference.shards import Shard, files_of_shards, lock_results
 from propl_monai.inference.threads import BackgroundWriter, prefetch
 
-JOURNAL = "predictions.jsonl"
+DARK = 16  # of 255; a picture of tissue has brighter pixels
+logger = logging.getLogger(__name__)
 
 
 def predict_paths(
@@ -66,7 +69,7 @@ def predict_paths(
         tasks: names, codes or slugs.
         probability, uncertainty, overlay: what to write beside masks.
         measurements: write measurements.csv, see `propl_monai.inference.measurements`.
-        spacing_mm: height and width of a pixel, for files that do not hold theirs.
+        spacing_mm: height and width of a pixel, whatever the files hold; None takes theirs.
         overwrite: overwrite results made with other settings.
         shard: predict only this part of the files, beside other processes with other shards; journal, run.json and
             measurements.csv go to `shard.folder`. A later run without it takes over the journals of all shards.
@@ -84,7 +87,8 @@ def predict_paths(
         journal = _journal(output, settings, overwrite, shard)
         # Temporary files in the output folder may belong to another shard at work.
         for folder in {(output / name).parent for _, name in files} if shard is None else [shard.folder(output)]:
-            sweep_orphans(folder)
+            with suppress(OSError):  # the results of these files will be refused, too
+                sweep_orphans(folder)
         about = {"predictor": predictor.about, "device": str(predictor.device), "batch": predictor.batch}
         about |= {} if shard is None else {"shard": str(shard)}
         about = {"inputs": [str(path) for path in inputs], **options, **settings, **about}
@@ -127,6 +131,7 @@ class _Run:
     spacing: Spacing | None
     results: OutputFolder
     journal: Journal
+    notes: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))  # and the files concerned
 
     def all(self, files: Sequence[tuple[Path, str]]) -> Outcome:
         self.results.record.write("running")
@@ -135,6 +140,8 @@ class _Run:
             with BackgroundWriter(depth=self.predictor.batch) as writer, closing(groups):
                 for group in groups:
                     self._segment(group, writer)
+            for note, paths in self.notes.items():
+                logger.warning("%s%s: %s", paths[0], f" and {len(paths) - 1} more" * (len(paths) > 1), note)
             return self.results.finish()
         except BaseException as error:  # Ctrl-C and a full disk too leave a run.json that says so
             self.results.fail(error)
@@ -154,10 +161,22 @@ class _Run:
             return
         cine = read_frames(path)
         file = InputFile(path, name, sha256, cine.count)
-        spacing = cine.spacing_mm or self.spacing
+        spacing = self.spacing or cine.spacing_mm
+        if spacing is None and self.options["measurements"]:
+            self.notes[f"lengths are in pixels: {cine.spacing_note or 'the pixel size is unknown'}"].append(path)
+        elif cine.spacing_mm not in (None, spacing):
+            self.notes["the given pixel spacing is used, not that of the file"].append(path)
+        elif cine.spacing_note and not self.spacing and self.options["measurements"]:
+            self.notes[cine.spacing_note].append(path)
+        brightest = 0
         for number, pixels in enumerate(cine, start=1):
+            brightest = max(brightest, int(pixels.max()))
             prepared = self.predictor.prepare(Picture(pixels, spacing))
             yield _Frame(file, number, prepared, to_grey(pixels) if self.options["overlay"] else None)
+        if brightest < DARK:
+            self.notes[f"nearly black, no pixel reaches {DARK} of 255: see that the file holds what you expect"].append(
+                path
+            )
 
     def _grouped(self, items: Iterator[_Step]) -> Iterator[list[_Step]]:
         """Groups of one batch, smaller where the pictures that overlays need are large."""

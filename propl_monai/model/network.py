@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -175,5 +176,11 @@ class ProPL(nn.Module):
 
 
 def mean_logits(sd: Tensor, pd: Tensor) -> Tensor:
-    """Logits of the mean of two decoders' probabilities, in float32 and within ±13.8; the shape of `sd`."""
-    return torch.logit((sd.float().sigmoid() + pd.float().sigmoid()) / 2, eps=1e-6)
+    """Logits of the mean of two decoders' probabilities, in float32; the shape of `sd`.
+
+    By log-sum-exp: with odds e^a and e^b, the odds of the mean are (2 e^(a+b) + e^a + e^b) / (2 + e^a + e^b). Through
+    probabilities, rounding near 0 and 1 would be amplified: at a logit of 13, one bit of a probability is 0.03.
+    """
+    a, b = sd.float(), pd.float()
+    log2 = torch.full_like(a, math.log(2))
+    return torch.logsumexp(torch.stack((a + b + log2, a, b)), 0) - torch.logsumexp(torch.stack((log2, a, b)), 0)

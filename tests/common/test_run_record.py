@@ -15,7 +15,7 @@ import pytest
 
 import propl_monai
 from propl_monai.common import run_record
-from propl_monai.common.run_record import RunRecord, command, commit, versions
+from propl_monai.common.run_record import JOURNAL, RunRecord, command, commit, holds_predictions, versions
 from propl_monai.errors import ProPLError
 
 Check = Callable[[Path], dict[str, Any]]
@@ -31,6 +31,39 @@ def test_every_status_of_every_verb_fits_the_schema(
     content = check_run_json(tmp_path / "run.json")
     assert (content["verb"], content["status"]) == (verb, status)
     assert content["options"] == {"epochs": 2, "tasks": ["a"], "resume": False, "decoder": None}
+
+
+def test_a_failure_on_a_full_disk_changes_the_status_in_place(
+    tmp_path: Path, check_run_json: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = RunRecord(tmp_path / "run.json", "predict", {"note": "running"})
+    record.write("running")
+    before = (tmp_path / "run.json").stat().st_size
+
+    def full(*_: Any) -> None:
+        raise ProPLError("disk", "is full", "make room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_record, "write_atomically", full)
+        record.fail(tmp_path, MemoryError("no room"))
+    content = check_run_json(tmp_path / "run.json")
+    assert (content["status"], content["options"]) == ("failed", {"note": "running"})
+    assert (tmp_path / "run.json").stat().st_size == before
+    record.fail(tmp_path, MemoryError("no room"), [tmp_path / "a.png"])
+    content = check_run_json(tmp_path / "run.json")
+    assert content["findings"][-1] == {"path": str(tmp_path), "message": "MemoryError: no room"}
+    assert content["outputs"] == [str(tmp_path / "a.png")]
+
+
+def test_folders_with_predictions(tmp_path: Path) -> None:
+    for verb in ("predict", "prepare", "frames"):
+        RunRecord(tmp_path / verb / "run.json", verb, {}).write("finished")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / JOURNAL).touch()
+    (tmp_path / "parts" / "shards" / "1-of-2").mkdir(parents=True)
+    (tmp_path / "parts" / "shards" / "1-of-2" / JOURNAL).touch()
+    found = {folder.name for folder in tmp_path.iterdir() if holds_predictions(folder)}
+    assert found == {"predict", "killed", "parts"}
 
 
 def test_what_a_record_holds(tmp_path: Path, check_run_json: Check) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_the_parity_is_written_beside_the_file(made: Made, bundle: Path) -> None
     assert written["parity"]["inputs"] == 50
     assert written["parity"]["sizes"] == [[64, 32], [101, 37], [32, 64]]
     assert written["parity"]["largest_logit_difference"] <= 1e-4
+    assert written["parity"]["largest_probability_difference"] <= written["parity"]["limit_of_difference"] == 1e-4
     assert written["parity"]["mask_disagreement"] <= 1e-4
     assert written["sha256"] == file_sha256(made.path)
     assert written["weights_sha256"] == file_sha256(bundle / "models" / "model.safetensors")
@@ -148,7 +150,7 @@ def test_weights_with_one_decoder_must_give_the_same_bits(
         return lambda image, task: run(image, task) + 1e-6
 
     monkeypatch.setattr(exporter, "safetensors_runner", wrong)
-    with pytest.raises(ProPLError, match="where 0e\\+00 is allowed, so it was not kept"):
+    with pytest.raises(ProPLError, match=r"in a logit .* where 0e\+00 and 1e-04 are allowed, so it was not kept"):
         export(bundle, tmp_path / "small.safetensors")
     assert list(tmp_path.iterdir()) == []
 
@@ -184,14 +186,55 @@ def test_parity_by_hand(small: ProPL, shift: float, largest: float, share: float
     inputs = [(torch.zeros(1, 1, 4, 4), torch.tensor([0]))]
     found = compare(halves, lambda image, task: halves(image) + shift, inputs)
     assert found["largest_logit_difference"] == pytest.approx(largest)
+    moved = [abs(1 / (1 + math.exp(-x - shift)) - 1 / (1 + math.exp(-x))) for x in (1, 3)]
+    assert found["largest_probability_difference"] == pytest.approx(max(moved), abs=1e-6)
     assert found["mask_disagreement"] == share
     assert (found["inputs"], found["sizes"]) == (1, [[4, 4]])
+
+
+@pytest.mark.parametrize(("shift", "kept"), [(2e-4, True), (2e-3, False)])
+def test_probabilities_and_masks_decide(small: ProPL, shift: float, kept: bool) -> None:
+    """At a logit near 0 a shift moves a probability by a quarter of it; near 30 by nothing."""
+    inputs = [(torch.zeros(1, 1, 32, 32), torch.tensor([0]))]
+
+    def run(image: Tensor, task: Tensor) -> Tensor:
+        return small(image, task=task) + shift
+
+    with torch.no_grad():
+        found = compare(small, run, inputs)
+    assert found["largest_logit_difference"] == pytest.approx(shift, rel=0.01)
+    found["mask_disagreement"] = 0.0
+    if kept:
+        require_parity(Path("x.onnx"), found)
+    else:
+        with pytest.raises(ProPLError, match=r"differ .* by 5\.0e-04 in a probability"):
+            require_parity(Path("x.onnx"), found)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".ts"])
+def test_the_mean_of_certain_decoders_is_exported(small: ProPL, tmp_path: Path, suffix: str) -> None:
+    """Weights trained for long have large logits; here they reach ±40, where probabilities round to 0 and 1."""
+    certain = copy.deepcopy(small)
+    image, _ = next(iter(parity_inputs(8, (64, 32), "half")))
+    with torch.no_grad():
+        for decoder in (certain.decoder_sd, certain.decoder_pd):
+            last = [layer for layer in decoder.out.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
+            logits = certain(image, task=["fetal head"], decoder="sd" if decoder is certain.decoder_sd else "pd")
+            assert last.bias is not None
+            middle, spread = logits.mean(), logits.abs().max()
+            last.weight.mul_(40 / spread)
+            last.bias.sub_(middle).mul_(40 / spread)
+        assert certain(image, task=["fetal head"], decoder="sd").abs().max() > 20
+    save_weights(certain, tmp_path, ABOUT)
+    parity = export(tmp_path, tmp_path / f"mean{suffix}", decoder="mean")["parity"]
+    assert parity["largest_probability_difference"] <= 1e-4 and parity["mask_disagreement"] <= 1e-4
+    assert parity["largest_logit_difference"] < 5e-3  # 8.7e-2 before, by a logit of a mean of probabilities
 
 
 def test_what_is_not_a_number_is_no_parity(small: ProPL) -> None:
     inputs = [(torch.zeros(1, 1, 32, 32), torch.tensor([0]))]
     found = compare(small, lambda image, task: torch.full_like(image, torch.nan), inputs)
-    assert found["largest_logit_difference"] > 1e30
+    assert found["largest_logit_difference"] > 1e30 and found["largest_probability_difference"] > 1e30
     with pytest.raises(ProPLError, match="not kept"):
         require_parity(Path("x.onnx"), found)
 

@@ -96,7 +96,9 @@ def test_the_zip_holds_one_folder_with_all_that_is_needed(built: Release) -> Non
     assert {name.split("/")[0] for name in names} == {NAME}
     inside = {name.removeprefix(f"{NAME}/") for name in names}
     assert {"LICENSE", "large_files.yml", "configs/metadata.json", "configs/logging.conf", "docs/README.md"} <= inside
-    assert {"models/model.pt", "models/model.safetensors", "docs/data_license.txt"} <= inside
+    assert "docs/data_license.txt" in inside and {n for n in inside if n.startswith("models/")} == {
+        "models/model.safetensors"
+    }
     assert {"propl_monai/__init__.py", "propl_monai/model/prompt_bank_compact.safetensors"} <= inside
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc") or "/runs/" in name]
     assert names == sorted(names)
@@ -155,20 +157,30 @@ def test_the_card_tells_what_the_weights_are(weights: Path, tmp_path: Path) -> N
     card = (tmp_path / NAME / "docs" / "README.md").read_text(encoding="utf-8")
     assert card.startswith((BUNDLE / "docs" / "README.md").read_text(encoding="utf-8"))
     assert f"| sha256 of models/model.safetensors | {hashlib.sha256(weights.read_bytes()).hexdigest()} |" in card
+    assert "| licence of the weights | docs/data_license.txt |" in card
     assert "| preset | compact |" in card and "| epoch | 3 |" in card
     assert card.endswith("## Results\n\n| task | n |\n| --- | ---: |\n| fetal head | 63 |\n")
 
 
-def test_both_weights_files_hold_the_same_tensors(assembled: Path) -> None:
+def test_the_line_in_the_docs_makes_a_flat_state_dict(assembled: Path, tmp_path: Path) -> None:
+    """For MONAI's tools; the line is run as it stands there."""
+    found = re.search(
+        r'`python -c "(from propl_monai.+?)"`', (ROOT / "docs" / "release.md").read_text(encoding="utf-8")
+    )
+    assert found
+    (tmp_path / "models").mkdir()
+    shutil.copy(assembled / "models" / "model.safetensors", tmp_path / "models")
+    command, environment = [sys.executable, "-c", found[1]], os.environ | {"PYTHONPATH": str(assembled)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     network, _ = load_network(assembled / "models" / "model.safetensors")
-    flat = torch.load(assembled / "models" / "model.pt", weights_only=True)
+    flat = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert flat.keys() == network.state_dict().keys()
     assert all(torch.equal(value, flat[name]) for name, value in network.state_dict().items())
 
 
 def test_hashes_of_the_weights_are_checked_after_a_download(folder: Path) -> None:
     download_large_files(bundle_path=str(folder))
-    with (folder / "models" / "model.pt").open("ab") as stream:
+    with (folder / "models" / "model.safetensors").open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(Exception, match="hash check of existing file failed"):
         download_large_files(bundle_path=str(folder))
@@ -229,13 +241,13 @@ def no_task(folder: Path) -> None:
 
 
 def changed_weights(folder: Path) -> None:
-    with (folder / "models" / "model.pt").open("ab") as stream:
+    with (folder / "models" / "model.safetensors").open("ab") as stream:
         stream.write(b"x")
 
 
 def way_out(folder: Path) -> None:
     path = folder / "large_files.yml"
-    path.write_text(path.read_text().replace("models/model.pt", "../model.pt").replace("https:", "ftp:"))
+    path.write_text(path.read_text().replace('path: "models/', 'path: "../models/').replace("https:", "ftp:"))
 
 
 @pytest.mark.parametrize(
@@ -246,8 +258,8 @@ def way_out(folder: Path) -> None:
         (broken_config, {"files": "configs/compact.json: is not valid JSON"}),
         (other_version, {"version": "9.0.0, propl_monai/__init__.py another"}),
         (no_task, {"metadata": "'task' is a required property"}),
-        (changed_weights, {"large files": "models/model.pt: has another sha256"}),
-        (way_out, {"large files": "../model.pt: lies outside of the bundle"}),
+        (changed_weights, {"large files": "models/model.safetensors: has another sha256"}),
+        (way_out, {"large files": "../models/model.safetensors: lies outside of the bundle"}),
         (way_out, {"large files": "has no https address"}),
     ],
 )

@@ -287,7 +287,7 @@ def test_csv_and_json() -> None:
         ([row("a"), row("a")], "case a, breast cancer: scored more than once"),
         ([row("a", task="breast cancre")], "case a: unknown task 'breast cancre'; did you mean 'breast cancer'"),
         ([row("a", status="miss")], "unknown status 'miss'; did you mean 'missed'"),
-        ([{k: v for k, v in row("a").items() if k not in ("iou", "source")}], "case a: row without source, iou"),
+        ([{k: v for k, v in row("a").items() if k not in ("iou", "source")}], "rows without source, iou"),
         ([row("a", dice=math.nan)], "no finite dice"),
         ([row("a", hd95=None)], "no finite hd95_px"),
         ([row("a", hd95=math.inf)], "no finite hd95_px"),

@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "private syntax": (lambda path: transferred(path, uid.UID("1.2.3.4.5")), "private or unknown"),
     "too many frames told": (lambda path: changed(path, MOVING, NumberOfFrames=4), "360 bytes of pixel data where"),
     "too few frames told": (lambda path: changed(path, MOVING, NumberOfFrames=2), "states 2 frames of 120 bytes"),
-    "no frames told": (lambda path: changed(path, NumberOfFrames=0), "of 0 frames"),
+    "frames below zero": (lambda path: changed(path, NumberOfFrames=-1), "of -1 frames"),
     "frames in words": (
         lambda path: changed_bytes(path, b"IS\x02\x003 ", b"IS\x02\x003A"),
         "NumberOfFrames is not a n",

@@ -160,6 +160,8 @@ def test_a_header_written_by_hand(tmp_path: Path) -> None:
     assert read_image(written(tmp_path)).spacing_mm == (0.5, 0.25)
     np.testing.assert_array_equal(read_image(tmp_path / "a.mhd").pixels, GREY)
     assert read_image(written(tmp_path, "ElementSpacing = 0.25 0.5\n")).spacing_mm is None
+    assert read_image(written(tmp_path, "0.25 0.5", "1 1")).spacing_mm is None  # what writers put who know none
+    assert read_image(written(tmp_path, "0.25 0.5", "1 0.5")).spacing_mm == (0.5, 1.0)
     skipped = read_image(written(tmp_path, "NDims = 2\n", "NDims = 2\nHeaderSize = 7\n", b"1234567" + GREY.tobytes()))
     np.testing.assert_array_equal(skipped.pixels, GREY)
 

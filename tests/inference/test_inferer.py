@@ -15,9 +15,10 @@ from monai.transforms import Compose
 from PIL import Image
 from torch import Tensor
 
+from propl_monai.common.files import lock_folder
 from propl_monai.data import transforms
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
-from propl_monai.inference import postprocess
+from propl_monai.inference import output_folder, postprocess
 from propl_monai.inference.bundle_handlers import InputImages, SavePredictions
 from propl_monai.inference.inferer import PromptInferer
 from propl_monai.model.network import ProPL
@@ -257,6 +258,51 @@ def test_a_bad_file_does_not_stop_the_rest_and_the_exit_code_says_so(
     }
     assert record["findings"][0]["path"] == str(images / "broken.png") and record["findings"][0]["message"]
     assert len(record["outputs"]) == 3
+
+
+def test_a_name_too_long_for_its_results_is_refused_by_name(
+    network: ProPL, images: Path, tmp_path: Path, check_run_json: Check
+) -> None:
+    long = picture(images / ("n" * 246 + ".png"), 8, 8)
+    found = inputs(images, tmp_path / "out")
+    assert predict(network, found, SavePredictions(str(tmp_path / "out"), found, "LA")) == EXIT_PARTIAL
+    record = check_run_json(tmp_path / "out" / "run.json")
+    assert record["results"] == {"files": 3, "skipped": 0, "refused": 1, "pictures": 3}
+    assert record["findings"][0]["path"] == str(long) and "File name too long" in record["findings"][0]["message"]
+
+
+@pytest.mark.parametrize("error", [ProPLError("disk", "is full", "make room"), KeyboardInterrupt(), MemoryError()])
+def test_whatever_stops_the_run_stands_in_run_json(
+    network: ProPL,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    check_run_json: Check,
+    error: BaseException,
+) -> None:
+    found = inputs(images, tmp_path / "out")
+    saver = SavePredictions(str(tmp_path / "out"), found, "LA")
+
+    def stop(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(output_folder, "write_predictions", stop)
+    with pytest.raises(type(error)):
+        predict(network, found, saver)
+    record = check_run_json(tmp_path / "out" / "run.json")
+    assert record["status"] == "failed" and type(error).__name__ in record["findings"][0]["message"]
+
+
+def test_two_processes_in_one_folder(network: ProPL, images: Path, tmp_path: Path) -> None:
+    found = inputs(images, tmp_path / "out")
+    with lock_folder(tmp_path / "out"), pytest.raises(ProPLError, match="is being written to by another process"):
+        predict(network, found, SavePredictions(str(tmp_path / "out"), found, "LA"))
+
+
+def test_results_of_earlier_runs_are_no_inputs(network: ProPL, images: Path) -> None:
+    found = inputs(images, images / "first")
+    assert predict(network, found, SavePredictions(str(images / "first"), found, "LA")) == EXIT_OK
+    assert names(inputs(images, images / "second")) == ["deep/colour", "grey", "tall"]
 
 
 def test_nothing_readable_at_all(network: ProPL, tmp_path: Path, check_run_json: Check) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from picture_samples import GREY, save_dicom
 
+from propl_monai.common.files import file_sha256
 from propl_monai.errors import ProPLError
 from propl_monai.images import write_picture
 from propl_monai.inference.inputs import find_inputs
@@ -45,6 +48,20 @@ def test_what_is_passed_over(tmp_path: Path) -> None:
         tmp_path, "a.png", ".hidden.png", ".git/b.png", "notes.txt", "values.raw", "results/a_left_atrium.png", "README"
     )
     assert named(tmp_path) == {"a.png": "a"}
+
+
+def test_other_files_are_counted_by_suffix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plant(tmp_path, "a.png", "b.txt", "c.txt", "d.gif", "deep/e.heic", "README", ".hidden.txt", "v.mhd", "v.raw")
+    plant(tmp_path, "results/x.txt")
+    assert set(named(tmp_path)) == {"a.png", "v.mhd"}
+    assert f"{tmp_path}: files of other types are passed over: 1 .gif, 1 .heic, 2 .txt, 1 without suffix" in caplog.text
+
+
+def test_other_names_of_the_same_formats(tmp_path: Path) -> None:
+    names = ("a.jfif", "b.DICOM", "c.jpe", "d.ima", "e.MOV", "f.m4v", "g.dic")
+    plant(tmp_path, *names)
+    assert set(named(tmp_path)) == set(names)
+    assert set(named(tmp_path, cines=False)) == set(names) - {"e.MOV", "f.m4v"}
 
 
 def test_dicom_needs_no_suffix(tmp_path: Path) -> None:
@@ -108,15 +125,21 @@ def test_inputs_inside_the_folder_of_the_results(tmp_path: Path) -> None:
         find_inputs([tmp_path], tmp_path)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the administrator may list every folder")
-def test_a_folder_that_may_not_be_listed(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one of the inputs, so that it is refused by name and the rest is done."""
     plant(tmp_path, "a.png", "closed/b.png")
-    (tmp_path / "closed").chmod(0)
-    try:
-        with pytest.raises(ProPLError, match="closed: cannot be listed"):
-            find_inputs([tmp_path], tmp_path / "out")
-    finally:
-        (tmp_path / "closed").chmod(0o700)
+    scan = os.scandir
+
+    def closed(path: str) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "closed")
+    assert named(tmp_path) == {"a.png": "a", "closed": "closed"}
+    with pytest.raises(ProPLError, match="closed: is a folder that cannot be listed; check its permissions"):
+        file_sha256(tmp_path / "closed")
 
 
 def test_links_do_not_lead_in_circles(tmp_path: Path) -> None:

@@ -119,6 +119,14 @@ def test_an_ellipse_is_fitted_to_heads_alone() -> None:
     assert measure(mask, None, HEAD).unit == "pixel"
 
 
+@pytest.mark.parametrize("task", ["FH", "fetal_head", "Fetal Head"])
+def test_tasks_by_code_and_slug(task: str) -> None:
+    mask = ellipse(30, 20, 10, (1, 1), (80, 90))
+    assert measure(mask, (0.5, 0.5), task) == measure(mask, (0.5, 0.5), HEAD) != measure(mask, (0.5, 0.5), "LA")
+    with pytest.raises(ProPLError, match="unknown task 'fetal hed'; did you mean 'fetal head'"):
+        measure(mask, None, "fetal hed")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_perimeter_of_square_pixels_is_that_of_scikit_image(seed: int) -> None:
     mask = ellipse(10 + 3 * seed, 9, 25 * seed, (1, 1), (60, 60))

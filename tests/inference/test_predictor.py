@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,25 @@ def written(folder: Path, file: Path, task: str, kind: str = "") -> np.ndarray:
 def same_probability(in_file: np.ndarray, found: np.ndarray) -> bool:
     """But for the rounding of a network whose memory is laid out in another order."""
     return bool(np.abs(in_file / 65535 - found).max() < 1e-5 + 0.5 / 65535)
+
+
+def test_four_threads_give_the_results_of_one(predictor: Predictor) -> None:
+    """Also of the uncertainty, which is drawn; and the caller's random state stays as it was."""
+    pictures = [speckle(40, 50, seed) for seed in range(6)]
+
+    def predict(pixels: np.ndarray) -> Any:
+        return predictor(pixels, "left atrium", uncertainty=True)
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one = [predict(pixels) for pixels in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        four = list(pool.map(predict, pictures))
+    for first, second in zip(one, four, strict=True):
+        assert first.uncertainty.max() > 0
+        assert np.array_equal(first.uncertainty, second.uncertainty)
+        assert np.array_equal(first.probability, second.probability)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_masks_are_those_of_the_bundles_inference(

@@ -100,6 +100,16 @@ def test_mean_is_finite_where_both_are_certain(
     assert mean.isfinite().all() and (mean.sigmoid().round() == torch.tensor([0.0, 1.0])).all()
 
 
+def test_the_logit_of_a_mean_is_exact_where_probabilities_round_to_0_and_1() -> None:
+    """Against the definition in float64 with the complement computed apart, for logits to ±60."""
+    a, b = torch.meshgrid(torch.linspace(-60, 60, 121), torch.linspace(-60, 60, 121), indexing="ij")
+    found, (sd, pd) = network.mean_logits(a, b), (a.double(), b.double())
+    wanted = (sd.sigmoid() + pd.sigmoid()).log() - ((-sd).sigmoid() + (-pd).sigmoid()).log()
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-5)
+    assert wanted[(found > 0) != (wanted > 0)].abs().max() < 1e-5  # between certain opposites
+    assert network.mean_logits(a.bfloat16(), b.bfloat16()).dtype == torch.float32
+
+
 def test_unknown_decoder(net: ProPL, image: torch.Tensor) -> None:
     for call in (lambda: net(image, task="LV", decoder="means"), lambda: net.choose_decoder("means")):
         with pytest.raises(ProPLError, match="unknown decoder 'means'; did you mean 'mean'"):

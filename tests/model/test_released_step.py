@@ -1,4 +1,4 @@
-"""Our training step against the plain one of `benchmarks.speed.reference`: the same losses and gradients from fewer passes."""
+"""Our training step against the plain one of `benchmarks.speed`: the same losses and gradients from fewer passes."""
 
 from __future__ import annotations
 

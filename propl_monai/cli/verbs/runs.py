@@ -56,7 +56,7 @@ def predict(
         bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference.")
     ] = False,
     spacing: Annotated[
-        tuple[float, float] | None, typer.Option(help="Height and width of a pixel in mm, where files do not tell.")
+        tuple[float, float] | None, typer.Option(help="Height and width of a pixel in mm, whatever the files hold.")
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average with the mirrored picture.")] = False,
     threshold: Annotated[float, typer.Option(help="Probability above which a pixel is the target.")] = 0.5,

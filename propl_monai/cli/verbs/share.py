@@ -41,8 +41,9 @@ def export(
 
     record = run(source, output, format, decoder)
     parity = record["parity"]
-    difference = f"{parity['largest_logit_difference']:.1e} over {parity['inputs']} images"
-    typer.echo(f"{output}: {len(record['tasks'])} tasks, largest difference of a logit {difference}")
+    probability, logit = (f"{parity[f'largest_{kind}_difference']:.1e}" for kind in ("probability", "logit"))
+    difference = f"{probability} (of a logit {logit}) over {parity['inputs']} images"
+    typer.echo(f"{output}: {len(record['tasks'])} tasks, largest difference of a probability {difference}")
 
 
 def release(

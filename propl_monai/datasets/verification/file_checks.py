@@ -48,8 +48,9 @@ class FileReport:
         stamp: size in bytes and time of change in ns, None when it does not exist.
         sha256: of its bytes, empty when they cannot be read.
         size: height and width, upright, None when unknown.
-        pixels: hash of the upright grey picture, empty for masks, constant pictures and what cannot be decoded.
-        thumbnail: uint8 values of the picture at `THUMBNAIL`, row by row; empty where `pixels` is.
+        orientation: of a picture, see `Picture`.
+        pixels: hash of the upright grey picture or mask, empty for constant pictures and what cannot be decoded.
+        thumbnail: uint8 values of the picture at `THUMBNAIL`, row by row; empty for masks and where `pixels` is.
     """
 
     path: str
@@ -58,6 +59,7 @@ class FileReport:
     stamp: tuple[int, int] | None = None
     sha256: str = ""
     size: tuple[int, int] | None = None
+    orientation: int = 1
     pixels: bytes = b""
     thumbnail: bytes = b""
 
@@ -102,19 +104,23 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 def _check_image(path: Path, report: FileReport) -> FileReport:
     try:
-        grey = to_grey(read_image(path).pixels)
+        picture = read_image(path)
+        grey = to_grey(picture.pixels)
     except ProPLError as error:
         return _with(report, _refusal_code(path, IMAGE, error), error.fact, error.cure)
     size = (grey.shape[0], grey.shape[1])
-    report = replace(report, size=size)
+    report = replace(report, size=size, orientation=picture.orientation)
+    if picture.orientation != 1:
+        fact = f"is turned or mirrored by its EXIF orientation {picture.orientation}"
+        cure = "look whether its mask fits; for masks drawn on pixels as stored, prepare with --option masks=stored"
+        report = _with(report, "W-TURNED", fact, cure)
     if min(size) < SMALL_SIDE:
         code = "E-TINY" if min(size) < SMALLEST_SIDE else "W-TINY"
         fact = f"is {size[0]} × {size[1]} (height × width)"
         report = _with(report, code, fact, "export it at its full size, or drop the case")
     if grey.min() == grey.max():
         return _with(report, "W-CONSTANT", f"holds the value {grey.flat[0]} only", "drop it, unless it is meant")
-    pixels = hashlib.blake2b(repr(size).encode() + grey.tobytes(), digest_size=16).digest()
-    return replace(report, pixels=pixels, thumbnail=thumbnail_of(grey).tobytes())
+    return replace(report, pixels=_digest(grey), thumbnail=thumbnail_of(grey).tobytes())
 
 
 def _check_mask(path: Path, report: FileReport) -> FileReport:
@@ -124,7 +130,7 @@ def _check_mask(path: Path, report: FileReport) -> FileReport:
         with suppress(ProPLError):  # that it cannot be read is a fault already
             report = replace(report, size=image_size(path))
         return _with(report, _refusal_code(path, MASK, error), error.fact, error.cure)
-    report = replace(report, size=(mask.shape[0], mask.shape[1]))
+    report = replace(report, size=(mask.shape[0], mask.shape[1]), pixels=_digest(mask))
     foreground = int(np.count_nonzero(mask))
     if foreground == 0:
         cure = "drop the mask if it was never drawn; keep it if nothing is there"
@@ -134,7 +140,15 @@ def _check_mask(path: Path, report: FileReport) -> FileReport:
     if foreground < SPECK_PIXELS:
         fact = f"has {foreground} foreground pixels only"
         return _with(report, "W-SPECK", fact, "look at it: it may be a stray mark")
+    borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    if foreground > mask.size / 2 and all(border.any() for border in borders):
+        fact = f"covers {100 * foreground / mask.size:.0f} % of the picture and touches all four borders"
+        return _with(report, "W-INVERTED", fact, "look at it: if it is inverted, exchange foreground and background")
     return report
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
 
 
 def _refusal_code(path: Path, role: str, error: ProPLError) -> str:

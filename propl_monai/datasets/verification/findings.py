@@ -39,6 +39,9 @@ CODES: dict[str, str] = {
     "W-EMPTY": "a mask without foreground",
     "W-FULL": "a mask without background",
     "W-SPECK": "a mask of a few pixels",
+    "W-INVERTED": "a mask that may be inverted",
+    "W-TURNED": "a picture that its EXIF orientation turns",
+    "W-MASKS": "one picture with unequal masks in one split",
 }
 
 

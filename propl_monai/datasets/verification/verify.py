@@ -168,15 +168,28 @@ def _of_files(cases: Sequence[Case], reports: Reports) -> Iterator[Finding]:
 
 
 def _of_pairs(cases: Iterable[Case], reports: Reports) -> Iterator[Finding]:
+    """Masks of another size than their image, and unequal masks of equal images of one task and split."""
+    first: dict[tuple[str, str, bytes], Case] = {}
     for case in cases:
         if case.mask is None:
             continue
-        image, mask = reports[IMAGE, case.image].size, reports[MASK, case.mask].size
-        if image and mask and image != mask:
-            fact = f"is {mask[0]} × {mask[1]} (height × width), its image {case.image} is {image[0]} × {image[1]}"
-            turned = mask == image[::-1]
-            cure = "transpose it" if turned else "export the mask again in the image's size, or drop the case"
-            yield Finding("E-SIZE", case.mask, fact + (": it lies on its side" if turned else ""), cure, case.case_id)
+        image, mask = reports[IMAGE, case.image], reports[MASK, case.mask]
+        if image.size and mask.size and image.size != mask.size:
+            sizes = [f"{height} × {width}" for height, width in (mask.size, image.size)]
+            fact = f"is {sizes[0]} (height × width), its image {case.image} is {sizes[1]}"
+            cure = "export the mask again in the image's size, or drop the case"
+            if mask.size == image.size[::-1]:
+                fact += ": it lies on its side"
+                cure = "transpose it"
+                if image.orientation >= 5:
+                    fact += ", as the image does before its EXIF orientation is applied"
+                    cure = "prepare the folder with --option masks=stored, which turns masks as their images"
+            yield Finding("E-SIZE", case.mask, fact, cure, case.case_id)
+        if image.pixels and mask.pixels:
+            other = first.setdefault((case.task, case.split, image.pixels), case)
+            if reports[MASK, str(other.mask)].pixels != mask.pixels:
+                fact = f"differs from {other.mask}, but {case.image} shows the same pixels as {other.image}"
+                yield Finding("W-MASKS", case.mask, fact, "keep the right mask alone, or drop both cases", case.case_id)
 
 
 def _of_mask_files(cases: Iterable[Case]) -> Iterator[Finding]:

@@ -1,1 +1,5 @@
-"""The comparison lab: a grid of methods, labels and seeds, its tables and its figures. Needs the extra `lab` to draw."""
+"""The comparison lab: methods × labelled fractions × seeds, with tables, figures and panels. Needs the extra `lab` to draw.
+
+In: a bundle, a datalist, and the finished runs below a folder (run.json and cases.csv). Out: tables, figures, pictures.
+Must not know: how a method trains; the bundle's commands do, in processes of their own.
+"""

@@ -15,15 +15,8 @@ from propl_monai import tasks
 from propl_monai.data.splits import parse_fraction
 from propl_monai.errors import unknown
 from propl_monai.evaluation.lab.finished_runs import RunResult, read_runs
-from propl_monai.evaluation.lab.statistics import Difference, difference, score, seed_spread, sure_tasks
-from propl_monai.evaluation.lab.variants import (
-    fixed_fraction,
-    fraction_of,
-    in_order,
-    table_folder,
-    trained_as,
-    variants,
-)
+from propl_monai.evaluation.lab.statistics import Difference, difference, score, sure_tasks
+from propl_monai.evaluation.lab.variants import fraction_of, in_order, table_folder, trained_as, variants
 
 RESAMPLES = 2000
 # Trainings of one recipe differ by their seed as well. A p over patients knows nothing of that, so it says something of
@@ -49,10 +42,6 @@ class Cell:
         return score(self.runs, self.resamples)
 
     @property
-    def title(self) -> str:
-        return self.runs[0].title
-
-    @property
     def tasks(self) -> list[str]:
         """The tasks that were tested."""
         tested = set(self.runs[0].cases["task"])
@@ -71,20 +60,10 @@ class Cell:
     def seeds(self) -> int:
         return len(self.runs)
 
-    @property
-    def spread(self) -> float | None:
-        """See `statistics.seed_spread`."""
-        return seed_spread(self.runs)
-
     def mean(self, key: str) -> float | None:
         """Mean over the seeds of a number of the runs, such as "seconds_training"; None if any has none."""
         values = [getattr(run, key) for run in self.runs]
         return None if None in values else float(np.mean(values))
-
-    @property
-    def decoders(self) -> str:
-        """That predicted, in the order of the seeds."""
-        return ", ".join(dict.fromkeys(run.decoder for run in self.runs))
 
     @property
     def seed_numbers(self) -> set[int]:
@@ -125,9 +104,8 @@ class Comparison:
     @property
     def fractions(self) -> list[str]:
         """The labelled fractions that were asked for, from few to many; without those that a row fixes itself."""
-        asked = {fraction for name, fraction in self.cells if fixed_fraction(name) is None}
-        found = asked or {fraction for _, fraction in self.cells}
-        return sorted(found, key=parse_fraction)
+        chosen = {fraction for name, fraction in self.cells if fraction_of(name, "") == ""}
+        return sorted(chosen or {fraction for _, fraction in self.cells}, key=parse_fraction)
 
     def cell(self, variant: str, fraction: str) -> Cell | None:
         """The cell in a table of that fraction; None if it has not been run. All labels stand in every table."""

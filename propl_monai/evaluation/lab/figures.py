@@ -80,13 +80,14 @@ def make_figures(comparisons: Mapping[str, Comparison], out: Path | str) -> tupl
             absent = ", ".join(
                 f"{name} at {fraction}" for name, fraction in plan.needs if (name, fraction) not in cells
             )
-            if len(cells) < plan.fewest or len({fraction for _, fraction in cells}) < plan.fractions:
-                lines.append(f"{budget}: figure {plan.name} left out, not run or without its numbers: {absent}")
-                continue
+            left_out = len(cells) < plan.fewest or len({fraction for _, fraction in cells}) < plan.fractions
             if absent:
-                lines.append(
-                    f"{budget}: figure {plan.name} drawn without what is not run or lacks its numbers: {absent}"
-                )
+                fact = "left out, not run or without its numbers"
+                if not left_out:
+                    fact = "drawn without what is not run or lacks its numbers"
+                lines.append(f"{budget}: figure {plan.name} {fact}: {absent}")
+            if left_out:
+                continue
             with matplotlib.rc_context(STYLE):
                 figure = plan.draw(cells)
                 note(figure, plan.caption(cells))
@@ -101,9 +102,17 @@ def plans(comparison: Comparison) -> list[Plan]:
     return [
         Plan("prompting", _controls(PROMPTING), _named(PROMPTING, line)),
         Plan("passes", _controls(PASSES), plots.passes, caption=_with_seconds),
-        Plan("memory", _controls(MEMORY), plots.memory, usable=_has_memory),
+        Plan("memory", _controls(MEMORY), plots.memory, usable=lambda cell: plots.gigabytes(cell) is not None),
         Plan("perturbation", _controls(PERTURBATIONS), _named(PERTURBATIONS, line)),
-        Plan("curves", _controls(CURVES), plots.curves, 1, _has_curve, _of_curves, same_seeds=False),
+        Plan(
+            "curves",
+            _controls(CURVES),
+            plots.curves,
+            1,
+            lambda cell: any(len(plots.curve(run)) for run in cell.runs),
+            _of_curves,
+            same_seeds=False,
+        ),
         Plan("labels", (*labels, (UPPER_BOUND, "1")), plots.labels, fractions=2, same_seeds=False),
         Plan(
             "text-onehot",
@@ -137,12 +146,4 @@ def _with_seconds(cells: Cells) -> str:
 def _of_curves(cells: Cells) -> str:
     seeds = sorted({cell.seeds for cell in cells.values()})
     several = f" to {seeds[-1]}; line: their mean, band: from lowest to highest" if seeds[-1] > 1 else ""
-    return f"Validation split, all tasks, after each epoch. Trainings (seeds) a line: {seeds[0]}{several}."
-
-
-def _has_curve(cell: Cell) -> bool:
-    return any(len(plots.curve(run)) for run in cell.runs)
-
-
-def _has_memory(cell: Cell) -> bool:
-    return plots.gigabytes(cell) is not None
+    return f"Validation split, all tasks, after each epoch. Trainings (seeds) per line: {seeds[0]}{several}."

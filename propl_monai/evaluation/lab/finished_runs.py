@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from propl_monai.common.files import file_sha256
 from propl_monai.data.splits import parse_fraction
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.lab.run_schema import (
-    CONTENT,
-    LATER,
-    OPTIONS,
-    RESULTS,
-    RUN_AGAIN,
-    check_values,
-    read_cases,
-    read_object,
-    read_part,
-)
+from propl_monai.evaluation.cases import CASES, parse_cases, read_cases
+from propl_monai.evaluation.lab.run_schema import RUN_AGAIN, check_form, read_object
 
 VERB = "compare"
 EXTERNAL = "external"  # in place of the name of a split, where external data were evaluated
@@ -43,14 +35,14 @@ class RunResult:
         recipe: options of the training, resolved; without those that differ between the models of one row.
         commit: of the code that trained; None where it is not known.
         leave_out: the external data that were evaluated and that training did not see; empty for the test split.
-        cases: one line a test case, see `run_form.read_cases`.
+        cases: one row per test case, see `evaluation.cases.parse_cases`.
     """
 
     path: Path
     variant: str
     title: str
     base: str
-    overrides: Mapping[str, Any]
+    overrides: dict[str, Any]
     fraction: str
     seed: int
     budget: str
@@ -99,17 +91,29 @@ def read_run(path: Path) -> RunResult | None:
     content = read_object(path)
     if content.get("verb") != VERB or content.get("status") != "finished":
         return None
-    check_values(path, content, CONTENT)
-    options, results = read_part(path, content, "options", OPTIONS), read_part(path, content, "results", RESULTS)
-    values = {key: options[key] for key in OPTIONS if key not in ("labelled_fraction", *LATER)}
-    values |= {key: results[key] for key in RESULTS if key not in ("cases", *LATER)}
+    check_form(path, content)
+    options, results = content["options"], content["results"]
     external = options.get("leave_out") or []
     if (results["split"] == EXTERNAL) != bool(external):
         fact = f"leave_out {external!r} in its options, but evaluated on '{results['split']}'"
         raise ProPLError(path, fact, RUN_AGAIN)
-    values |= {"fraction": _fraction(path, options["labelled_fraction"]), "leave_out": tuple(external)}
-    values |= {"recipe": results.get("recipe") or {}, "commit": results.get("commit", content.get("commit"))}
-    return RunResult(path=path, cases=read_cases(path, results["cases"]), **values)
+    values = {one.name: (options | results).get(one.name) for one in fields(RunResult)}
+    values |= {"path": path, "cases": _cases(path, results), "leave_out": tuple(external)}
+    values |= {"fraction": _fraction(path, options["labelled_fraction"]), "recipe": results.get("recipe") or {}}
+    return RunResult(**values | {"commit": results.get("commit", content.get("commit"))})
+
+
+def _cases(path: Path, results: Mapping[str, Any]) -> pd.DataFrame:
+    """The table beside run.json, as its hash proves. Runs of older versions hold the columns themselves."""
+    if "cases" in results:
+        try:
+            return parse_cases(pd.DataFrame(results["cases"]).to_csv(index=False).encode(), path, RUN_AGAIN)
+        except ValueError as error:
+            raise ProPLError(path, f"results.cases is no table ({error})", RUN_AGAIN) from error
+    table = path.with_name(CASES)
+    if not table.is_file() or file_sha256(table) != results.get("cases_sha256"):
+        raise ProPLError(table, "is not the table of cases that run.json beside it was written with", RUN_AGAIN)
+    return read_cases(table, RUN_AGAIN)
 
 
 def _fraction(path: Path, given: str | float) -> str:
@@ -121,38 +125,27 @@ def _fraction(path: Path, given: str | float) -> str:
 
 
 def _check_alike(runs: Sequence[RunResult]) -> None:
-    """Refuse what may not stand in one table."""
-    firsts: dict[tuple[str, ...], RunResult] = {}
-    cells: dict[tuple[Any, ...], RunResult] = {}
+    """Refuse runs that may not stand in one table."""
+    firsts: dict[tuple[Any, ...], RunResult] = {}
     for run in runs:
-        first = firsts.setdefault(run.leave_out, run)
-        for what, mine, its, other in (
-            ("datalist", run.datalist_sha256[:12], runs[0].datalist_sha256[:12], runs[0]),
-            ("split", run.split, first.split, first),
+        first = firsts.setdefault(("data", run.leave_out), run)
+        home = (run.budget, run.leave_out)
+        row = firsts.setdefault(("row", *home, run.variant, run.fraction), run)
+        alike = firsts.setdefault(("home", *home), run)
+        for what, other, mine, its, cure in (
+            ("datalist", runs[0], run.datalist_sha256[:12], runs[0].datalist_sha256[:12], "keep them in two folders"),
+            ("split", first, run.split, first.split, "keep them in two folders"),
+            ("preset", alike, run.preset, alike.preset, "keep them in two folders"),
+            ("options", row, {"base": run.base} | run.overrides, {"base": row.base} | row.overrides, "run both again"),
         ):
             if mine != its:
-                fact = f"tested on the {what} {mine}, but {other.path} on {its}"
-                raise ProPLError(run.path, fact, "give a folder whose runs share datalist and split")
+                raise ProPLError(run.path, f"{what} {mine}, but {other.path} has {its}", cure)
         if _case_names(run) != _case_names(first):
             raise ProPLError(run.path, f"other test cases than {first.path}", "run again what lacks cases")
-        home = (run.budget, run.leave_out)
-        twin = cells.setdefault((*home, run.variant, run.fraction, run.seed), run)
+        twin = firsts.setdefault(("seed", *home, run.variant, run.fraction, run.seed), run)
         if twin is not run:
             raise ProPLError(run.path, f"the same variant, fraction, seed and budget as {twin.path}", "delete one")
-        _check_same_recipe(run, cells.setdefault((*home, run.variant, run.fraction), run))
-        _check_same_preset(run, cells.setdefault(home, run))
 
 
 def _case_names(run: RunResult) -> set[tuple[str, str, str]]:
     return set(zip(run.cases["task"], run.cases["source"], run.cases["case"], strict=True))
-
-
-def _check_same_recipe(run: RunResult, other: RunResult) -> None:
-    if run.overrides != other.overrides or run.base != other.base:
-        raise ProPLError(run.path, f"other options than {other.path}, a seed of the same row", "run both again")
-
-
-def _check_same_preset(run: RunResult, other: RunResult) -> None:
-    if run.preset != other.preset:
-        fact = f"preset {run.preset}, but {other.path} has {other.preset}"
-        raise ProPLError(run.path, fact, "keep the runs of two presets in two folders")

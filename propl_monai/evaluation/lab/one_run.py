@@ -6,6 +6,7 @@ crash ends nothing else. What is its own is written to a config file in its fold
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from propl_monai.common.run_record import RunRecord
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import external_cases
 from propl_monai.errors import ProPLError
+from propl_monai.evaluation.cases import CASES
 from propl_monai.evaluation.lab.run_results import MEMORY, MODELS, RUN, results_of, unite
-from propl_monai.evaluation.lab.run_schema import read_object, read_part
+from propl_monai.evaluation.lab.run_schema import options_of, read_object
 from propl_monai.evaluation.lab.variants import Run, budget
 from propl_monai.model.weights import STATE
 
@@ -44,7 +46,7 @@ class Lab:
         datalist_file: of `dataset_dir`, verified; None reads the plain layout, verifies it and writes one into `runs`.
         preset: name of a preset in the bundle's configs, such as "compact".
         overrides: config keys for every run, e.g. for a trial with fewer steps.
-        record: a folder that gets a copy of each finished run.json, and nothing else.
+        record: a folder that gets a copy of run.json and cases.csv of each finished run, and nothing else.
     """
 
     bundle: Path
@@ -88,8 +90,11 @@ def do_run(lab: Lab, run: Run, check: Check) -> None:
     folder = lab.folder(run)
     record = RunRecord(folder / RUN, "compare", lab.options(run))
     results = unite([_do_part(lab, run, part, check) for part in _parts(lab, run)])
+    cases = results.pop("cases").to_csv(index=False, lineterminator="\n").encode()
+    results["cases_sha256"] = hashlib.sha256(cases).hexdigest()
     # The copy first, so that a stop between the two repeats the evaluation and never loses the copy.
     for place in ([lab.record / run.folder] if lab.record else []) + [folder]:
+        write_atomically(place / CASES, cases)
         record.path = place / RUN
         record.write("finished", results=results)
 
@@ -121,7 +126,7 @@ def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check)
     keys = keys | {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
     presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
     if (output / RUN).exists() and (done := read_object(output / RUN)).get("status") == "finished":
-        _check_recipe(lab, presets, keys, output / RUN, read_part(output / RUN, done, "options", {}))
+        _check_recipe(lab, presets, keys, output / RUN, options_of(output / RUN, done))
         return
     keys |= {**_places(lab, folder), "output_dir": str(output), "resume": (output / STATE).exists()}
     peak = run_bundle_apart(lab.bundle, "training", ["train", *presets], keys, folder / "train.log", check)

@@ -16,13 +16,10 @@ from propl_monai.errors import ProPLError
 from propl_monai.evaluation.figure_style import save
 from propl_monai.evaluation.lab.finished_runs import RunResult, read_run
 from propl_monai.evaluation.lab.variants import variants
-from propl_monai.evaluation.metrics import overlap
-from propl_monai.evaluation.panels import Mask, Panel, best_median_worst, draw_panels
+from propl_monai.evaluation.panels import Mask, Panel, best_median_worst, check_dice, draw_panels
 from propl_monai.images import read_image, read_mask, to_grey
 from propl_monai.inference.predictor import Predictor
 from propl_monai.tasks import Task
-
-DICE_TOLERANCE = 0.05  # another device moves a few pixels of an edge; other weights or pictures move more
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,12 +140,6 @@ def _panels(
         predicted = row.predictor(task).predict(list(pictures.values()), task.name)
         known = dict(zip(row.run.cases["case"], row.run.cases["dice"], strict=True))
         for (rank, case), (prediction,) in zip(chosen.items(), predicted, strict=True):
-            reference = references[rank]
-            found, _ = overlap(
-                int((prediction.mask & reference).sum()), int((prediction.mask ^ reference).sum()), "standard"
-            )
-            if abs(found - known[case]) > DICE_TOLERANCE:
-                fact = f"{case} has a Dice of {found:.3f} now, {known[case]:.3f} in run.json"
-                raise ProPLError(row.folder, fact, "its weights, picture or mask were changed since: run it again")
+            check_dice(prediction.mask, references[rank], known[case], case, row.run.path, "run it again")
             masks[rank][row.name], dice[rank][row.name] = prediction.mask, known[case]
     return [Panel(rank, to_grey(pictures[rank].pixels), references[rank], masks[rank], dice[rank]) for rank in chosen]

@@ -1,4 +1,4 @@
-"""The figures that the paper itself reports, from `data/paper_tables.json`, and why ours cannot be set against them."""
+"""The figures that the paper itself reports, from `paper_tables.json`, and why ours cannot be set against them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PaperRow:
         dice, iou: in percent, by the paper's two-letter codes of the tasks, which are `tasks.Task.code`.
         mdice, miou: in percent.
         remark: what sets it apart from the other rows of the paper, such as another metric; mostly empty. That no row
-            can be compared with ours is told by `reason`.
+            can be compared with ours: see `reason`.
     """
 
     name: str
@@ -51,14 +51,9 @@ def paper_rows(table: int) -> list[PaperRow]:
     return rows
 
 
-def fraction(table: int) -> str:
-    """The labelled fraction of a table, such as "1/8"."""
-    return str(_data()["tables"][str(table)]["labelled_fraction"])
-
-
-def reason() -> str:
-    """Why no row of the paper can be compared with a row of ours."""
-    return str(_data()["not_comparable"]["all"])
+def about(table: int) -> dict[str, Any]:
+    """The facts of a table: labelled_fraction, such as "1/8", and remarks, a list of what the paper's text adds to it."""
+    return {"remarks": [], **_data()["tables"][str(table)]}
 
 
 def source() -> str:
@@ -66,6 +61,6 @@ def source() -> str:
     return str(_data()["source"])
 
 
-def remarks(table: int) -> list[str]:
-    """What the paper's text adds to a table, and what is odd in the table as printed."""
-    return list(_data()["tables"][str(table)].get("remarks", []))
+def reason() -> str:
+    """Why no row of the paper can be compared with a row of ours."""
+    return str(_data()["not_comparable"]["all"])

@@ -10,15 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from propl_monai.data.splits import parse_fraction
-from propl_monai.evaluation.figure_style import (
-    COLOURS,
-    HATCHES,
-    Axes,
-    Figure,
-    canvas,
-    look,
-    widen,
-)
+from propl_monai.evaluation.figure_style import COLOURS, HATCHES, Axes, Figure, canvas, look, widen
 from propl_monai.evaluation.lab.comparison import Cell
 from propl_monai.evaluation.lab.finished_runs import RunResult
 from propl_monai.evaluation.lab.statistics import SURE
@@ -103,7 +95,7 @@ def named(cells: Cells, names: Mapping[str, str], line: Cell | None) -> Figure:
     if line is not None:
         height = percent(line)[0]
         axes.axhline(height, color="#222222", linestyle="--", linewidth=1.2, zorder=3)
-        label = f"- - -  {line.title}: {height:.1f}"
+        label = f"- - -  {line.runs[0].title}: {height:.1f}"
         axes.text(1.0, 1.02, label, transform=axes.transAxes, ha="right", va="bottom", fontsize=10)
     return figure
 
@@ -131,7 +123,7 @@ def memory(cells: Cells) -> Figure:
         height, (low, high) = percent(cell)
         axes.errorbar(place, height, [[low], [high]], color="#BBBBBB", capsize=3, linewidth=1, zorder=1)
         shown = look(number) | {"linestyle": "none", "markersize": 9, "markeredgecolor": "#222222"}
-        axes.plot(place, height, label=fill(cell.title, 46), **shown)
+        axes.plot(place, height, label=fill(cell.runs[0].title, 46), **shown)
         axes.set_ylabel(mdice_label(cell))
     axes.set_xlabel("peak memory of the training process, GB")
     axes.margins(x=0.15)
@@ -148,7 +140,7 @@ def curves(cells: Cells) -> Figure:
         drawn = [points for run in cell.runs if len(points := curve(run))]
         shortest = min(len(points) for points in drawn)
         images, heights = drawn[0][:shortest, 0], np.array([points[:shortest, 1] for points in drawn])
-        axes.plot(images, heights.mean(axis=0), markersize=6, label=cell.title, **look(number))
+        axes.plot(images, heights.mean(axis=0), markersize=6, label=cell.runs[0].title, **look(number))
         if len(drawn) > 1:
             axes.fill_between(images, heights.min(0), heights.max(0), color=COLOURS[number], alpha=0.2, linewidth=0)
     axes.set_xlabel("training images seen, labelled and unlabelled")
@@ -167,7 +159,7 @@ def labels(cells: Cells) -> Figure:
         mine = {fraction: cell for (variant, fraction), cell in cells.items() if variant == name}
         # Rows lie a little apart, so that their intervals do not cover each other.
         places = [float(parse_fraction(fraction)) * (1 + 0.04 * (number - 1)) for fraction in mine]
-        dots(axes, places, list(mine.values()), number, next(iter(mine.values())).title)
+        dots(axes, places, list(mine.values()), number, next(iter(mine.values())).runs[0].title)
     axes.set_xscale("log", base=2)
     axes.set_xticks([float(tick) for tick in ticks], [str(tick) if tick != 1 else "all" for tick in ticks])
     axes.minorticks_off()

@@ -16,7 +16,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.evaluation.lab.claims import Claim
 from propl_monai.evaluation.lab.one_run import Lab, do_run
 from propl_monai.evaluation.lab.run_results import RUN
-from propl_monai.evaluation.lab.run_schema import read_object, read_part
+from propl_monai.evaluation.lab.run_schema import options_of, read_object
 from propl_monai.evaluation.lab.variants import Run, grid, variants
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def _check_finished(lab: Lab, run: Run) -> None:
     path = lab.folder(run) / RUN
     if not path.exists():
         return
-    then, now = read_part(path, read_object(path), "options", {}), json.loads(json.dumps(lab.options(run)))
+    then, now = options_of(path, read_object(path)), json.loads(json.dumps(lab.options(run)))
     # Titles are words; a key that older runs lack stands for nothing.
     if other := [key for key in now if key != "title" and (then.get(key) or None) != (now[key] or None)]:
         told = ", ".join(f"{key} {then.get(key)!r}, now {now[key]!r}" for key in other)

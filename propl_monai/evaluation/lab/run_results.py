@@ -1,4 +1,4 @@
-"""What run.json tells of a run of the comparison: the papers of its training and its evaluation, summed up."""
+"""What run.json and cases.csv of a comparison keep of a run: a summary of its training and its evaluation."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas
+import pandas as pd
 
 from propl_monai.common.files import file_sha256
+from propl_monai.evaluation.cases import CASES, NUMBERS, PIXELS, read_cases
 from propl_monai.evaluation.lab.finished_runs import EXTERNAL
-from propl_monai.evaluation.lab.run_schema import CASE_COLUMNS, read_object
+from propl_monai.evaluation.lab.run_schema import read_object
 from propl_monai.model.weights import WEIGHTS
 
 RUN, MEMORY = "run.json", "memory.json"
 MODELS = "models"  # folder of the weights
 DIGITS = 5
-# Options of a training that tell of its place or its start, not of what was trained.
+COLUMNS = ["case", "task", "source", "group", "status", *NUMBERS, *PIXELS]
+# Options of a training that say where or from what it started, not what was trained.
 NO_RECIPE = ("dataset_dir", "resume", "allow_unverified", "device")
 
 
 def results_of(train: Path, test: Path) -> dict[str, Any]:
-    """What run.json tells of one part.
+    """The results of one part for run.json, and its "cases", a table that is written beside it.
 
     Args:
         train: output folder of the training; peak memory and weights lie beside it.
         test: output folder of the evaluation.
     """
-    trained, tested = read_object(train / RUN), read_object(test / RUN)
+    trained, tested, memory = read_object(train / RUN), read_object(test / RUN), train.parent / MEMORY
     options, steps = trained["options"], trained["results"]["steps"]
     unlabelled = options["unlabelled_batch_size"] if trained["results"]["cases"]["unlabelled"] else 0
-    words = dict.fromkeys(("case", "task", "source", "group", "status"), str)  # a group named 001 stays that
-    cases = pandas.read_csv(test / "cases.csv", dtype=words, keep_default_na=False, na_values=[""])
     return {
         "images_seen": {"labelled": steps * options["labelled_batch_size"], "unlabelled": steps * unlabelled},
         "steps": steps,
         "seconds_training": trained["results"]["seconds_of_all_epochs"],
         "seconds_evaluation": tested["seconds"],
-        "peak_memory_mb": _peak_memory(train.parent / MEMORY),
+        # None where the worker was killed before it could note it and the training ended by itself.
+        "peak_memory_mb": read_object(memory)["peak_memory_mb"] if memory.exists() else None,
         "decoder": tested["results"]["about"]["decoder"],
         "best_epoch": trained["results"]["best_epoch"],
         "best_validation_mdice": trained["results"]["best_validation_mdice"],
@@ -49,17 +50,8 @@ def results_of(train: Path, test: Path) -> dict[str, Any]:
         "commit": trained["commit"],
         "weights_sha256": [file_sha256(weights) for weights in [train.parent / MODELS / WEIGHTS] if weights.exists()],
         "curve": [_point(json.loads(line)) for line in (train / "metrics.jsonl").read_text().splitlines()],
-        "cases": _columns(cases[[*CASE_COLUMNS, "diagonal_mm"]]),
+        "cases": read_cases(test / CASES)[COLUMNS].round(DIGITS),
     }
-
-
-def _peak_memory(path: Path) -> float | None:
-    """None where the worker was killed before it could note it and the training ended by itself."""
-    return read_object(path)["peak_memory_mb"] if path.exists() else None
-
-
-def _columns(cases: pandas.DataFrame) -> dict[str, list]:
-    return {name: json.loads(cases[name].to_json(orient="values", double_precision=DIGITS)) for name in cases.columns}
 
 
 def _point(line: dict[str, Any]) -> dict[str, Any]:
@@ -88,13 +80,13 @@ def unite(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "best_validation_mdice": None if None in scores else sum(scores) / len(scores),
         "datalist_sha256": first["datalist_sha256"],
         "split": first["split"],
-        "recipe": {key: value for key, value in first["recipe"].items() if _alike(key, parts)},
+        "recipe": {
+            key: value
+            for key, value in first["recipe"].items()
+            if all(part["recipe"].get(key) == value for part in parts)
+        },
         "commit": first["commit"],
         "weights_sha256": [sha256 for part in parts for sha256 in part["weights_sha256"]],
         "curve": [],
-        "cases": {name: [value for part in parts for value in part["cases"][name]] for name in first["cases"]},
+        "cases": pd.concat([part["cases"] for part in parts], ignore_index=True),
     }
-
-
-def _alike(key: str, parts: Sequence[dict[str, Any]]) -> bool:
-    return all(part["recipe"].get(key) == parts[0]["recipe"][key] for part in parts)

@@ -56,7 +56,7 @@ def score(runs: Sequence[RunResult], resamples: int = 2000, seed: int = 0) -> pd
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    return _summary([row for run in runs for row in _rows(run.cases, run.seed)], resamples, seed)
+    return _summary(pd.concat([_rows(run.cases, run.seed) for run in runs]), resamples, seed)
 
 
 def sure_tasks(table: pd.DataFrame) -> list[str]:
@@ -81,9 +81,8 @@ def difference(
     pairs = [(run, theirs[run.seed]) for run in runs if run.seed in theirs]
     if not pairs:
         return None
-    rows = [row for mine, other in pairs for row in _rows(_minus(mine, other), mine.seed)]
-    table = _summary(rows, resamples, seed)
-    frame = pd.DataFrame(rows)
+    frame = pd.concat([_rows(_minus(mine, other), mine.seed) for mine, other in pairs])
+    table = _summary(frame, resamples, seed)
     p: dict[str, float | None] = {}
     for line in table.index.drop("mean"):
         known = table.loc[line, "dice_low"] is not None  # as for intervals: none from few groups
@@ -149,29 +148,20 @@ def _deviation(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _summary(rows: Sequence[dict[Any, Any]], resamples: int, seed: int) -> pd.DataFrame:
+def _summary(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """The lines of `summarise`, and the line `SURE`."""
     table = summarise(rows, resamples, seed).set_index("task")
-    sure = sure_tasks(table)
+    sure, part = sure_tasks(table), table
     if len(sure) < len(table) - 1:
-        part = summarise([row for row in rows if row["task"] in sure], resamples, seed).set_index("task")
-    else:
-        part = table
+        part = summarise(rows[rows["task"].isin(sure)], resamples, seed).set_index("task")
     table.loc[SURE] = part.loc["mean"]
     return table
 
 
-def _rows(cases: pd.DataFrame, seed: int) -> list[dict[Any, Any]]:
-    """The cases as `summarise` wants them. Groups are named before the seed goes into the name of the case."""
-    alone = cases["group"].isna() | (cases["group"].fillna("").astype(str).str.strip() == "")
-    frame = cases.assign(
-        group=cases["group"].astype(object).where(~alone, "case " + cases["case"].astype(str)),
-        case=cases["case"].astype(str) + f", seed {seed}",
-        convention="standard",
-    )
-    if "diagonal_mm" not in frame:
-        frame["diagonal_mm"] = np.nan
-    return frame.to_dict("records")
+def _rows(cases: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The cases of one training. Groups are named before the seed goes into the name of the case."""
+    group = cases["group"].where(cases["group"].str.strip() != "", "case " + cases["case"])
+    return cases.assign(group=group, case=cases["case"] + f", seed {seed}")
 
 
 def _minus(run: RunResult, other: RunResult) -> pd.DataFrame:

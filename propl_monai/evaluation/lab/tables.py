@@ -12,11 +12,11 @@ import pandas as pd
 
 from propl_monai import tasks
 from propl_monai.common.files import write_atomically
-from propl_monai.errors import ProPLError
+from propl_monai.evaluation.cases import STATUSES
 from propl_monai.evaluation.lab import paper, render
 from propl_monai.evaluation.lab.comparison import SEEDS_FOR_P, Cell, Comparison
 from propl_monai.evaluation.lab.render import Table
-from propl_monai.evaluation.lab.statistics import SURE, holm
+from propl_monai.evaluation.lab.statistics import SURE, holm, seed_spread
 from propl_monai.evaluation.lab.variants import (
     ABLATION,
     CONTROLS_AT,
@@ -26,7 +26,7 @@ from propl_monai.evaluation.lab.variants import (
     in_order,
     variants,
 )
-from propl_monai.evaluation.summary import MIN_GROUPS, STATUSES
+from propl_monai.evaluation.summary import MIN_GROUPS
 
 ENDS = ("", "_low", "_high")  # of a score: itself and its interval
 
@@ -64,44 +64,33 @@ def make_tables(comparisons: Mapping[str, Comparison], out: Path | str) -> list[
 def all_tables(comparison: Comparison) -> list[Table]:
     """Tables 1-6 and the controls of one budget; of external data one table a fraction, with the rows that were run."""
     if comparison.leave_out:
-        return [_external_table(comparison, fraction) for fraction in comparison.fractions]
+        title = f"External data {', '.join(comparison.leave_out)}, {{}} of the labels"
+        found = [_table(comparison, None, title.format(one), one, comparison.names) for one in comparison.fractions]
+        names = [f"external-{fraction.replace('/', '-')}" for fraction in comparison.fractions]
+        return [replace(table, name=name) for table, name in zip(found, names, strict=True)]
     tables = []
-    for number, fraction in enumerate(FRACTIONS, start=1):
-        title = f"Table {number}. Methods with {fraction} of the labels"
-        tables.append(_table(comparison, number, title, fraction, METHOD_ROWS))
-    for number, fraction in enumerate(FRACTIONS, start=4):
-        title = f"Table {number}. Prompts and UPLC with {fraction} of the labels"
-        tables.append(_table(comparison, number, title, fraction, tuple(ABLATION.values())))
-    names = in_order([*variants(), *comparison.names])
+    for first, words, rows in ((1, "Methods", METHOD_ROWS), (4, "Prompts and UPLC", tuple(ABLATION.values()))):
+        for number, fraction in enumerate(FRACTIONS, start=first):
+            title = f"Table {number}. {words} with {fraction} of the labels"
+            tables.append(_table(comparison, number, title, fraction, rows))
+    every = in_order([*variants(), *comparison.names])
     title = f"All methods and controls with {CONTROLS_AT} of the labels"
-    tables.append(_table(comparison, None, title, CONTROLS_AT, names))
+    tables.append(_table(comparison, None, title, CONTROLS_AT, every))
     return tables
-
-
-def _external_table(comparison: Comparison, fraction: str) -> Table:
-    title = f"External data {', '.join(comparison.leave_out)}, {fraction} of the labels"
-    table = _table(comparison, None, title, fraction, comparison.names)
-    return replace(table, name=f"external-{fraction.replace('/', '-')}")
 
 
 def task_differences(comparison: Comparison) -> pd.DataFrame:
     """Paired differences of the Dice, one line a row, fraction and task; p corrected over all lines of a fraction."""
     lines: list[dict[str, Any]] = []
     for fraction in comparison.fractions:
-        part = []
+        part: list[dict[str, Any]] = []
         for name in comparison.names:
             if (found := comparison.difference(name, fraction)) is None:
                 continue
+            about = {"variant": name, "against": comparison.against, "labelled_fraction": fraction}
             for task, p in found.task_p.items():
-                line: dict[str, Any] = {
-                    "variant": name,
-                    "against": comparison.against,
-                    "labelled_fraction": fraction,
-                    "task": task,
-                }
-                line |= {"seeds": len(found.seeds), "groups": found.table.loc[task, "groups"]}
-                line |= {key: found.table.loc[task, key] for key in ("dice", "dice_low", "dice_high")}
-                part.append(line | {"p": p})
+                numbers = {key: found.table.loc[task, key] for key in ("groups", "dice", "dice_low", "dice_high")}
+                part.append(about | {"task": task, "seeds": len(found.seeds)} | numbers | {"p": p})
         corrected = holm([line["p"] for line in part])
         lines += [line | {"p_holm": p} for line, p in zip(part, corrected, strict=True)]
     columns = ["variant", "against", "labelled_fraction", "task", "seeds", "groups", "dice", "dice_low", "dice_high"]
@@ -161,14 +150,10 @@ def _table(comparison: Comparison, number: int | None, title: str, fraction: str
     rows = [_row(comparison, name, fraction) for name in names]
     corrected = holm([row.get("p") for row in rows])
     rows = [row | {"p_holm": p} if "p" in row else row for row, p in zip(rows, corrected, strict=True)]
-    notes = [*_notes(comparison, rows, fraction), *(paper.remarks(number) if number else [])]
+    notes = [*_notes(comparison, rows, fraction), *(paper.about(number)["remarks"] if number else [])]
     if number:
-        if paper.fraction(number) != fraction:
-            raise ProPLError(
-                f"table {number}", f"set at {fraction}, in the paper {paper.fraction(number)}", "mend layout"
-            )
         rows += [_paper_row(row, fraction) for row in paper.paper_rows(number)]
-    return Table(f"table-{number}" if number else "controls", title, fraction, rows, notes)
+    return Table(f"table-{number}" if number else "controls", title, rows, notes)
 
 
 def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
@@ -179,9 +164,13 @@ def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
         title = variants()[name].title if name in variants() else name
         return {"origin": "not run", "variant": name, "title": title, "labelled_fraction": own}
     mean = cell.scores.loc["mean"]
-    row: dict[str, Any] = {"origin": "run", "variant": name, "title": cell.title, "labelled_fraction": own}
+    row: dict[str, Any] = {"origin": "run", "variant": name, "title": cell.runs[0].title, "labelled_fraction": own}
     row |= {"n": int(mean["n"]) // cell.seeds, "groups": mean["groups"], "seeds": cell.seeds}
-    row |= {"seed_spread": cell.spread, "decoder": cell.decoders, "variance": cell.mean("variance")}
+    row |= {
+        "seed_spread": seed_spread(cell.runs),
+        "decoder": ", ".join(dict.fromkeys(run.decoder for run in cell.runs)),
+    }
+    row |= {"variance": cell.mean("variance")}
     row |= {key: mean[key] for key in (status.replace(" ", "_") for status in STATUSES)}
     row |= _scores(cell) | {f"hd95_grid_{kind}": mean[f"hd95_grid_{kind}"] for kind in ("hits", "all")}
     row |= {"tasks": len(cell.tasks), "sure_tasks": len(cell.sure_tasks)}

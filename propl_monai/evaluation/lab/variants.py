@@ -160,13 +160,8 @@ def grid(
 
 def fraction_of(variant: str, fraction: str) -> str:
     """The labelled fraction of a variant in a table of that fraction: its own where it fixes one, as all labels does."""
-    return fixed_fraction(variant) or fraction
-
-
-def fixed_fraction(variant: str) -> str | None:
-    """The labelled fraction that a variant fixes itself."""
     known = variants().get(variant)
-    return known.train.get("labelled_fraction") if known else None
+    return known.train.get("labelled_fraction", fraction) if known else fraction
 
 
 def in_order(names: Iterable[str]) -> list[str]:

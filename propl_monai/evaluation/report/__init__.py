@@ -1,5 +1,5 @@
-"""`propl report`: one HTML page of a training and its evaluation, with nothing outside of it.
+"""`propl report`: one self-contained HTML page of a training and its evaluation.
 
-In: a run's folder, its weights, and the data if pictures are wanted. Out: one page.
-Must not know: other runs; those are the lab's.
+In: the folders of a training and of its evaluation; weights and data if pictures and calibration are wanted. Out: one
+page and calibration.json. Must not know: other runs, which are the lab's.
 """

@@ -1,6 +1,6 @@
 """The drawings of the report: learning curves and reliability as inline SVG, cases as PNG with outlined masks.
 
-Nothing is told by colour alone: lines differ in marker and dashes too, and each drawing says in words what it shows.
+Nothing depends on colour alone: lines differ in marker and dashes too, and each drawing says in words what it shows.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from propl_monai.evaluation.calibration import Reliability
-from propl_monai.evaluation.figure_style import DPI, STYLE, Axes, Figure, look, matplotlib
-from propl_monai.evaluation.report.collect import Mask, Shown, TaskCalibration
+from propl_monai.evaluation.figure_style import DPI, STYLE, Figure, look, matplotlib, outline
+from propl_monai.evaluation.report.collect import Shown, TaskCalibration
 from propl_monai.model.network import DECODERS
 from propl_monai.tasks import NAMES
 
@@ -84,7 +83,8 @@ def reliability(name: str, title: str, part: TaskCalibration) -> Drawing:
         lines = (("as predicted", part.plain), ("at temperature T", part.scaled))
         for number, (label, drawn) in enumerate(lines):
             if drawn is not None:
-                _reliability_line(axes, label, drawn, number)
+                points = np.array(drawn.points()) * 100
+                axes.plot(points[:, 1], points[:, 2], label=label, clip_on=False, **_look(number))
         axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="predicted probability, %", ylabel="pixels that are target, %")
         axes.set_aspect("equal")
         axes.legend(loc="upper left")
@@ -100,8 +100,9 @@ def overlay(shown: Shown) -> str:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(shown.picture, cmap="gray", vmin=0, vmax=255, aspect="auto")
     axes.set_axis_off()
-    _outline(axes, shown.reference, "#FFFFFF", "solid")
-    _outline(axes, shown.prediction, "#E69F00", (0, (4, 2.5)))
+    for mask, colour, dashes in ((shown.reference, "#FFFFFF", "solid"), (shown.prediction, "#E69F00", (0, (4, 2.5)))):
+        outline(axes, mask, "#000000", "solid", 4.0, 0.45)  # a darker edge below shows on bright tissue too
+        outline(axes, mask, colour, dashes, 2.0)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -127,13 +128,8 @@ def _curve(
         axes.set(xlabel="epoch", ylabel=label)
         axes.locator_params(axis="x", integer=True)
         figure.legend(loc="outside lower center", ncols=3 if len(lines) <= 3 else 2)
-    told = "; ".join(f"{key} {points[0][1]:.3g} first, {points[-1][1]:.3g} last" for key, points in lines.items())
-    return Drawing(_svg(figure, f"curve-{name}", f"Line chart. {caption}. {told}."), caption)
-
-
-def _reliability_line(axes: Axes, label: str, drawn: Reliability, number: int) -> None:
-    points = np.array(drawn.points())
-    axes.plot(points[:, 1] * 100, points[:, 2] * 100, label=label, clip_on=False, **_look(number))
+    ends = "; ".join(f"{key} {points[0][1]:.3g} first, {points[-1][1]:.3g} last" for key, points in lines.items())
+    return Drawing(_svg(figure, f"curve-{name}", f"Line chart. {caption}. {ends}."), caption)
 
 
 def _look(number: int) -> dict[str, Any]:
@@ -141,17 +137,6 @@ def _look(number: int) -> dict[str, Any]:
     found = look(number)
     found["color"] = INSTEAD if found["color"] == YELLOW else found["color"]
     return found | {"markersize": 5, "markeredgecolor": "#333333", "markeredgewidth": 0.6}
-
-
-def _outline(axes: Axes, mask: Mask, colour: str, dashes: Any) -> None:
-    """The edge of a mask over a darker one, so that it shows on bright tissue too; nothing for an empty mask."""
-    if not mask.any():
-        return
-    padded = np.pad(mask, 1).astype(float)  # closed at the border of the picture
-    rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
-    for width, tone, style in ((4.0, "#000000", "solid"), (2.0, colour, dashes)):
-        alpha = 0.45 if tone == "#000000" else 1.0
-        axes.contour(columns, rows, padded, [0.5], colors=[tone], linestyles=[style], linewidths=width, alpha=alpha)
 
 
 def _svg(figure: Figure, name: str, alt: str) -> str:

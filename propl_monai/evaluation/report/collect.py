@@ -1,20 +1,20 @@
-"""What only the network can tell: calibration on all evaluated pictures, and the masks of the cases that are shown.
+"""What needs the network: calibration on all evaluated pictures, and the masks of the cases that are shown.
 
 The temperature is fitted before the first evaluated picture is opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from propl_monai.data import transforms
 from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.datasets.cohort import evaluation_items
 from propl_monai.errors import ProPLError
@@ -26,17 +26,15 @@ from propl_monai.evaluation.calibration import (
     fit_temperature,
     together,
 )
-from propl_monai.evaluation.metrics import overlap
-from propl_monai.evaluation.panels import best_median_worst
-from propl_monai.evaluation.report.run_files import EVALUATE_AGAIN, RunFiles
-from propl_monai.images import read_image, to_grey
-from propl_monai.inference.inferer import PromptInferer
+from propl_monai.evaluation.cases import CASES, EVALUATE_AGAIN
+from propl_monai.evaluation.panels import best_median_worst, check_dice
+from propl_monai.evaluation.report.run_files import RunFiles
+from propl_monai.images import Picture, read_image, read_mask, to_grey
 from propl_monai.inference.postprocess import RestoreSized
+from propl_monai.inference.predictor import Predictor
 from propl_monai.model.network import ProPL
-from propl_monai.model.weights import load_network
 
 FITTED_ON = "validation"
-DICE_TOLERANCE = 0.05  # another device moves a few pixels of an edge; another picture or mask moves more
 Mask = NDArray[np.bool_]
 Item = dict[str, Any]
 Progress = Callable[[int, int], None]
@@ -115,7 +113,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """What a pass over the pictures gave; `prompts` are the sentences that were asked, by task."""
+    """What a pass over the pictures gave; `prompts` are the sentences by task."""
 
     prompts: Mapping[str, str]
     calibration: Calibration
@@ -140,41 +138,48 @@ def collect(
         pictures: keep the best, median and worst case of each task to look at.
         progress: called with (pictures done, in all).
     """
-    network, header = load_network(weights)
-    if absent := [key for key in ("spatial_size", "normalisation") if key not in header]:
-        raise ProPLError(weights, f"does not say its {' and '.join(absent)}", "train again with this version")
-    datalist = Datalist.read(datalist_file, data)
-    fitting, measured = _items(files, datalist, datalist_file)
-    decoder = files.evaluation_record["results"].get("about", {}).get("decoder") or network.chosen_decoder
-    run = _Pass(network, header, decoder, progress, len(fitting) + len(measured))
-    temperature = _fit(run, fitting)
-    wanted = ranks_to_show(files) if pictures else {}
-    tasks, shown = _measure(run, measured, files.task_names, temperature, wanted)
+    decoder = files.evaluation_record["results"].get("about", {}).get("decoder")
+    predictor = Predictor.from_bundle(weights, decoder=decoder)
+    fitting, measured = _items(files, Datalist.read(datalist_file, data), datalist_file)
+    counter, total = count(1), len(fitting) + len(measured)
+    histograms: dict[str, LogitHistogram] = {}
+    for item, _, logits, reference in _predict(predictor, fitting):
+        histograms.setdefault(item["task"], LogitHistogram()).add(logits, reference)
+        progress(next(counter), total)
+    temperature = fit_temperature(histograms.values()) if histograms else None
+    ranks = ranks_to_show(files) if pictures else {}
+    known = dict(zip(files.cases["case"], files.cases["dice"], strict=True))
+    convention = files.evaluation_record["options"].get("metric_convention", "standard")
+    plain, scaled = (defaultdict[str, ReliabilityCounts](ReliabilityCounts) for _ in range(2))
+    shown: dict[str, Shown] = {}
+    for item, picture, logits, reference in _predict(predictor, measured):
+        task, case, mask = item["task"], item["case_id"], logits > 0
+        plain[task].add(logits, reference)
+        if temperature is not None:
+            scaled[task].add(logits, reference, temperature)
+        if case in ranks:
+            check_dice(mask, reference, known[case], case, CASES, EVALUATE_AGAIN, convention)
+            shown[case] = Shown(task, ranks[case], case, known[case], to_grey(picture.pixels), mask, reference)
+        progress(next(counter), total)
+    tasks = {}
+    for name in files.task_names:
+        after = scaled[name].reliability() if temperature is not None else None
+        tasks[name] = TaskCalibration(plain[name].images, plain[name].reliability(), after)
     calibration = Calibration(files.measured_on, temperature, len(fitting), tasks)
-    return Collected(prompts_of(network), calibration, _checked(shown, wanted, files))
+    return Collected(prompts_of(predictor.network), calibration, [shown[case] for case in ranks])
 
 
-class _Pass:
-    """The network over some items, one picture a time, as the evaluation does it."""
-
-    def __init__(self, network: ProPL, header: Mapping[str, Any], decoder: str, progress: Progress, total: int) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as the configs choose it
-        self.network = network.to(self.device)
-        self.load = transforms.evaluation(header["spatial_size"], header["normalisation"])
-        self.restore, self.inferer = RestoreSized("pred"), PromptInferer(decoder=decoder)
-        self.progress, self.done, self.total = progress, 0, total
-
-    @torch.inference_mode()
-    def logits(self, item: Item) -> tuple[NDArray[np.float64], Mask]:
-        """Logits and reference of a picture, both (H, W) at its own size."""
-        loaded = self.load(item)
-        grid = self.inferer(loaded["image"][None].to(self.device), self.network, task=[item["task"]])[0]
-        whole = self.restore({"pred": grid.cpu(), "original_size": loaded["original_size"]})["pred"][0].double().numpy()
-        if not np.isfinite(whole).all():
+def _predict(predictor: Predictor, items: Sequence[Item]) -> Iterator[tuple[Item, Picture, NDArray[np.float64], Mask]]:
+    """Each item with its picture, its logits and its reference, both (H, W) at the size of the picture."""
+    restore = RestoreSized("pred")
+    for item in items:
+        picture = read_image(item["image"])
+        prepared = predictor.prepare(picture)
+        maps = predictor.maps([prepared], [item["task"]])[0]
+        logits = restore({"pred": maps, "original_size": prepared.size})["pred"][0].double().numpy()
+        if not np.isfinite(logits).all():
             raise ProPLError(item["case_id"], "the network gives logits that are not finite", "train again")
-        self.done += 1
-        self.progress(self.done, self.total)
-        return whole, loaded["label"][0].numpy() > 0
+        yield item, picture, logits, read_mask(item["label"])
 
 
 def _items(files: RunFiles, datalist: Datalist, datalist_file: Path) -> tuple[list[Item], list[Item]]:
@@ -190,34 +195,6 @@ def _items(files: RunFiles, datalist: Datalist, datalist_file: Path) -> tuple[li
     return as_items([case for case in fitting if case.case_id not in evaluated], datalist.root), measured
 
 
-def _fit(run: _Pass, items: Sequence[Item]) -> float | None:
-    histograms: dict[str, LogitHistogram] = {}
-    for item in items:
-        histograms.setdefault(item["task"], LogitHistogram()).add(*run.logits(item))
-    return fit_temperature(histograms.values()) if histograms else None
-
-
-def _measure(
-    run: _Pass, items: Sequence[Item], names: Sequence[str], temperature: float | None, wanted: Mapping[str, str]
-) -> tuple[dict[str, TaskCalibration], dict[str, tuple[Item, Mask, Mask]]]:
-    """The calibration of each task, and prediction and reference of the wanted cases by their ids."""
-    plain = {name: ReliabilityCounts() for name in names}
-    scaled = {name: ReliabilityCounts() for name in names}
-    kept: dict[str, tuple[Item, Mask, Mask]] = {}
-    for item in items:
-        logits, reference = run.logits(item)
-        plain[item["task"]].add(logits, reference)
-        if temperature is not None:
-            scaled[item["task"]].add(logits, reference, temperature)
-        if item["case_id"] in wanted:
-            kept[item["case_id"]] = (item, logits > 0, reference)
-    tasks = {}
-    for name in names:
-        after = scaled[name].reliability() if temperature is not None else None
-        tasks[name] = TaskCalibration(plain[name].images, plain[name].reliability(), after)
-    return tasks, {case: kept[case] for case in wanted}
-
-
 def ranks_to_show(files: RunFiles) -> dict[str, str]:
     """The ranks of the cases to show, by id: task by task, from best to worst."""
     ranks: dict[str, list[str]] = {}
@@ -227,23 +204,8 @@ def ranks_to_show(files: RunFiles) -> dict[str, str]:
     return {case: " and ".join(words) for case, words in ranks.items()}
 
 
-def _checked(kept: Mapping[str, tuple[Item, Mask, Mask]], ranks: Mapping[str, str], files: RunFiles) -> list[Shown]:
-    """The cases to show, whose masks have the Dice of the table."""
-    dice = dict(zip(files.cases["case"], files.cases["dice"], strict=True))
-    convention = files.evaluation_record["options"].get("metric_convention", "standard")
-    shown = []
-    for case, (item, prediction, reference) in kept.items():
-        found, _ = overlap(int((prediction & reference).sum()), int((prediction ^ reference).sum()), convention)
-        if abs(found - dice[case]) > DICE_TOLERANCE:
-            fact = f"has a Dice of {found:.3f} now, {dice[case]:.3f} in cases.csv"
-            raise ProPLError(case, fact, f"its picture or mask was changed since; {EVALUATE_AGAIN}")
-        picture = to_grey(read_image(item["image"]).pixels)
-        shown.append(Shown(item["task"], ranks[case], case, dice[case], picture, prediction, reference))
-    return shown
-
-
 def prompts_of(network: ProPL) -> dict[str, str]:
-    """The sentence of each task, where the network is asked in words."""
+    """The sentence of each task, where prompts are text."""
     if network.prompts is None or network.prompts.mode != "text":
         return {}
     facts = network.prompts.bank.describe()
@@ -251,17 +213,11 @@ def prompts_of(network: ProPL) -> dict[str, str]:
 
 
 def _task_json(part: TaskCalibration) -> dict[str, Any]:
-    found: dict[str, Any] = {"images": part.images}
-    for name, reliability in (("plain", part.plain), ("scaled", part.scaled)):
-        found[name] = (
-            None
-            if reliability is None
-            else {
-                "expected_error": reliability.expected_error,
-                "average_error": reliability.average_error,
-                "share": reliability.share.tolist(),
-                "predicted": reliability.predicted.tolist(),
-                "observed": reliability.observed.tolist(),
-            }
-        )
-    return found
+    return {"images": part.images, "plain": _reliability_json(part.plain), "scaled": _reliability_json(part.scaled)}
+
+
+def _reliability_json(found: Reliability | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    errors = {"expected_error": found.expected_error, "average_error": found.average_error}
+    return errors | {key: getattr(found, key).tolist() for key in ("share", "predicted", "observed")}

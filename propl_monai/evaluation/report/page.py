@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from propl_monai import __version__, tasks
-from propl_monai.errors import ProPLError
-from propl_monai.evaluation.grids import NONE, Grid
+from propl_monai.evaluation.grids import NONE, Grid, fill_template, number, pair, percent
 from propl_monai.evaluation.report.charts import LOSSES, curves, overlay, reliability
 from propl_monai.evaluation.report.collect import FITTED_ON, Calibration, Collected, TaskCalibration
 from propl_monai.evaluation.report.failures import failure_grids
@@ -24,35 +22,28 @@ def render(files: RunFiles, collected: Collected | None = None) -> str:
 
     Args:
         files: of the run.
-        collected: what the network told; None leaves calibration and pictures out, and says so.
+        collected: what needed the network; None leaves calibration and pictures out, and says so.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise ProPLError("jinja2", "is not installed", "pip install 'propl-monai[lab]'") from error
-    template = resources.files("propl_monai.evaluation.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     results = files.training_record["results"]
-    page = environment.from_string(template).render(
-        heading=f"ProPL report: {files.training.resolve().name}",
-        version=__version__,
-        facts=_facts(files, collected),
-        warnings=_warnings(files),
-        result=_result(files.table),
-        notes=files.notes,
-        curves=curves(files.epochs, results.get("best_epoch")),
-        epochs=_epochs(files.epochs),
-        tasks=_tasks(files, collected) if collected else [],
-        has_pictures=bool(collected and collected.shown),
-        calibration=_calibration(collected.calibration) if collected else None,
-        failures=failure_grids(files.cases),
-        provenance=_provenance(files),
-        commands=[(run, " ".join(record["command"])) for run, record in _records(files)],
-        options=_options(files),
-        inputs=_inputs(files),
-    )
+    content = {
+        "heading": f"ProPL report: {files.training.resolve().name}",
+        "version": __version__,
+        "facts": _facts(files, collected),
+        "warnings": _warnings(files),
+        "result": _result(files.table),
+        "notes": files.notes,
+        "curves": curves(files.epochs, results.get("best_epoch")),
+        "epochs": _epochs(files.epochs),
+        "tasks": _tasks(files, collected) if collected else [],
+        "has_pictures": bool(collected and collected.shown),
+        "calibration": _calibration(collected.calibration) if collected else None,
+        "failures": failure_grids(files.cases),
+        "provenance": _provenance(files),
+        "commands": [(run, " ".join(record["command"])) for run, record in files.records],
+        "options": _options(files),
+        "inputs": _inputs(files),
+    }
+    page = fill_template("propl_monai.evaluation.report", TEMPLATE, content, trim_blocks=True, lstrip_blocks=True)
     return page.strip() + "\n"
 
 
@@ -61,7 +52,7 @@ def _facts(files: RunFiles, collected: Collected | None) -> list[tuple[str, str]
     mean, options = files.table[-1], files.training_record["options"]
     counts = files.training_record["results"].get("cases", {})
     facts = [
-        (f"Mean Dice of {len(files.table) - 1} tasks", _interval(mean, "dice") + " %"),
+        (f"Mean Dice of {len(files.table) - 1} tasks", percent(mean, "dice") + " %"),
         ("Evaluated on", f"{files.measured_on}: {mean['n']:,} pictures of {mean['groups']:,} patients or videos"),
         ("Missed targets, false alarms", f"{mean['missed']}, {mean['false_alarm']}"),
         (
@@ -88,7 +79,7 @@ def _warnings(files: RunFiles) -> list[str]:
         if kept is not None and about.get(key) not in (None, kept):
             fact = f"The evaluated weights are of {key} {about[key]}, those that this training kept of {kept}"
             found.append(f"{fact}: evaluate again, or name the folder of the right evaluation.")
-    for run, record in _records(files):
+    for run, record in files.records:
         found += [f"{run}: {item['path']}: {item['message']}" for item in record.get("findings", [])]
     return found
 
@@ -100,11 +91,8 @@ def _result(table: Sequence[Mapping[str, Any]]) -> Grid:
     rows = []
     for row in table:
         cells = [f"{row[key]:,}" for key in ("n", "groups", "missed", "false_alarm", "both_empty")]
-        pairs = [
-            " / ".join(_number(row[f"hd95_{unit}_{kind}"]) for kind in ("hits", "all")) for unit in ("px", "mm", "grid")
-        ]
-        pairs[1] += f" ({row['hd95_mm_n']})"
-        rows.append([row["task"], _interval(row, "dice"), _interval(row, "iou"), *cells, *pairs])
+        cells += [pair(row, "hd95_px"), f"{pair(row, 'hd95_mm')} ({row['hd95_mm_n']})", pair(row, "hd95_grid")]
+        rows.append([row["task"], percent(row, "dice"), percent(row, "iou"), *cells])
     return Grid("Every evaluated case, by task", head, rows)
 
 
@@ -114,9 +102,9 @@ def _epochs(epochs: Sequence[Mapping[str, Any]]) -> Grid:
     rows = []
     for epoch in epochs:
         found = epoch.get("validation") or {}
-        cells = [_number(epoch.get(name), 1, 4) for name in losses]
-        cells += [_number(found.get(name), 100) for name in DECODERS]
-        cells += [_number(epoch.get("learning_rate"), 1, 6), _number(epoch.get("seconds"))]
+        cells = [number(epoch.get(name), 1, 4) for name in losses]
+        cells += [number(found.get(name), 100) for name in DECODERS]
+        cells += [number(epoch.get("learning_rate"), 1, 6), number(epoch.get("seconds"))]
         rows.append([str(epoch["epoch"]), *cells])
     return Grid("Each epoch", head, rows)
 
@@ -167,19 +155,19 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
 def _errors(part: TaskCalibration) -> list[str]:
     measured = [one for one in (part.plain, part.scaled) if one is not None]
     errors = [error for one in measured for error in (one.expected_error, one.average_error)]
-    return [*(_number(error, 100, 2) for error in errors), f"{part.images:,}"]
+    return [*(number(error, 100, 2) for error in errors), f"{part.images:,}"]
 
 
 def _bins(part: TaskCalibration) -> Grid:
     """The points of the first diagram."""
     head = ["mean predicted probability, %", "share of all pixels, %", "pixels that are target, %"]
-    rows = [[_number(p, 100), _number(share, 100, 3), _number(o, 100)] for share, p, o in part.plain.points()]
+    rows = [[number(p, 100), number(share, 100, 3), number(o, 100)] for share, p, o in part.plain.points()]
     return Grid("All tasks as one, as predicted: the points of the diagram", head, rows)
 
 
 def _provenance(files: RunFiles) -> Grid:
     """What can differ between two runs of one command, side by side."""
-    records = [record for _, record in _records(files)]
+    records = [record for _, record in files.records]
     facts: dict[str, Iterable[Any]] = {
         "status": [record["status"] for record in records],
         "started (UTC)": [record["started"] for record in records],
@@ -198,29 +186,15 @@ def _provenance(files: RunFiles) -> Grid:
 
 
 def _options(files: RunFiles) -> Grid:
-    chosen = [record["options"] for _, record in _records(files)]
+    chosen = [record["options"] for _, record in files.records]
     keys = sorted({key for options in chosen for key in options})
     rows = [[key, *(_word(options.get(key)) for options in chosen)] for key in keys]
     return Grid("All options", ["option", "training", "evaluation"], rows)
 
 
 def _inputs(files: RunFiles) -> Grid:
-    rows = [[entry["path"], run, entry["sha256"]] for run, record in _records(files) for entry in record["inputs"]]
+    rows = [[entry["path"], run, entry["sha256"]] for run, record in files.records for entry in record["inputs"]]
     return Grid("Files that were read", ["file", "by", "SHA-256"], rows)
-
-
-def _records(files: RunFiles) -> tuple[tuple[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]]:
-    return ("training", files.training_record), ("evaluation", files.evaluation_record)
-
-
-def _interval(row: Mapping[str, Any], score: str) -> str:
-    """A score in percent, with its interval if there is one."""
-    mean, low, high = (_number(row[score + end], 100) for end in ("", "_low", "_high"))
-    return mean if row[f"{score}_low"] is None else f"{mean} [{low}, {high}]"
-
-
-def _number(value: float | None, scale: float = 1.0, digits: int = 1) -> str:
-    return NONE if value is None else f"{value * scale:.{digits}f}"
 
 
 def _word(value: Any) -> str:

@@ -12,14 +12,11 @@ import pandas as pd
 
 from propl_monai import tasks
 from propl_monai.common.files import file_sha256, require_file
-from propl_monai.errors import ProPLError, unknown
-from propl_monai.evaluation.summary import STATUSES
+from propl_monai.errors import ProPLError
+from propl_monai.evaluation.cases import CASES, EVALUATE_AGAIN, PIXELS, read_cases
 
 RECORD = "run.json"
 RECORD_KEYS = ("verb", "status", "started", "seconds", "command", "versions", "machine", "options", "inputs", "results")
-WORDS = ("case", "task", "source", "group", "status")
-PIXELS = ("reference_pixels", "predicted_pixels")
-EVALUATE_AGAIN = "evaluate again (`evaluating` of the bundle)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +27,7 @@ class RunFiles:
         training, evaluation: the folders.
         training_record, evaluation_record: their run.json.
         epochs: the lines of metrics.jsonl, in order; empty when there is no such file.
-        cases: one row an evaluated case: case, task, source, group, status as text; dice; the two counts of pixels.
+        cases: one row per evaluated case, see `cases.parse_cases`.
         table: the rows of the table, by `summary.COLUMNS`, the last one the mean over the tasks.
         notes: what stands under the table.
     """
@@ -43,6 +40,11 @@ class RunFiles:
     cases: pd.DataFrame
     table: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
+
+    @property
+    def records(self) -> tuple[tuple[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]]:
+        """The two run.json by the names that the page gives them."""
+        return ("training", self.training_record), ("evaluation", self.evaluation_record)
 
     @property
     def split(self) -> str:
@@ -83,7 +85,9 @@ def read_run_files(training: Path | str, evaluation: Path | str | None = None) -
     table = evaluated["results"].get("table")
     if not isinstance(table, list) or not table:
         raise ProPLError(path, "holds no table in its results", EVALUATE_AGAIN)
-    cases = _cases(evaluation / "cases.csv")
+    cases = read_cases(evaluation / CASES)
+    if absent := [name for name in PIXELS if name not in cases.columns]:
+        raise ProPLError(evaluation / CASES, f"has no column {', '.join(absent)}", EVALUATE_AGAIN)
     if table[-1].get("n") != len(cases):
         fact = f"counts {table[-1].get('n')} cases, cases.csv beside it {len(cases)}"
         raise ProPLError(path, fact, EVALUATE_AGAIN)
@@ -143,25 +147,6 @@ def _epochs(path: Path) -> list[dict[str, Any]]:
             fact = f"is no epoch of a training ({type(error).__name__}: {error})"
             raise ProPLError(f"{path}, line {number}", fact, "delete that line, or resume the training") from error
     return found
-
-
-def _cases(path: Path) -> pd.DataFrame:
-    """The rows of cases.csv; words stay as they are, so that a case may be called NA."""
-    require_file(path)
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if absent := [name for name in (*WORDS, *PIXELS, "dice") if name not in frame.columns]:
-            raise ProPLError(path, f"has no column {', '.join(absent)}", EVALUATE_AGAIN)
-        kept = frame[[*WORDS, *PIXELS, "dice"]].astype({"dice": float} | dict.fromkeys(PIXELS, int))
-    except ValueError as error:  # pandas' own errors of a broken file are ValueErrors too
-        raise ProPLError(path, f"is no table of cases ({error})", EVALUATE_AGAIN) from error
-    for status in kept["status"].unique():
-        if status not in STATUSES:
-            raise unknown(path, "status", status, STATUSES)
-    if not kept["dice"].between(0, 1).all():
-        raise ProPLError(path, "has a Dice that is missing or not from 0 to 1", EVALUATE_AGAIN)
-    kept["task"] = [tasks.find(name, path).name for name in kept["task"]]
-    return kept
 
 
 def _notes(path: Path) -> list[str]:

@@ -7,155 +7,22 @@ PROPL_LABEL_ENV=/some/folder pytest -m label
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from io import BytesIO
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pytest
-from label_tools import BUNDLE, ROOT, phantom_items, write_bundle
+from label_tools import ENVIRONMENT, Server, with_server
 from monai.bundle import run as run_bundle
 from PIL import Image
 
-import propl_monai.deploy.monai_label
 from propl_monai.deploy.monai_label.lib.served import Served
 from propl_monai.tasks import TASKS, find
 
-ENVIRONMENT = os.environ.get("PROPL_LABEL_ENV") and os.path.abspath(os.environ["PROPL_LABEL_ENV"])
-pytestmark = [
-    pytest.mark.label,
-    pytest.mark.timeout(1500),
-    pytest.mark.skipif(not ENVIRONMENT, reason="PROPL_LABEL_ENV names no environment (labelling/make_environment.sh)"),
-]
-PATIENCE = 400  # seconds for whatever the server is asked for
+pytestmark = with_server
 LEFT_ATRIUM = find("LA")
-
-
-class Server:
-    """A running server, and its HTTP interface."""
-
-    def __init__(self, process: subprocess.Popen, port: int, log: Path) -> None:
-        self.process, self.address, self.log = process, f"http://127.0.0.1:{port}", log
-
-    def call(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
-        request = urllib.request.Request(self.address + path, body, {"Content-Type": kind}, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-                return answer.read()
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{method} {path}: {error.code} {error.read()!r}\n{self.told()}") from error
-
-    def ask(self, method: str, path: str, **params: Any) -> Any:
-        return json.loads(self.call(method, path, json.dumps(params).encode() if method == "POST" else None))
-
-    def infer(self, model: str, image: str, **params: Any) -> np.ndarray:
-        """The mask that comes back, bool (H, W)."""
-        body, kind = multipart({"params": json.dumps(params)})
-        query = urllib.parse.urlencode({"image": image, "output": "image"})
-        picture = Image.open(BytesIO(self.call("POST", f"/infer/{model}?{query}", body, kind)))
-        assert picture.format == "PNG"
-        values = np.asarray(picture)
-        assert set(np.unique(values)) <= {0, 1}
-        return values > 0
-
-    def submit(self, image: str, tag: str, label: Path, **params: Any) -> None:
-        body, kind = multipart({"params": json.dumps(params)}, {"label": label})
-        self.call("PUT", "/datastore/label?" + urllib.parse.urlencode({"image": image, "tag": tag}), body, kind)
-
-    def train(self, model: str, **params: Any) -> None:
-        """Start a training and wait for its end."""
-        self.ask("POST", f"/train/{model}", **params)
-        end = time.monotonic() + PATIENCE
-        while (status := self.ask("GET", "/train/"))["status"] in ("SUBMITTED", "RUNNING"):
-            assert time.monotonic() < end, self.told()
-            time.sleep(1)
-        assert status["status"] == "DONE", "\n".join(status["details"])
-
-    def told(self) -> str:
-        return self.log.read_text(errors="replace")[-4000:]
-
-
-def multipart(fields: dict[str, str], files: dict[str, Path] | None = None) -> tuple[bytes, str]:
-    mark = uuid4().hex
-    parts = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
-    parts += [(f'name="{name}"; filename="{path.name}"', path.read_bytes()) for name, path in (files or {}).items()]
-    body = b"".join(
-        f"--{mark}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + value + b"\r\n"
-        for head, value in parts
-    )
-    return body + f"--{mark}--\r\n".encode(), f"multipart/form-data; boundary={mark}"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server for an app and a study; all are stopped in the end."""
-    running: list[subprocess.Popen] = []
-
-    def begin(app: Path, study: Path, **conf: object) -> Server:
-        with socket.socket() as trial:
-            trial.bind(("127.0.0.1", 0))
-            port = trial.getsockname()[1]
-        command = [f"{ENVIRONMENT}/bin/python", "-m", "monailabel.main", "start_server"]
-        command += ["--app", str(app), "--studies", str(study), "--host", "127.0.0.1", "--port", str(port)]
-        for name, value in conf.items():
-            command += ["--conf", name, str(value)]
-        log = tmp_path / f"server{len(running)}.log"
-        # One thread, as here: sums in another order could move a pixel on the edge.
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        with log.open("w") as stream:
-            process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=tmp_path, env=environment)
-        running.append(process)
-        server = Server(process, port, log)
-        wait_for(server)
-        return server
-
-    yield begin
-    for process in running:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def wait_for(server: Server) -> None:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        assert server.process.poll() is None, server.told()
-        try:
-            with urllib.request.urlopen(server.address + "/info/", timeout=PATIENCE):
-                return
-        except urllib.error.URLError:
-            time.sleep(0.5)
-    raise AssertionError(f"the server does not answer\n{server.told()}")
-
-
-@pytest.fixture
-def study(phantoms: Path, tmp_path: Path) -> Path:
-    """Four pictures of the heart; one is a JPEG, and none is square."""
-    folder = tmp_path / "study"
-    folder.mkdir()
-    for number, item in enumerate(phantom_items(phantoms, "LA", 4)):
-        picture = Image.open(item["image"]).convert("L").resize((90, 70))
-        picture.save(folder / f"heart{number}.{'jpg' if number == 3 else 'png'}")
-        label = Image.open(item["label"]).convert("L").resize((90, 70), Image.Resampling.NEAREST)
-        label.save(tmp_path / f"heart{number}_mask.png")
-    return folder
-
-
-@pytest.fixture
-def bundle(served_folder: Path, tmp_path: Path) -> Path:
-    """The bundle with the small weights."""
-    target = tmp_path / "apps" / "model" / "propl_us_segmentation"
-    write_bundle(BUNDLE, served_folder / "models", target, "compact")
-    return target
 
 
 @pytest.fixture
@@ -183,11 +50,8 @@ def own_masks(
 
 
 def test_the_app(
-    start: Callable[..., Server], bundle: Path, study: Path, own_masks: dict, phantoms: Path, tmp_path: Path
+    start: Callable[..., Server], app: Path, bundle: Path, study: Path, own_masks: dict, phantoms: Path, tmp_path: Path
 ) -> None:
-    app = tmp_path / "apps" / "propl"
-    app.mkdir()
-    shutil.copy(Path(propl_monai.deploy.monai_label.__path__[0]) / "main.py", app)
     server = start(app, study, bundle=bundle, reference=phantoms)
 
     about = server.ask("GET", "/info/")
@@ -232,18 +96,14 @@ def test_the_app(
     assert asked == [first, {"heart2": "heart3", "heart3": "heart2"}[first]]
 
 
-def test_a_bad_request_is_told(start: Callable[..., Server], bundle: Path, study: Path, tmp_path: Path) -> None:
-    app = tmp_path / "apps" / "propl"
-    app.mkdir()
-    shutil.copy(Path(propl_monai.deploy.monai_label.__path__[0]) / "main.py", app)
+def test_a_bad_request_is_reported(start: Callable[..., Server], app: Path, bundle: Path, study: Path) -> None:
     (study / "broken.png").write_text("no picture")
     server = start(app, study, bundle=bundle)
     with pytest.raises(AssertionError, match="500"):
         server.infer(LEFT_ATRIUM.slug, "broken")
-    assert "broken.png: is plain text" in server.told()
+    assert "broken.png: is plain text" in server.last_lines()
     server.ask("POST", f"/train/{LEFT_ATRIUM.slug}", max_epochs=1)
-    while (status := server.ask("GET", "/train/"))["status"] in ("SUBMITTED", "RUNNING"):
-        time.sleep(1)
+    status = server.end_of_training()
     assert status["status"] == "ERROR" and "has no label to learn from" in "\n".join(status["details"])
 
 

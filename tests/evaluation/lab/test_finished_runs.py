@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from fake_runs import cases, write_run
+from fake_runs import cases, write_cases, write_run
 
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.lab.finished_runs import read_run, read_runs
@@ -72,18 +73,25 @@ def result(**values: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda content: content["results"].update(values)
 
 
+def alter_cases(path: Path, change: Callable[[dict[str, list[Any]]], Any]) -> Path:
+    """Change the columns of the table beside a run.json, and the hash in it."""
+    columns = pd.read_csv(path.with_name("cases.csv"), dtype=object).to_dict("list")
+    change(columns)
+    return alter(path, result(cases_sha256=write_cases(path, columns)))
+
+
 def column(**values: Any) -> Callable[[dict[str, Any]], Any]:
     """Whole columns of the cases."""
-    return lambda content: content["results"]["cases"].update(values)
+    return lambda columns: columns.update(values)
 
 
 def first_case(**values: Any) -> Callable[[dict[str, Any]], Any]:
     """The first case, which is a hit."""
 
-    def change(content: dict[str, Any]) -> None:
-        assert content["results"]["cases"]["status"][0] == "ok"
+    def change(columns: dict[str, Any]) -> None:
+        assert columns["status"][0] == "ok"
         for name, value in values.items():
-            content["results"]["cases"][name][0] = value
+            columns[name][0] = value
 
     return change
 
@@ -97,8 +105,9 @@ def point(**values: Any) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        (lambda c: c.update(options=None), "has no options"),
-        (lambda c: c.update(options=["variant"]), "has no options"),
+        (lambda c: c.update(options=None), "options is None, not an object"),
+        (lambda c: c.update(options=["variant"]), r"options is \['variant'\], not an object"),
+        (lambda c: c.pop("options"), "has no options"),
         (lambda c: c.update(commit=["a"]), r"commit is \['a'\], not a line of text, or null"),
         (lambda c: c["options"].pop("budget"), "options without budget"),
         (option(variant=3), "variant is 3, not a name"),
@@ -115,48 +124,28 @@ def point(**values: Any) -> Callable[[dict[str, Any]], Any]:
         (option(labelled_fraction="all"), "labelled_fraction: 'all' is not a number"),
         (option(labelled_fraction="7"), "labelled_fraction: 7 is not above 0 and at most 1"),
         (option(labelled_fraction=None), "labelled_fraction is None, not a fraction"),
-        (option(leave_out="TG3K"), "leave_out is 'TG3K', not a list of lines of text, or null"),
-        (option(leave_out=[1]), r"leave_out is \[1\], not a list of lines of text, or null"),
+        (option(leave_out="TG3K"), "leave_out is 'TG3K', not a list, or null"),
+        (option(leave_out=[1]), "leave_out.0 is 1, not a line of text"),
         (lambda c: c["results"].pop("split"), "results without split"),
         (result(steps="many"), "steps is 'many', not a whole number from 0 to 2.53, or null"),
         (result(steps=0.5), "steps is 0.5, not a whole number"),
         (result(seconds_training=-1), "seconds_training is -1, not a number from 0"),
         (result(peak_memory_mb=10**400), "peak_memory_mb is 1000.*, not a number from 0"),
-        (result(images_seen=5), "images_seen is 5, not labelled and unlabelled"),
-        (result(images_seen={"labelled": 5}), "images_seen is .*, not labelled and unlabelled"),
-        (result(images_seen={"labelled": "5", "unlabelled": 0}), "images_seen is .*, not labelled and unlabelled"),
+        (result(images_seen=5), "images_seen is 5, not an object with labelled and unlabelled"),
+        (result(images_seen={"labelled": 5}), "images_seen without unlabelled"),
+        (result(images_seen={"labelled": "5", "unlabelled": 0}), "images_seen.labelled is '5', not a whole number"),
         (result(datalist_sha256=None), "datalist_sha256 is None, not 64 hexadecimal digits"),
         (result(decoder=None), "decoder is None, not sd, pd or mean"),
         (result(best_validation_mdice=71.0), "best_validation_mdice is 71.0, not a number from 0 to 1, or null"),
         (result(recipe=[1]), r"recipe is \[1\], not an object"),
-        (result(curve=[1]), r"curve is \[1\], not a list of objects with iteration"),
-        (point(seconds=None), "curve is .*, not a list of objects with iteration"),
-        (point(validation={"mean": "x"}), "curve is .*, not a list of objects with iteration"),
-        (point(losses=None), "curve is .*, not a list of objects with iteration"),
+        (result(curve=[1]), "curve.0 is 1, not an epoch"),
+        (point(seconds=None), "curve.0.seconds is None, not a number from 0"),
+        (point(validation={"mean": "x"}), "curve.0.validation.mean is 'x', not a number from 0 to 1, or null"),
+        (point(losses=None), "curve.0.losses is None, not an object"),
+        (option(budget="short\n"), "budget is .*, not a name"),
         (result(cases=None), "cases is None, not columns of cases"),
-        (lambda c: c["results"]["cases"].pop("iou"), "cases without columns iou"),
-        (column(dice=3), "columns of cases that are no lists: dice"),
-        (column(dice="0" * 192), "columns of cases that are no lists: dice"),
-        (column(diagonal_mm=3), "columns of cases that are no lists: diagonal_mm"),
-        (lambda c: c["results"]["cases"]["case"].pop(), "columns of cases of 191 to 192 rows"),
-        (lambda c: [values.clear() for values in c["results"]["cases"].values()], "columns of cases of 0 to 0 rows"),
-        (first_case(case=None), "case of case 1 is None, not a line of text"),
-        (first_case(group=5), "group of case 1 is 5, not a line of text, or null"),
-        (first_case(task="breast"), "unknown task 'breast'"),
-        (first_case(status="lost"), "unknown status 'lost'"),
-        (first_case(dice=None), "dice of case 1 is None, not a number from 0 to 1"),
-        (first_case(dice=71.0), "dice of case 1 is 71.0, not a number from 0 to 1"),
-        (first_case(iou=True), "iou of case 1 is True, not a number from 0 to 1"),
-        (first_case(dice=float("nan")), "NaN is not a JSON number"),
-        (first_case(hd95_grid=-5), "hd95_grid of case 1 is -5, not a number from 0 to 2.53, or null"),
-        (first_case(diagonal_grid=None), "diagonal_grid of case 1 is None, not a number from 0"),
-        (first_case(hd95_px=None), "case BC-0-0 is 'ok' with a Dice of .*, HD95 nan px"),
-        (first_case(status="missed"), "case BC-0-0 is 'missed' with a Dice of 0.7"),
-        (first_case(status="missed", dice=1.0, hd95_px=None, hd95_grid=None), "'missed' with a Dice of 1, HD95 nan px"),
-        (first_case(status="false alarm", dice=0.0, hd95_grid=None), "'false alarm' with a Dice of 0, HD95"),
-        (first_case(status="both empty", dice=0.0, hd95_px=None, hd95_grid=None), "'both empty' with a Dice of 0"),
-        (first_case(status="missed", dice=0.0, hd95_px=None), "'missed' with a Dice of 0, HD95 nan px"),
-        (first_case(case="BC-0-1"), "case BC-0-1 stands there twice"),
+        (result(cases={"dice": 3}), "cases.dice is 3, not a list"),
+        (result(seconds_training=float("nan")), "NaN is not a JSON number"),
     ],
 )
 def test_a_broken_run_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], fact: str) -> None:
@@ -166,12 +155,67 @@ def test_a_broken_run_is_refused(tmp_path: Path, change: Callable[[dict[str, Any
     assert error.value.where == str(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda columns: columns.pop("iou"), "has no column iou"),
+        (lambda columns: [values.clear() for values in columns.values()], "no cases in the table"),
+        (first_case(case=None), "a case without a name"),
+        (first_case(task="breast"), "unknown task 'breast'"),
+        (first_case(status="lost"), "unknown status 'lost'"),
+        (first_case(dice=None), "case BC-0-0: no finite dice"),
+        (first_case(dice="inf"), "case BC-0-0: no finite dice"),
+        (first_case(dice="much"), "no table of cases .*'much'"),
+        (first_case(dice=71.0), "dice of 71, not from 0 to 1"),
+        (first_case(iou=True), "no table of cases .*'True'"),
+        (first_case(hd95_grid=-5), "hd95_grid of -5, not from 0"),
+        (first_case(diagonal_grid=None), "case BC-0-0: no finite diagonal_grid"),
+        (first_case(hd95_px=None), "case BC-0-0: no finite hd95_px"),
+        (first_case(status="missed"), "case BC-0-0 is 'missed' with a Dice of 0.7"),
+        (first_case(status="missed", dice=1.0, hd95_px=None, hd95_grid=None), "'missed' with a Dice of 1, HD95 nan px"),
+        (first_case(status="false alarm", dice=0.0, hd95_grid=None), "'false alarm' with a Dice of 0, HD95"),
+        (first_case(status="both empty", dice=0.0, hd95_px=None, hd95_grid=None), "'both empty' with a Dice of 0"),
+        (first_case(status="missed", dice=0.0, hd95_px=None), "'missed' with a Dice of 0, HD95 nan px"),
+        (first_case(case="BC-0-1"), "case BC-0-1, breast cancer: scored more than once"),
+    ],
+)
+def test_a_broken_table_of_cases_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], fact: str) -> None:
+    path = alter_cases(write_run(tmp_path, "propl"), change)
+    with pytest.raises(ProPLError, match=fact) as error:
+        read_runs(tmp_path)
+    assert error.value.where.split(", case ")[0] == str(path.with_name("cases.csv"))
+
+
+def test_a_table_of_another_run_is_refused(tmp_path: Path) -> None:
+    path = write_run(tmp_path, "propl")
+    write_cases(path, cases(0.5))
+    with pytest.raises(ProPLError, match=r"is not the table of cases that run\.json beside it was written with"):
+        read_runs(tmp_path)
+    path.with_name("cases.csv").unlink()
+    with pytest.raises(ProPLError, match="is not the table of cases"):
+        read_runs(tmp_path)
+
+
+def test_runs_of_older_versions_hold_their_cases(tmp_path: Path) -> None:
+    path = write_run(tmp_path, "propl")
+    before = read_run(path)
+    alter(path, result(cases=cases(0.012)))
+    path.with_name("cases.csv").unlink()
+    after = read_run(path)
+    assert before is not None and after is not None
+    pd.testing.assert_frame_equal(after.cases, before.cases)
+    alter(path, lambda content: content["results"]["cases"]["case"].pop())
+    with pytest.raises(ProPLError, match="cases is no table") as error:
+        read_run(path)
+    assert error.value.where == str(path)
+
+
 def test_what_a_run_may_lack(tmp_path: Path) -> None:
     """No training of its own, no spacing, no patients, no validation; and a thin mask that vanishes on the grid."""
     nothing = dict.fromkeys(("steps", "seconds_training", "peak_memory_mb", "parameters", "best_epoch"))
     path = alter(write_run(tmp_path, "propl"), result(**nothing))
-    alter(path, column(group=[None] * 192, hd95_mm=[None] * 192, diagonal_mm=[None] * 192))
-    alter(path, first_case(hd95_grid=None))
+    alter_cases(path, column(group=[None] * 192, hd95_mm=[None] * 192, diagonal_mm=[None] * 192))
+    alter_cases(path, first_case(hd95_grid=None))
     alter(path, point(validation=None))
     run = read_run(path)
     assert run is not None and run.steps is None and run.cases["diagonal_mm"].dtype == np.float64
@@ -214,5 +258,5 @@ def test_two_runs_of_one_cell(tmp_path: Path) -> None:
 def test_seeds_of_one_row_share_their_options(tmp_path: Path) -> None:
     write_run(tmp_path, "propl", seed=0)
     write_run(tmp_path, "propl", seed=1, options={"overrides": {"passes": 3}})
-    with pytest.raises(ProPLError, match="other options than"):
+    with pytest.raises(ProPLError, match=r"options .*passes.*, but .* has "):
         read_runs(tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fake_runs import write_run
+from fake_runs import write_cases, write_run
 
 from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.datasets.sources.registry import read_source
@@ -91,14 +91,14 @@ def test_seeds_of_a_row_are_told_apart(made: tuple[Path, pd.DataFrame]) -> None:
 def test_what_does_not_belong_together_is_refused(
     made: tuple[Path, pd.DataFrame], phantoms: Path, tmp_path: Path
 ) -> None:
-    runs, _ = made
+    runs, table = made
     copied = tmp_path / "runs"
     shutil.copytree(runs, copied)
     path = folder(copied, "propl") / "run.json"
     content = json.loads(path.read_text())
-    content["results"]["cases"]["dice"] = [0.99] * len(content["results"]["cases"]["dice"])
+    content["results"]["cases_sha256"] = write_cases(path, table.assign(dice=0.99).to_dict("list"))
     path.write_text(json.dumps(content))
-    with pytest.raises(ProPLError, match=r"now, 0.990 in run.json; its weights, picture or mask were changed"):
+    with pytest.raises(ProPLError, match=r"now, 0.990 in .*run.json; its weights, picture or mask were changed"):
         make_panels([folder(copied, "propl")], tmp_path, phantoms)
     whole = Datalist.read(runs / "datalist.json", phantoms)
     whole.select(tasks=[TASK]).write(tmp_path / "other.json")

@@ -21,7 +21,7 @@ def test_every_printed_mean_is_the_mean_of_its_row(table: int) -> None:
 
 
 def test_rows_and_fractions() -> None:
-    assert [paper.fraction(table) for table in range(1, 7)] == [*FRACTIONS, *FRACTIONS]
+    assert [paper.about(table)["labelled_fraction"] for table in range(1, 7)] == [*FRACTIONS, *FRACTIONS]
     names = [[row.name for row in paper.paper_rows(table)] for table in (1, 2, 3)]
     assert names[0] == names[1] == names[2] and len(names[0]) == 21 and names[0][-1] == "ProPL"
     assert [row.name for row in paper.paper_rows(4)] == ABLATION

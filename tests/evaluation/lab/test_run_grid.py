@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from factories import ROOT
 
@@ -18,6 +19,7 @@ from propl_monai.common.files import file_sha256
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import external_cases
 from propl_monai.errors import ProPLError
+from propl_monai.evaluation.cases import read_cases
 from propl_monai.evaluation.lab import one_run as module
 from propl_monai.evaluation.lab.claims import Claim
 from propl_monai.evaluation.lab.comparison import read_comparisons
@@ -64,9 +66,11 @@ def test_a_run_says_what_it_saw_and_what_came_out(made: Any) -> None:
     assert read(lab, "supervised")["results"]["images_seen"] == {"labelled": 64, "unlabelled": 0}
     assert results["peak_memory_mb"] > 200  # torch alone takes as much
     assert len(results["curve"]) == 2 and set(results["curve"][0]["validation"]) >= {"sd", "pd", "mean"}
-    lengths = {len(column) for column in results["cases"].values()}
-    assert lengths == {len(set(results["cases"]["case"]))} and lengths != {0}
-    assert all(0 <= dice <= 1 for dice in results["cases"]["dice"])
+    folder = lab.runs / "short" / "propl" / "1-2" / "seed-0"
+    cases = read_cases(folder / "cases.csv")
+    assert results["cases_sha256"] == file_sha256(folder / "cases.csv")
+    assert len(set(cases["case"])) == len(cases) == len(read_cases(folder / "test" / "cases.csv"))
+    assert {"reference_pixels", "predicted_pixels", "intersection_pixels"} < set(cases.columns)
 
 
 def test_a_run_can_be_traced(made: Any) -> None:
@@ -92,9 +96,9 @@ def test_a_row_without_training_uses_the_weights_of_its_base(made: Any) -> None:
     lab, _ = made
     assert read(lab, "decoder-sd")["results"]["decoder"] == "sd"
     assert not (lab.runs / "short/decoder-sd/1-2/seed-0/models").exists()
-    right, wrong = read(lab, "propl")["results"], read(lab, "asked-wrong")["results"]
-    assert right["cases"]["case"] == wrong["cases"]["case"]
-    assert right["cases"]["dice"] != wrong["cases"]["dice"]
+    right, wrong = (read_cases(lab.runs / f"short/{name}/1-2/seed-0/cases.csv") for name in ("propl", "asked-wrong"))
+    assert list(right["case"]) == list(wrong["case"])
+    assert list(right["dice"]) != list(wrong["dice"])
 
 
 def test_a_training_that_outlived_its_worker_has_no_memory(made: Any, tmp_path: Path) -> None:
@@ -102,7 +106,11 @@ def test_a_training_that_outlived_its_worker_has_no_memory(made: Any, tmp_path: 
     folder = lab.runs / "short" / "supervised" / "1-2" / "seed-0"
     shutil.copytree(folder / "train", tmp_path / "train")
     again = results_of(tmp_path / "train", folder / "test")
-    assert again == read_object(folder / "run.json")["results"] | {"peak_memory_mb": None, "weights_sha256": []}
+    cases = again.pop("cases").to_csv(index=False, lineterminator="\n").encode()
+    assert cases == (folder / "cases.csv").read_bytes()
+    kept = read_object(folder / "run.json")["results"]
+    assert kept.pop("cases_sha256") == file_sha256(folder / "cases.csv")
+    assert again == kept | {"peak_memory_mb": None, "weights_sha256": []}
 
 
 def test_a_second_call_repeats_nothing(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +132,8 @@ def test_external_data_are_not_trained_on_and_alone_evaluated(phantoms: Path, tm
     assert compare(lab, runs).done == (run.folder,)
     content = read_object(lab.folder(run) / "run.json")
     assert content["options"]["leave_out"] == ["PHANTOM/heart0000"] and content["results"]["split"] == "external"
-    cases = content["results"]["cases"]
-    assert cases["case"] and all(group == "heart0000" for group in cases["group"])
+    cases = read_cases(lab.folder(run) / "cases.csv")
+    assert len(cases) and all(group == "heart0000" for group in cases["group"])
     assert set(cases["task"]) == {"left atrium", "left ventricle", "myocardium"}
     datalist = Datalist.read(tmp_path / "datalist.json", phantoms)
     left = {case.case_id for case in external_cases(datalist, "PHANTOM/heart0000")}
@@ -227,12 +235,12 @@ def test_one_model_a_task_is_one_row_of_all_cases() -> None:
             "curve": [],
             "images_seen": {"labelled": 80, "unlabelled": 0},
         }
-        return {**numbers, **about, **place, "cases": {"case": [task], "task": [task], "dice": [dice]}}
+        return {**numbers, **about, **place, "cases": pd.DataFrame({"case": [task], "task": [task], "dice": [dice]})}
 
     whole = unite([part("left atrium", 0.5), part("fetal head", 1.0)])
     assert whole["steps"] == 20 and whole["parameters"] == 200 and whole["images_seen"]["labelled"] == 160
     assert whole["recipe"] == {"learning_rate": 0.001} and whole["weights_sha256"] == ["left atrium", "fetal head"]
-    assert whole["cases"] == {
+    assert whole["cases"].to_dict("list") == {
         "case": ["left atrium", "fetal head"],
         "task": ["left atrium", "fetal head"],
         "dice": [0.5, 1.0],

@@ -33,10 +33,10 @@ def run(dice: dict[str, list[float]], seed: int = 0, groups: list[str | None] | 
                 "case": str(place),
                 "task": tasks.find(task).name,
                 "source": "s",
-                "group": groups[place] if groups else None,
+                "group": (groups[place] or "") if groups else "",
             },
             **{"dice": value, "iou": value / 2, "status": "ok", "hd95_px": 1.0, "hd95_mm": np.nan, "hd95_grid": 2.0},
-            **{"diagonal_px": 50.0, "diagonal_grid": 300.0},
+            **{"diagonal_px": 50.0, "diagonal_mm": np.nan, "diagonal_grid": 300.0, "convention": "standard"},
         }
         for task, values in dice.items()
         for place, value in enumerate(values)

@@ -335,7 +335,7 @@ def test_warnings(copy: Path) -> None:
 
 def test_a_changed_mask_is_noticed(run: Path, phantoms: Path, tmp_path: Path) -> None:
     data = with_inverted_masks(phantoms, tmp_path / "data", "test")
-    with pytest.raises(ProPLError, match=r"in cases\.csv; its picture or mask was changed since"):
+    with pytest.raises(ProPLError, match=r"in cases\.csv; its weights, picture or mask were changed since"):
         write_report(run, tmp_path / "report.html", data=data)
 
 
@@ -361,7 +361,7 @@ def test_other_cases_are_refused(copy: Path, phantoms: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("about", "spoilt", "message"),
     [
-        ({"normalisation": "half"}, False, "does not say its spatial_size"),
+        ({"normalisation": "half"}, False, "no way to prepare a picture .spatial_size None"),
         ({"normalisation": "half", "spatial_size": SIZE}, True, "logits that are not finite"),
     ],
 )
@@ -371,7 +371,7 @@ def test_weights_that_cannot_be_used(
     weights = copy / "models" / "model.safetensors"
     network, _ = load_network(weights)
     if spoilt:
-        torch.nn.init.constant_(next(network.decoder_sd.parameters()), torch.nan)
+        torch.nn.init.constant_(next(network.decoder_sd.parameters()), 3e38)  # finite, but no sum of it is
     save_weights(network, weights.parent, about)
     inputs = [{"path": str(path), "sha256": file_sha256(path)} for path in (weights, copy / "datalist.json")]
     change(copy / "test" / "run.json", inputs=inputs)
@@ -415,7 +415,7 @@ def test_broken_cases_are_named(copy: Path) -> None:
     good = pd.read_csv(path)
     for column, value, message in (
         ("dice", 1.5, "not from 0 to 1"),
-        ("dice", None, "no table"),
+        ("dice", None, "no finite dice"),
         ("status", "k", "status"),
     ):
         good.assign(**{column: value}).to_csv(path, index=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import Any
 
@@ -61,6 +62,8 @@ class TaskInfer(InferTask):
             logger.error("%s", error)
             raise MONAILabelException(MONAILabelError.INFERENCE_ERROR, str(error)) from error
         extension = str(request.get("result_extension") or ".png")
+        if not re.fullmatch(r"(\.\w{1,8}){1,2}", extension):  # it becomes part of a path
+            raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"{extension!r} is no suffix of a file")
         if extension.lower() in LOSSY:  # viewers request the format of the picture; JPEG would blur the edges
             extension = ".png"
         # MONAI Label's writer expects x first.

@@ -82,9 +82,11 @@ def _belongs(tag: str, info: Mapping[str, Any], task: Task) -> tuple[bool, int |
     if tag != FINAL:
         return False, None
     listed = info.get("label_info") or []
-    for entry in listed:
-        if str(entry.get("name", "")).strip().lower() in (task.name, task.slug):
-            return True, int(entry["idx"]) if len(listed) > 1 and "idx" in entry else None
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, dict) and str(entry.get("name", "")).strip().lower() in (task.name, task.slug):
+            if len(listed) == 1 or "idx" not in entry:
+                return True, None
+            return (True, int(entry["idx"])) if str(entry["idx"]).isdecimal() else (False, None)
     return not listed and info.get("model") == task.slug, None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -77,7 +78,7 @@ class TaskTrain(TrainTask):
         if not own:
             cure = f"submit one with the tag {self.task.slug}, or with label_info that names {self.task.name}"
             raise ProPLError(self.task.name, "has no label to learn from", cure)
-        learnt, held_out = _divide(own, float(request.get("val_split", 0.2)))
+        learnt, held_out = _divide(own, _number(request, "val_split", 0.2))
         others = self._others(datastore, folder)
         options = {**asdict(settings), "task": self.task.name, "reference": self.reference and str(self.reference)}
         inputs = [self.served.weights, *(label.label for label in labels)]
@@ -126,14 +127,19 @@ class TaskTrain(TrainTask):
 
 
 def _settings(request: Mapping[str, Any]) -> Settings:
-    """`Settings` with the values of a request; numbers may be text."""
-    given = {}
-    for name, default in asdict(Settings()).items():
-        try:
-            given[name] = type(default)(request.get(name, default))
-        except (TypeError, ValueError) as error:
-            raise ProPLError(name, f"{request[name]!r} is no number", "give a number") from error
-    return Settings(**given)
+    """`Settings` with the values of a request."""
+    return Settings(**{name: _number(request, name, default) for name, default in asdict(Settings()).items()})
+
+
+def _number(request: Mapping[str, Any], name: str, default: Any) -> Any:
+    """A number of a request, of the type of the default; it may be text."""
+    try:
+        value = type(default)(request.get(name, default))
+        if not 0 <= value < math.inf:
+            raise ValueError("it is negative or not finite")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ProPLError(name, f"{request[name]!r} is no number from 0", "give such a number") from error
+    return value
 
 
 def _divide(items: Sequence[dict], share: float) -> tuple[list[dict], list[dict]]:

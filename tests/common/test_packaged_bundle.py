@@ -1,0 +1,84 @@
+"""The bundle folder of a wheel, a checkout and a release; and the wheel that carries it, built here with made-up weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from factories import ROOT
+
+from propl_monai.common.packaged_bundle import packaged_bundle
+from propl_monai.errors import ProPLError
+
+SOURCES = ("propl_monai", "bundle", "setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+
+
+def test_a_checkout_has_its_bundle_beside_the_package() -> None:
+    assert packaged_bundle() == ROOT / "bundle"
+
+
+@pytest.mark.parametrize("bundle", ["propl_monai/bundle", "bundle", "."])
+def test_wheel_checkout_and_release(tmp_path: Path, bundle: str) -> None:
+    package = tmp_path / "propl_monai"
+    package.mkdir()
+    with pytest.raises(ProPLError, match="propl_monai: has no bundle folder; install the package again"):
+        packaged_bundle(package)
+    (tmp_path / bundle / "configs").mkdir(parents=True)
+    (tmp_path / bundle / "configs" / "metadata.json").write_text("{}")
+    assert packaged_bundle(package) == tmp_path / bundle
+
+
+def wheel_of(checkout: Path, output: Path) -> zipfile.ZipFile:
+    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", str(output)]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (path,) = output.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (find_spec("pip") and find_spec("setuptools")), reason="needs pip and setuptools")
+def test_the_wheel_carries_the_bundle_and_its_weights_once(tmp_path: Path) -> None:
+    checkout, unshipped = tmp_path / "checkout", ("runs", "models", "__pycache__")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns(*unshipped))
+        else:
+            shutil.copy(ROOT / name, checkout / name)
+    models = checkout / "bundle" / "models"
+    for path in ("model.safetensors", "model.pt", "previous/1/model.safetensors"):
+        (models / path).parent.mkdir(parents=True, exist_ok=True)
+        (models / path).write_bytes(b"weights")
+
+    wheel = wheel_of(checkout, tmp_path / "first")
+    names = set(wheel.namelist())
+    inside = {name.removeprefix("propl_monai/bundle/") for name in names if name.startswith("propl_monai/bundle/")}
+    tracked = {
+        path.relative_to(checkout / "bundle").as_posix() for path in (checkout / "bundle").rglob("*") if path.is_file()
+    }
+    assert inside == tracked - {"models/model.pt", "models/previous/1/model.safetensors"}
+    assert wheel.read("propl_monai/bundle/models/model.safetensors") == b"weights"
+    assert [name for name in names if name.endswith("model.safetensors")] == [
+        "propl_monai/bundle/models/model.safetensors"
+    ]
+    metadata = next(wheel.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+    assert "License-File: bundle/docs/data_license.txt" in metadata and "License-File: LICENSE" in metadata
+    assert any(name.endswith(".dist-info/licenses/bundle/docs/data_license.txt") for name in names)
+
+    installed = tmp_path / "installed"
+    wheel.extractall(installed)
+    code = "from propl_monai.common.packaged_bundle import packaged_bundle; print(packaged_bundle())"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert Path(done.stdout.strip()) == installed / "propl_monai" / "bundle", done.stderr
+
+    shutil.rmtree(models)
+    again = wheel_of(checkout, tmp_path / "second").namelist()  # nothing is left of the build before
+    assert not [name for name in again if "bundle/models" in name]
+    assert "propl_monai/bundle/configs/train.json" in again
