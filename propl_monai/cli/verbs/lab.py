@@ -23,10 +23,15 @@ def compare(
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
     budget: Annotated[str, typer.Option(help="short, long or longer.")] = "short",
     preset: Annotated[str, typer.Option(help="Preset of the bundle.")] = "compact",
-    datalist: Annotated[Path | None, typer.Option(help="A verified datalist; default: one is made and verified.")] = None,
+    datalist: Annotated[
+        Path | None, typer.Option(help="A verified datalist; default: one is made and verified.")
+    ] = None,
     record: Annotated[Path | None, typer.Option(help="Copy run.json and cases.csv of each finished run here.")] = None,
     leave_out: Annotated[
-        str, typer.Option(help="External data: SOURCE or SOURCE/GROUP, comma-separated; kept out of training, the only test data.")
+        str,
+        typer.Option(
+            help="External data: SOURCE or SOURCE/GROUP, comma-separated; kept out of training, the only test data."
+        ),
     ] = "",
 ) -> None:
     """Train and evaluate a grid of methods, labels and seeds; call it again to resume."""
@@ -45,10 +50,14 @@ def compare(
 
 
 def panels(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs to show, e.g. RUNS/short/propl/1-8/seed-0; one row per run.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs to show, e.g. RUNS/short/propl/1-8/seed-0; one row per run.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")],
     data: Annotated[Path, typer.Option(help="Folder of the images.")],
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or code of a task; default: all.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", "-t", help="Name or code of a task; default: all.")
+    ] = None,
     datalist: Annotated[Path | None, typer.Option(help="Datalist of the runs; default: the one beside them.")] = None,
 ) -> None:
     """Draw the best, median and worst test case of each task with the outlines of runs of a comparison (extra `lab`)."""
