@@ -51,7 +51,7 @@ def compare(
 
 def panels(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs to show, e.g. RUNS/short/propl/1-8/seed-0; one row per run.")
+        list[Path], typer.Argument(help="Folders of runs, e.g. RUNS/short/propl/1-8/seed-0; one row per run.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")],
     data: Annotated[Path, typer.Option(help="Folder of the images.")],
