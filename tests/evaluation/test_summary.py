@@ -164,6 +164,7 @@ def test_widening_by_hand() -> None:
     assert _widened(0.95, 10**7) == pytest.approx(0.95, abs=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_coverage_of_the_interval() -> None:
     """P9: with 30 patients of 3 images, 95 % intervals hold the true 0.8 about 95 times in 100; blind ones do not."""
     hits, blind_hits = [], []

@@ -29,7 +29,9 @@ def compare(
     record: Annotated[Path | None, typer.Option(help="Copy run.json and cases.csv of each finished run here.")] = None,
     leave_out: Annotated[
         str,
-        typer.Option(help="External data: SOURCE or SOURCE/GROUP, comma-separated; not trained on, tested alone."),
+        typer.Option(
+            help="External data: SOURCE or SOURCE/GROUP, comma-separated; kept out of training, the only test data."
+        ),
     ] = "",
 ) -> None:
     """Train and evaluate a grid of methods, labels and seeds; call it again to resume."""
@@ -49,7 +51,7 @@ def compare(
 
 def panels(
     runs: Annotated[
-        list[Path], typer.Argument(help="Runs to show, e.g. RUNS/short/propl/1-8/seed-0; one row per run.")
+        list[Path], typer.Argument(help="Folders of runs, e.g. RUNS/short/propl/1-8/seed-0; one row per run.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")],
     data: Annotated[Path, typer.Option(help="Folder of the images.")],
