@@ -18,7 +18,7 @@ from propl_monai.data.datalist import Datalist
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import CASES
 from propl_monai.evaluation.metrics import HD95_DEFINITION, case_row
-from propl_monai.evaluation.summary import summarise, to_csv, to_markdown
+from propl_monai.evaluation.summary import summarise, to_markdown
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class CaseTable:
         notes = [", ".join(f"{key} {value}" for key, value in self.about.items() if value is not None), HD95_DEFINITION]
         markdown = to_markdown(table, [note for note in notes if note])
         cases = pandas.DataFrame(rows).to_csv(index=False)
-        files = {CASES: cases, "table.csv": to_csv(table), "table.md": markdown}
+        files = {CASES: cases, "table.csv": table.to_csv(index=False, lineterminator="\n"), "table.md": markdown}
         for name, text in files.items():
             write_atomically(self.folder / name, text.encode())
         results = {"about": self.about, "table": json.loads(table.to_json(orient="records"))}

@@ -66,11 +66,6 @@ def summarise(rows: pd.DataFrame | Iterable[Row], resamples: int = 2000, seed: i
     return table
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """The table of `summarise` as CSV at full precision; None is an empty cell."""
-    return str(table.to_csv(index=False, lineterminator="\n"))
-
-
 def to_markdown(table: pd.DataFrame, notes: Sequence[str]) -> str:
     """The table of `summarise` for readers: Dice and IoU in percent with intervals, distances to one decimal.
 

@@ -214,12 +214,8 @@ def _paper_row(row: paper.PaperRow, fraction: str) -> dict[str, Any]:
     line: dict[str, Any] = {"origin": "paper", "variant": row.name, "title": row.kind, "labelled_fraction": fraction}
     line |= {f"{code}_dice": value / 100 for code, value in row.dice.items()}
     line |= {f"{code}_iou": value / 100 for code, value in row.iou.items()}
-    return line | {
-        "mdice": row.mdice / 100,
-        "miou": row.miou / 100,
-        "comparable": f"no: {paper.reason()}",
-        "remark": row.remark,
-    }
+    line |= {"mdice": row.mdice / 100, "miou": row.miou / 100}
+    return line | {"comparable": f"no: {paper.reason()}", "remark": row.remark}
 
 
 def _notes(comparison: Comparison, rows: Sequence[dict[str, Any]], fraction: str) -> list[str]:
