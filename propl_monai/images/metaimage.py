@@ -28,6 +28,8 @@ from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, chec
 
 _HEADER_LIMIT = 2**26  # bytes; a tracked sequence has some hundred for each frame
 _LINE_LIMIT = 2**20
+_SHORT, _LONG = 250, 32_000  # bytes of a value: beyond them ITK 5.4 fails, or writes past the end of its buffer
+_SHORT_FIELDS = {"Comment", "Name", "ObjectType", "ObjectSubType", "AcquisitionDate"}
 # What decides how the values are read; any other field is the user's own, and may be there twice.
 _OWN_FIELDS = {
     *("ObjectType", "NDims", "DimSize", "ElementType", "ElementNumberOfChannels", "ElementDataFile", "HeaderSize"),
@@ -100,6 +102,10 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             name = name.strip()
             if not line.endswith(b"\n") or (line.strip() and not (equals and name)) or "\0" in name:
                 break
+            limit = _SHORT if name in _SHORT_FIELDS else _LONG
+            if len(value.strip()) > limit:
+                fact = f"has {len(value.strip())} bytes in the header field {name}, where ITK reads {limit}"
+                raise ProPLError(path, fact, "shorten it")
             if name in fields and name in _OWN_FIELDS:
                 fact = f"is a MetaImage whose header is damaged: it gives {name} twice"
                 raise ProPLError(path, fact, "keep one of them")

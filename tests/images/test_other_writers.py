@@ -55,6 +55,16 @@ def test_fields_of_the_user_may_repeat_and_have_any_name(tmp_path: Path) -> None
         read_frames(tracked(tmp_path / "c.mha", "no field\n"))
 
 
+@pytest.mark.parametrize(("field", "size"), [("Name", 300), ("Comment", 251), ("Tracker", 40_000)])
+def test_a_field_that_itk_cannot_hold_is_refused_before_it_is_given_to_it(
+    tmp_path: Path, field: str, size: int
+) -> None:
+    fact = rf"has {size} bytes in the header field {field}, where ITK reads \d+; shorten it"
+    with pytest.raises(ProPLError, match=fact):
+        read_frames(tracked(tmp_path / "a.mha", f"{field} = {'x' * size}\n"))
+    np.testing.assert_array_equal(list(read_frames(tracked(tmp_path / "b.mha", f"{field} = {'x' * 250}\n"))), MOVING)
+
+
 # --- video
 
 
@@ -186,6 +196,11 @@ def test_masks_with_float_noise(tmp_path: Path, values: np.ndarray) -> None:
     path = save_float(tmp_path / "a.nii.gz", values)
     np.testing.assert_array_equal(read_mask(path), HALF)
     assert set(np.unique(read_image(path).pixels)) == {0, 255}
+
+
+def test_an_empty_mask_with_noise_is_empty(tmp_path: Path) -> None:
+    path = save_float(tmp_path / "a.nii", NOISE / 100)
+    assert not read_mask(path).any() and not read_image(path).pixels.any()
 
 
 def test_soft_edges_and_labels_are_still_refused(tmp_path: Path) -> None:
