@@ -96,7 +96,7 @@ def _read_turned_mask(mask: Path, image: Path) -> np.ndarray:
 
 
 def _pairs(root: Path) -> list[_Pair]:
-    """Images, masks and rows of all sources; whatever is wrong with any of them is reported together."""
+    """Images, masks and rows of all sources; all faults are reported together."""
     try:
         return _checked_pairs(root)
     except OSError as error:
