@@ -161,6 +161,9 @@ def test_transparency_that_was_left_unset_is_ignored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), HALF)
     Image.fromarray(np.dstack([np.zeros_like(COLOUR), HALF.astype(np.uint8) * 255])).save(tmp_path / "black.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "black.png"), HALF)
+    for alpha in (0, 128, 255):  # an empty mask
+        Image.new("RGBA", (10, 12), (0, 0, 0, alpha)).save(tmp_path / "empty.png")
+        assert not read_mask(tmp_path / "empty.png").any() and not read_image(tmp_path / "empty.png").pixels.any()
 
 
 def test_a_quicktime_movie_of_old_is_a_video_and_text_is_not(tmp_path: Path) -> None:
