@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -59,6 +60,9 @@ for verb in (
 
 def main(command: typer.Typer | None = None) -> None:
     """Entry point: bad input ends in a message and an exit code, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a console cannot show
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         (command or app)()
     except ProPLError as error:

@@ -71,6 +71,7 @@ class Prepared:
         in_place = self.source in IN_PLACE
         own = [case for case in self.datalist.cases if in_place or case.source == self.source]
         lines.append(str(Coverage.of(own)))
+        lines += [self.datalist.description] if in_place else []
         lines += [f"found: {words} {count}" for words, count in self.found.items()]
         lines += [f"missing: {line}" for line in self.missing]
         if self.moved:

@@ -1,6 +1,6 @@
 """Any picture or cine to upright arrays and back; only the files of this room open image files.
 
-One convention leaves this room, whatever the file holds: `uint8`, row 0 at the top, column 0 at the left, `(H, W)` when
+All files give the same form: `uint8`, row 0 at the top, column 0 at the left, `(H, W)` when
 the picture is grey and `(H, W, 3)` RGB when it has colour. The docstrings of `pillow`, `nifti`, `metaimage`, `dicom` and
 `video` say what each way of storing a picture becomes, and so does a table in docs/formats.md. For all of them:
 

@@ -34,7 +34,7 @@ from propl_monai.images.dicom_header import UNDEFINED_LENGTH, Header, open_strea
 from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size, to_uint8
 
 _NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
-# Named, so that a file gives the same values whatever other decoders are installed. Pillow's wheels hold OpenJPEG.
+# Fixed, so that a file gives the same values with any other decoders installed. Pillow's wheels hold OpenJPEG.
 _PLUGINS = {
     uid.JPEGBaseline8Bit: "pillow",
     uid.JPEG2000Lossless: "pillow",

@@ -128,7 +128,7 @@ def full_scale(path: Path, low: float, high: float, floating: bool) -> float:
         high: the greatest value of all frames.
         floating: whether the values are floating point.
     """
-    if low < (-NOISE * high if floating else 0) or high > 65535:
+    if low < (-NOISE * max(high, NOISE) if floating else 0) or high > 65535:
         raise ProPLError(path, f"holds values from {low:g} to {high:g}", "shift and scale them to 0-255")
     if floating and high <= 1 + NOISE:
         return 1.0

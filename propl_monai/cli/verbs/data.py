@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -73,9 +72,8 @@ def verify(
     with progress("verifying") as shown:
         verification = verify_datalist(datalist, root, processes, shown)
     text = json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text()
-    encoding = sys.stdout.encoding or "utf-8"  # paths may hold what neither UTF-8 nor the console can show
     try:
-        typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+        typer.echo(text.encode("utf-8", "backslashreplace").decode())  # paths may hold what is not UTF-8
     finally:  # a console or pipe that fails must not lose the record
         write_record(datalist, verification)
     raise typer.Exit(EXIT_BAD_INPUT if verification.errors else EXIT_OK)

@@ -57,7 +57,7 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found in a folder.
+    """The pictures of a folder, and what was left out.
 
     Attributes:
         records: in the order of their names.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from propl_monai.images.opening import open_file
 MANIFEST = "manifest.csv"
 MASKS = ("upright", "stored")  # how masks were drawn: as the picture is seen, or on its pixels before EXIF turns them
 HASH_THREADS = 4
+_ALIKE = 0.8  # of the letters of two names
 _LAYOUT = "<TASK>/<SOURCE>/images and masks, TASK one of " + ", ".join(task.code for task in tasks.TASKS)
 
 
@@ -96,7 +98,7 @@ def _read_turned_mask(mask: Path, image: Path) -> np.ndarray:
 
 
 def _pairs(root: Path) -> list[_Pair]:
-    """Images, masks and rows of all sources; whatever is wrong with any of them is reported together."""
+    """Images, masks and rows of all sources; all faults are reported together."""
     try:
         return _checked_pairs(root)
     except OSError as error:
@@ -133,6 +135,11 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
         for place in (folder, folder / MANIFEST) if task and folder.is_dir() else (folder,):
             if place.name.casefold() == MANIFEST and place.exists():
                 raise ProPLError(place, "is not read here", "move it into the folder of its source, beside 'images'")
+        if folder.is_dir() and task is None and len(folder.name) > 4:  # codes are too short to be misspelled
+            near = get_close_matches(folder.name.lower(), known, 1, _ALIKE)
+            if near:
+                fact = f"is no task, but nearly '{near[0]}', so its pictures would be left out"
+                raise ProPLError(folder, fact, f"rename it to '{near[0]}', or move it elsewhere")
         if task is None or not folder.is_dir():
             continue
         inner = [child for child in visible(folder) if child.is_dir()]
