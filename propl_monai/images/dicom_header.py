@@ -24,10 +24,9 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from propl_monai.common.spacing import Spacing, is_spacing, positive, stated_spacing
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES
+from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, NO_PIXELS
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
-NO_PIXELS = "is a DICOM file without pixel data"
 _MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10, 7.1)
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double float", 0x7FE00010: ""}
 PIXEL_KEYWORDS = (

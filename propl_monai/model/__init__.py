@@ -1,5 +1,5 @@
 """The network of ProPL: encoder, prompts, decoders, UPLC as pure functions, and weights files.
 
 In: normalised images (B, 1, H, W) and a task or text for each. Out: logits (B, 1, H, W).
-Must not know: files of pictures, datalists, training, or where results go.
+Must not know: image files, datalists, training, or where results go.
 """

@@ -1,4 +1,4 @@
-"""A GELU and the linear layer behind it, as one step that remembers less: in an MLP, half of what its backward pass needs."""
+"""GELU and the following linear layer in one step that halves the memory that an MLP keeps for its backward pass."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from torch.nn import functional
 class GeluLinear(nn.Linear):
     """`linear(gelu(x))`; of a linear layer it has the parameters and their names.
 
-    torch keeps the input of the GELU and its output, which the linear layer takes, each four times as wide as the tokens of
-    a ConvNeXt. The output is made again from the input in the backward pass, which is little work beside the products of
-    matrices there.
+    torch keeps both input and output of the GELU, each four times as wide as the tokens of a ConvNeXt. Here the backward pass
+    recomputes the output, which costs little beside its matrix products.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,7 +23,7 @@ class GeluLinear(nn.Linear):
             return functional.linear(functional.gelu(x), self.weight, self.bias)
         kind = x.device.type
         given: list[Tensor] = [x, self.weight, self.bias]
-        if torch.is_autocast_enabled(kind):  # what it would do itself for a linear layer
+        if torch.is_autocast_enabled(kind):  # as it would cast for a linear layer
             given = [one.to(torch.get_autocast_dtype(kind)) for one in given]
         with torch.autocast(kind, enabled=False):
             return _Remade.apply(*given)
@@ -46,9 +45,9 @@ class _Remade(torch.autograd.Function):
 
 
 def remember_less(backbone: nn.Module) -> None:
-    """Make such a step of every MLP of timm that has a plain GELU and a bias, as those of ConvNeXt have."""
+    """Use `GeluLinear` in every timm MLP with a plain GELU and a bias, as in ConvNeXt."""
     for mlp in [module for module in backbone.modules() if isinstance(module, Mlp)]:
-        # Not the kin that approximate it, such as QuickGELU.
+        # No approximation such as QuickGELU.
         plain = type(mlp.act) in (nn.GELU, GELU) and getattr(mlp.act, "approximate", "none") == "none"
         idle = all(isinstance(one, nn.Identity) or getattr(one, "p", None) == 0 for one in (mlp.drop1, mlp.norm))
         linear: nn.Module = mlp.fc2

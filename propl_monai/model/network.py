@@ -26,13 +26,13 @@ class ProPL(nn.Module):
 
     Args:
         encoder: a timm model name; the paper's is "convnext_tiny".
-        prompts: the prompt bank: a file, None for the packaged one of the eight tasks, or False for no bank at all.
+        prompts: file of a prompt bank, None for the packaged bank of the eight tasks, False for no bank.
         prompt_mode: "text", or the controls "learned", "onehot", "none".
         prompt_padding: "zero" or "released".
-        decoder_block: of the decoders' stages: "unetr", the paper's, or "light", a cheap one (`decoder.LightUpBlock`).
+        decoder_block: "unetr" (the paper's) or "light" (cheap, see `decoder.LightUpBlock`).
         default_task: the task when neither `task` nor `text` is given; None makes that an error.
         text_shape: (L, E) when there is no bank.
-        decoders: those to build, in the order "sd", "pd"; one alone predicts, but cannot be trained by ProPL.
+        decoders: those to build, in the order "sd", "pd"; with one alone the network predicts, but ProPL cannot train it.
 
     Example:
         >>> net = ProPL("tf_efficientnet_lite0")
@@ -42,7 +42,7 @@ class ProPL(nn.Module):
     """
 
     released_report: dict[str, Any] | None = None  # set by `from_released`
-    decoder_sd: PromptedDecoder  # each there only where it was built
+    decoder_sd: PromptedDecoder  # present only if it was built, like the next
     decoder_pd: PromptedDecoder
 
     def __init__(
@@ -59,26 +59,23 @@ class ProPL(nn.Module):
         super().__init__()
         self.decoders = tuple(name for name in BOTH if name in decoders)
         if not self.decoders or len(self.decoders) != len(decoders):
-            raise ProPLError("decoders", f"{list(decoders)} were asked for", "name sd, pd, or both, each once")
+            raise ProPLError(
+                "decoders", f"{list(decoders)} is not a choice of decoders", "name sd, pd, or both, each once"
+            )
         self.encoder = VisionEncoder(encoder)
-        text_shape = self._read_prompts(prompts, prompt_mode, prompt_padding) or text_shape
+        self.prompts: Prompts | None = None
+        if prompts is not False:
+            bank = PromptBank.load(None if prompts in (None, True) else str(prompts))
+            self.prompts = Prompts(bank, prompt_mode, prompt_padding)
+            text_shape = (bank.embeddings.shape[1], bank.embeddings.shape[2])
         for name in self.decoders:
             self.add_module(f"decoder_{name}", PromptedDecoder(self.encoder.channels, *text_shape, decoder_block))
         self.text_shape, self.decoder_block = tuple(text_shape), decoder_block
         self.default_task = default_task
         self.register_buffer("predictor", torch.tensor(DECODERS.index(self.decoders[0])))
 
-    def _read_prompts(self, prompts: str | bool | None, mode: str, padding: str) -> tuple[int, int] | None:
-        """Attach the bank that was asked for; its (L, E), or None where there is none."""
-        self.prompts: Prompts | None = None
-        if prompts is False:
-            return None
-        bank = PromptBank.load(None if prompts in (None, True) else str(prompts))
-        self.prompts = Prompts(bank, mode, padding)
-        return bank.embeddings.shape[1], bank.embeddings.shape[2]
-
     def attach_prompts(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
-        """Give the network (another) prompt bank, so that `task=` works."""
+        """Set the prompt bank, so that `task=` works."""
         shape = tuple(bank.embeddings.shape[1:])
         if shape != self.text_shape:
             raise ProPLError(
@@ -87,7 +84,7 @@ class ProPL(nn.Module):
         self.prompts = Prompts(bank, mode, padding).to(next(self.encoder.parameters()).device)
 
     def choose_decoder(self, decoder: str) -> None:
-        """Which decoder `forward` uses from now on: "sd", "pd" or "mean"."""
+        """Set the decoder that `forward` uses: "sd", "pd" or "mean"."""
         self.require_decoder(decoder)
         self.get_buffer("predictor").fill_(DECODERS.index(decoder))
 
@@ -99,23 +96,18 @@ class ProPL(nn.Module):
             raise ProPLError("predictor", f"is {number}, and no decoder has this number", "download the weights again")
         return DECODERS[number]
 
-    def require_decoder(self, decoder: str, asking: str | None = None) -> None:
-        """Check that a decoder is there, for "mean" both.
-
-        Args:
-            decoder: "sd", "pd" or "mean".
-            asking: what needs it, for the error; None for the decoder itself.
-        """
+    def require_decoder(self, decoder: str, where: str | None = None) -> None:
+        """Check that a decoder exists; "mean" needs both. `where` names its user in the error."""
         if decoder not in DECODERS:
             raise unknown("decoder", "decoder", decoder, DECODERS)
         for name in BOTH:
             if name not in self.decoders and decoder in (name, "mean"):
                 fact = f"these weights hold decoder {self.decoders[0]} alone, not {name}"
                 cure = "use the full weights, the model.safetensors of the training"
-                raise ProPLError(asking or f"decoder '{decoder}'", fact, cure)
+                raise ProPLError(where or f"decoder '{decoder}'", fact, cure)
 
     def keep_decoder(self, decoder: str) -> None:
-        """Choose a decoder, and drop the other one for good; "mean" keeps both."""
+        """Choose a decoder and delete the other one; "mean" keeps both."""
         self.choose_decoder(decoder)
         for name in self.decoders:
             if decoder not in (name, "mean"):
@@ -131,7 +123,7 @@ class ProPL(nn.Module):
 
         Args:
             features: of `encode`.
-            text: one prompt an image.
+            text: one prompt per image.
             decoder: "sd", "pd", or "mean" (the logit of the mean of their probabilities).
         """
         self.require_decoder(decoder)
@@ -142,13 +134,13 @@ class ProPL(nn.Module):
         return mean_logits(self.decoder_sd(features, text), self.decoder_pd(features, text))
 
     def text(self, task: str | Sequence[str] | Tensor | None, batch: int) -> Tensor:
-        """The text (B, L, E) of one task for all, or one an image; None means the default task."""
+        """The text (B, L, E) of one task for all images, or one per image; None means the default task."""
         if self.prompts is None:
             raise ProPLError("task", "this network has no prompt bank", "call attach_prompts(bank), or pass text=")
         if task is None:
             task = self.default_task
         if task is None:
-            raise ProPLError("task", "none was given", f"ask for one of: {', '.join(self.prompts.bank.task_names)}")
+            raise ProPLError("task", "none was given", f"give one of: {', '.join(self.prompts.bank.task_names)}")
         device = self.prompts.bank.embeddings.device
         return self.prompts(self.prompts.numbers(task, batch, device))
 
@@ -163,7 +155,7 @@ class ProPL(nn.Module):
 
         Args:
             image: (B, 1 or 3, H, W), float, normalised; any height and width.
-            task: one task name for all images, one an image, or task numbers (B,).
+            task: one task name for all images, one per image, or task numbers (B,).
             text: (B, L, E) instead of a task.
             decoder: "sd", "pd", "mean", or None for the chosen one.
 

@@ -1,4 +1,4 @@
-"""Does the prompt matter, and does its wording: asking a trained network in other words, or for something else."""
+"""Controls for the prompt: a trained network gets paraphrased prompts, or those of other tasks."""
 
 from __future__ import annotations
 
@@ -21,23 +21,21 @@ def ask(network: ProPL, way: str) -> None:
         way: "paraphrased" for sentences that training never saw, "wrong" for the prompt of another task.
     """
     if way not in WAYS:
-        raise unknown("asked", "way of asking", way, WAYS)
+        raise unknown("prompt control", "control", way, WAYS)
     prompts = network.prompts
     if prompts is None:
-        raise ProPLError("asked", "the network has no prompt bank", "attach one, or open weights that hold one")
-    paraphrases = str(resources.files("propl_monai.model").joinpath(PARAPHRASES))
-    bank = PromptBank.load(paraphrases) if way == "paraphrased" else _of_other_tasks(prompts.bank)
+        raise ProPLError(
+            "prompt control", "the network has no prompt bank", "attach one, or open weights that hold one"
+        )
+    if way == "paraphrased":
+        bank = PromptBank.load(str(resources.files("propl_monai.model").joinpath(PARAPHRASES)))
+    else:
+        old, facts = prompts.bank, prompts.bank.describe()
+        order = [old.task_names.index(other_task(name)) for name in old.task_names]
+        sentences = [facts["sentences"][number] for number in order]
+        encoder = (facts["encoder"], facts["encoder_sha256"])
+        bank = PromptBank(old.task_names, sentences, old.embeddings[order], old.mask[order], *encoder)
     network.attach_prompts(bank, prompts.mode, prompts.padding)
-
-
-def _of_other_tasks(bank: PromptBank) -> PromptBank:
-    """The bank with the sentence of each task under the name of another."""
-    names, facts = bank.task_names, bank.describe()
-    order = [names.index(other_task(name)) for name in names]
-    sentences = [facts["sentences"][number] for number in order]
-    return PromptBank(
-        names, sentences, bank.embeddings[order], bank.mask[order], facts["encoder"], facts["encoder_sha256"]
-    )
 
 
 def other_task(name: str) -> str:

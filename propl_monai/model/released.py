@@ -1,4 +1,4 @@
-"""The authors' weights in our network: their tensor names, and nothing taken on trust.
+"""The authors' weights in our network, by their tensor names; every tensor is checked.
 
 The names are those of the public code of ProPL (AAAI 2026), whose encoder is Hugging Face's `ConvNextModel`; its own
 tensor names are the same in transformers 4 and 5. No file is read here: the caller loads the state dict
@@ -40,7 +40,7 @@ RENAMED = (
     (r"^(uns_)?upsample\.", r"\1decoder1."),
 )
 
-# Tensors of theirs that our network has no use for: what they are, and their names.
+# Tensors of theirs that our network does not use: description, and names.
 IGNORED = {
     "final layer norm of the encoder": re.compile(r"^encoder\.model\.layernorm\."),
     "projection head of the encoder": re.compile(r"^encoder\.project_head\."),
@@ -56,7 +56,7 @@ def from_released(state_dict: Mapping[str, Tensor]) -> ProPL:
 
     Images given to `encode` must already be normalised (the authors z-score each channel of each image). The network
     has no prompt bank: pass `text` (B, 24, 768), or call `attach_prompts(bank, padding="released")`, as the authors
-    keep the embeddings at padding positions. As in their inference, `forward` uses decoder pd unless told otherwise.
+    keep the embeddings at padding positions. As in their inference, `forward` uses decoder pd by default.
 
     Args:
         state_dict: names to tensors, of any float type, on any device; a "module." before every name
@@ -66,12 +66,14 @@ def from_released(state_dict: Mapping[str, Tensor]) -> ProPL:
         The network on the CPU, in eval mode. Its `released_report` is {"loaded": n, "ignored": {what: n}}, counts of
         their tensors.
     """
-    given = _without_module(state_dict)
+    # All or none: one such name among others is foreign, and is reported as one.
+    wrapped = all(name.startswith("module.") for name in state_dict)
+    given = {name.removeprefix("module.") if wrapped else name: value for name, value in state_dict.items()}
     network = ProPL(ENCODER, prompts=False, text_shape=TEXT_SHAPE)
     network.choose_decoder("pd")
     own = network.state_dict()
     ours = {released_name(name): name for name in own if name != "predictor"}
-    ignored = _count_ignored(given)
+    ignored = {kind: sum(bool(pattern.search(name)) for name in given) for kind, pattern in IGNORED.items()}
     _check_names(given, ours)
     for name, tensor in given.items():
         if name in ours:
@@ -89,24 +91,14 @@ def released_name(name: str) -> str:
     return name
 
 
-def _without_module(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    # All or none: one such name among others is a stranger, and is reported as one.
-    wrapped = all(name.startswith("module.") for name in state_dict)
-    return {name.removeprefix("module.") if wrapped else name: value for name, value in state_dict.items()}
-
-
-def _is_ignored(name: str) -> bool:
-    return any(pattern.search(name) for pattern in IGNORED.values())
-
-
-def _count_ignored(given: Mapping[str, Any]) -> dict[str, int]:
-    return {what: sum(bool(pattern.search(name)) for name in given) for what, pattern in IGNORED.items()}
-
-
 def _check_names(given: Mapping[str, Any], ours: Mapping[str, str]) -> None:
     facts = []
+    ignored = {name for name in given if any(pattern.search(name) for pattern in IGNORED.values())}
     for verdict, names in (
-        ("left over", [name for name in given if name not in ours and not _is_ignored(name)]),
+        (
+            "left over",
+            [name for name in given if name not in ours and name not in ignored],
+        ),
         ("missing", [name for name in ours if name not in given]),
     ):
         if names:

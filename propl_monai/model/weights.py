@@ -30,7 +30,7 @@ LARGEST_TEXT = 4096  # tokens of a prompt, and their width
 
 
 def architecture(network: ProPL) -> dict[str, Any]:
-    """What a state dict must fit: encoder, decoder block, prompt mode and padding, (L, E), and the tasks of the bank."""
+    """What a state dict must match: encoder, decoder block, prompt mode and padding, (L, E), and the tasks of the bank."""
     prompts = network.prompts
     return {
         "encoder": network.encoder.name,
@@ -43,7 +43,7 @@ def architecture(network: ProPL) -> dict[str, Any]:
 
 
 def save_weights(network: ProPL, folder: Path | str, about: Mapping[str, Any]) -> None:
-    """Write `model.safetensors`, whose header says what it is, and `model.pt`, the same tensors as a flat state dict.
+    """Write `model.safetensors`, whose header describes it, and `model.pt`, the same tensors as a flat state dict.
 
     Args:
         network: on any device.
@@ -164,9 +164,8 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
         fact = (
             f"does not fit the network in {len(lines)} tensors or groups of them: {'; '.join(lines[:3]).strip()[:400]}"
         )
-        raise ProPLError(
-            path, fact, "give the model.safetensors of that training, whose header describes the network"
-        ) from error
+        cure = "give the model.safetensors of that training, whose header describes the network"
+        raise ProPLError(path, fact, cure) from error
     return header
 
 

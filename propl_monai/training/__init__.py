@@ -1,5 +1,5 @@
-"""How the network learns: losses, methods, the trainer, validation, checkpoints and the records of a training.
+"""Training of the network: losses, methods, the trainer, validation, checkpoints and the records of a training.
 
 In: batches of `data.loaders`, a network of `model`, options of train.json. Out: weights, metrics.jsonl, run.json.
-Must not know: test cases, or how a picture outside a datalist is segmented.
+Must not know: test cases, or how images outside a datalist are segmented.
 """

@@ -1,8 +1,8 @@
-"""CutMix within a task: first draw who gives what to whom, then use the drawing on images, targets and weights alike.
+"""CutMix within a task: partners and boxes are drawn once and applied to images, targets and weights alike.
 
 CutMix (Yun et al., ICCV 2019) replaces a box of one image by that of another; for semi-supervised segmentation (French
 et al., BMVC 2020) the pseudo-labels are cut and pasted in the same way. Here both images have the same task: a pasted
-pseudo-label says nothing about a target that the prompt does not ask for.
+pseudo-label says nothing about any target but that of its prompt.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def draw_cutmix(tasks: Sequence[str], height: int, width: int, probability: floa
     A box has the aspect ratio of the image and lies inside it, and its share of the area is uniform in 0…1 (Yun et al.).
 
     Args:
-        tasks: one name an image, B ≥ 1.
+        tasks: one name per image, B ≥ 1.
         height, width: of the images in pixels.
-        probability: that an image gets a box; one without another of its task in the batch stays whole.
+        probability: that an image gets a box; an image that is alone with its task in the batch stays whole.
     """
     if not 0 <= probability <= 1:
         raise ProPLError("cutmix", f"{probability} is outside 0…1", "give a probability from 0 (never) to 1 (always)")
@@ -55,7 +55,7 @@ def draw_cutmix(tasks: Sequence[str], height: int, width: int, probability: floa
 
 
 def draw_for(batch: Mapping[str, Any], probability: float) -> CutMix | None:
-    """A drawing for a batch of a method, or None where the probability is 0, which then draws nothing."""
+    """Partners and boxes for a batch; None, without any random draw, if the probability is 0."""
     if probability == 0:
         return None
     count, _, height, width = batch["image"].shape
@@ -63,7 +63,7 @@ def draw_for(batch: Mapping[str, Any], probability: float) -> CutMix | None:
 
 
 def taught_view(batch: Mapping[str, Any], drawing: CutMix | None) -> Tensor:
-    """What the student sees of an unlabelled batch: the strong view where there is one, mixed where there is a drawing."""
+    """The student's view of an unlabelled batch: the strong view if there is one, mixed if there is a drawing."""
     image = batch.get("image_strong", batch["image"])
     return image if drawing is None else cutmix(drawing, image)
 

@@ -12,8 +12,8 @@ SMOOTH = 1.0
 class BCEDiceLoss(nn.Module):
     """Mean binary cross-entropy plus soft Dice loss of each image, averaged over the batch.
 
-    The paper names the two and gives no weights: both count 1. Smoothing is 1, so that an empty mask has a useful
-    gradient and no division by zero. Computed in float32 whatever the precision of the network.
+    The paper names both terms without weights, so each has weight 1. Smoothing is 1, so that an empty mask has a useful
+    gradient and no division by zero. Computed in float32 for any precision of the network.
     """
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -70,7 +71,7 @@ class TrainingLog:
         means = "  ".join(f"{key} {value:.4f}" for key, value in self._means().items())
         logger.info(
             "epoch %d/%d  step %d/%d  %s  left %s",
-            *(state.epoch, state.max_epochs, position, state.epoch_length, means, _clock(left)),
+            *(state.epoch, state.max_epochs, position, state.epoch_length, means, timedelta(seconds=int(left))),
         )
 
     def _means(self) -> dict[str, float]:
@@ -107,12 +108,6 @@ def _epoch_of(line: str) -> float:
 
 def _percent(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {100 * value:.1f}" for name, value in values.items())
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 class RecordRun:

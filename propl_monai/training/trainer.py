@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 class SemiSupervisedTrainer(SupervisedTrainer):
-    """A MONAI trainer of two streams. Every MONAI and ignite handler plugs in; `engine.state.output` is the dict that
-    the method returned, with "loss" as a float, and "image", "label" and "pred" of the labelled batch.
+    """A MONAI trainer of two streams. All MONAI and ignite handlers work with it; `engine.state.output` is the dict that the
+    method returned, with "loss" as a float, and "image", "label" and "pred" of the labelled batch.
 
-    Every epoch starts from random states that depend on (seed, epoch) only, so that a resumed run goes on as one that
-    was never stopped.
+    Every epoch starts from random states that depend on (seed, epoch) only, so that a resumed run equals one that was never
+    interrupted.
 
     Args:
         device: where to train.
@@ -108,10 +108,10 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         self.grad_scaler.scale(loss).backward()
         self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        # An infinite bound clips nothing: this only measures, on the device, in one go.
+        # An infinite bound clips nothing: this only computes the norm, on the device, in one call.
         norm = nn.utils.clip_grad_norm_(parameters, float("inf"))
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
-        # The gradient is that of all ranks, the loss is not: a step that one of them skips, all must skip.
+        # Ranks share the gradient, but not the loss: if one of them skips a step, all must.
         if holds_everywhere(finite, loss.device):
             self.grad_scaler.step(self.optimizer)
             cast(Method, unwrap(self.method)).after_step()
@@ -137,7 +137,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
     @staticmethod
     def _output(losses: dict[str, Tensor], labelled: dict | None) -> dict[str, Any]:
         scalars = {key: value.detach().float() for key, value in losses.items() if key != "logits"}
-        # One transfer from the device a step, not one for each figure.
+        # One transfer from the device per step instead of one per figure.
         output: dict[str, Any] = dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
         if labelled:
             output[CommonKeys.IMAGE], output[CommonKeys.LABEL] = labelled["image"], labelled["label"]

@@ -1,4 +1,4 @@
-"""Validation: which decoder, and which epoch, is best; Dice on the network's grid, mean over tasks (mDice)."""
+"""Validation, which chooses decoder and epoch: Dice on the network's grid, mean over tasks (mDice)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ValidationDice(Metric):
     averaged within a task, tasks with equal weight. Under `torch.distributed` all ranks get the mean over all cases.
 
     Args:
-        decoders: those that compete; only "sd" when nothing is unlabelled, as pd has learnt nothing then.
+        decoders: the candidates; only "sd" without unlabelled images, because pd is untrained then.
     """
 
     def __init__(self, decoders: Sequence[str] = DECODERS) -> None:
@@ -77,7 +77,7 @@ class ValidationDice(Metric):
 
     def attach(self, engine: Engine, name: str, *args: Any) -> None:
         super().attach(engine, name, *args)
-        engine.state.validation_dice = self  # where the checkpoint handler finds decoder and tasks
+        engine.state.validation_dice = self  # `validation_of` reads it
 
 
 def dice(prediction: Tensor, reference: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ import torch
 from factories import ROOT
 from safetensors.torch import load_file
 
-from propl_monai.common.bundle_command import bundle_arguments, config_file
-from propl_monai.errors import ProPLError
+from propl_monai.common.bundle_command import bundle_arguments
 
 BUNDLE = ROOT / "bundle"
 SMALL = {
@@ -76,9 +75,3 @@ def test_what_is_wrong_is_named_before_anything_runs(
     run = propl("train", str(phantoms), "-o", str(tmp_path / "run"), "--bundle", str(BUNDLE), *arguments)
     assert run.returncode == 2 and fact in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "run" / "run.json").exists()
-
-
-def test_a_config_by_name() -> None:
-    assert config_file(BUNDLE, "compact") == BUNDLE / "configs" / "compact.json"
-    with pytest.raises(ProPLError, match="name one of its configs"):
-        config_file(BUNDLE, "missing")

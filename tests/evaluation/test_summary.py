@@ -252,7 +252,7 @@ def test_equal_scores_have_an_interval_of_no_width() -> None:
 def test_markdown() -> None:
     text = to_markdown(summarise(FOUR_KINDS + cohort(8, 12, task="LA")), [HD95_DEFINITION, "data list 1234"])
     lines = text.splitlines()
-    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == 12
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == 13
     assert lines[2].startswith("| breast cancer | 5 | 5 | 1 | 1 | 1 | 52.0 | ")
     assert lines[2].endswith("| 6.0 / 22.4 | 2.0 / 13.0 (4) | 6.0 / 122.4 |")
     atrium = line(summarise(cohort(8, 12, task="LA")), "left atrium")
@@ -263,6 +263,20 @@ def test_markdown() -> None:
     for part in ("2000 resamples, seed 0", "none below 10 groups", "1 when both are empty", "image diagonal"):
         assert part in notes
     assert text.endswith("\n") and "nan" not in text.lower() and "None" not in text
+
+
+def test_pooled_dice_by_hand() -> None:
+    """Two images: 10 of 20 and 900 of 1,000 pixels in common; the large one decides."""
+    names = ("reference_pixels", "predicted_pixels", "intersection_pixels")
+    rows = [row("a", 0.5, **dict(zip(names, (20, 20, 10), strict=True)))]
+    rows += [row("b", 0.9, **dict(zip(names, (1000, 1000, 900), strict=True)))]
+    table = summarise(rows)
+    assert line(table, "breast cancer")["pooled_dice"] == pytest.approx(2 * 910 / 2040)
+    assert line(table, "mean")["pooled_dice"] == pytest.approx(2 * 910 / 2040) and line(table, "mean")["dice"] == 0.7
+    assert "| 70.0 | " in to_markdown(table, []) and "| 89.2 | " in to_markdown(table, [])
+    empty = row("c", 1.0, None, "both empty", **dict.fromkeys(names, 0))
+    assert line(summarise([empty]), "mean")["pooled_dice"] == 1.0
+    assert line(summarise([*rows, row("d")]), "mean")["pooled_dice"] is None  # a row without counts
 
 
 def test_markdown_dash_and_released_note() -> None:

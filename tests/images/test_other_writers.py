@@ -128,8 +128,8 @@ def test_big_tiff(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "plain.tif", pixels)
         found, plain = read_image(tmp_path / f"{number}.tif").pixels, read_image(tmp_path / "plain.tif").pixels
         np.testing.assert_array_equal(found, plain)
-    tifffile.imwrite(tmp_path / "pages.btf", MOVING, bigtiff=True, photometric="minisblack")
-    np.testing.assert_array_equal(list(read_frames(tmp_path / "pages.btf")), MOVING)
+    tifffile.imwrite(tmp_path / "pages.tif", MOVING, bigtiff=True, photometric="minisblack")
+    np.testing.assert_array_equal(list(read_frames(tmp_path / "pages.tif")), MOVING)
     tifffile.imwrite(tmp_path / "big.tif", GREY, bigtiff=True, byteorder=">")
     with pytest.raises(ProPLError, match="is a BigTIFF in big-endian order, which is not read; save it as TIFF or PNG"):
         read_image(tmp_path / "big.tif")

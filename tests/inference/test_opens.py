@@ -45,7 +45,11 @@ def opens(folder: Path) -> Iterator[dict[str, int]]:
         yield found
     finally:
         _counters.pop()
-        found |= {Path(path).name: count for path, count in counted.items() if Path(path).parent == folder}
+        found |= {
+            Path(path).name: count
+            for path, count in counted.items()
+            if Path(path).parent == folder and Path(path).is_file()
+        }
 
 
 @pytest.fixture

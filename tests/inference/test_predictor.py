@@ -428,12 +428,12 @@ def architecture(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"spatial_size": None}, "tells no way to prepare a picture"),
-        ({"spatial_size": [32]}, "tells no way to prepare a picture"),
-        ({"spatial_size": [32, 10**9]}, "tells no way to prepare a picture"),
-        ({"spatial_size": [32, True]}, "tells no way to prepare a picture"),
-        ({"normalisation": "mystery"}, "tells no way to prepare a picture"),
-        ({"normalisation": ["half"]}, "tells no way to prepare a picture"),
+        ({"spatial_size": None}, "without a valid preprocessing"),
+        ({"spatial_size": [32]}, "without a valid preprocessing"),
+        ({"spatial_size": [32, 10**9]}, "without a valid preprocessing"),
+        ({"spatial_size": [32, True]}, "without a valid preprocessing"),
+        ({"normalisation": "mystery"}, "without a valid preprocessing"),
+        ({"normalisation": ["half"]}, "without a valid preprocessing"),
         ({"prompt_bank_sha256": "0" * 64}, "holds other prompts than its header says"),
         ({"architecture": "large"}, "does not say what network it holds"),
         (["a", "list"], "does not say what network it holds"),

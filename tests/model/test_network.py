@@ -68,7 +68,7 @@ def test_grey_equals_three_equal_channels(net: ProPL, image: torch.Tensor) -> No
 
 
 def test_without_a_task(net: ProPL, image: torch.Tensor) -> None:
-    with pytest.raises(ProPLError, match=r"task: none was given; ask for one of: breast cancer, .*thyroid nodule"):
+    with pytest.raises(ProPLError, match=r"task: none was given; give one of: breast cancer, .*thyroid nodule"):
         net(image)
     net.default_task = "fetal head"
     try:
@@ -242,7 +242,7 @@ def test_mean_keeps_both_decoders(net: ProPL) -> None:
 
 @pytest.mark.parametrize("decoders", [(), ("mean",), ("sd", "dp"), ("sd", "sd")])
 def test_senseless_decoders(decoders: tuple[str, ...]) -> None:
-    with pytest.raises(ProPLError, match=r"decoders: .* were asked for; name sd, pd, or both"):
+    with pytest.raises(ProPLError, match=r"decoders: .* is not a choice of decoders; name sd, pd, or both"):
         ProPL(COMPACT, decoders=decoders)
 
 

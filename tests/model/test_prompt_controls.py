@@ -35,7 +35,7 @@ def test_wrong_gives_each_task_the_sentence_of_another(network: Any) -> None:
 
 def test_what_cannot_be_asked(network: Any) -> None:
     asked = copy.deepcopy(network)
-    with pytest.raises(ProPLError, match="unknown way of asking 'wrongly'; did you mean 'wrong'"):
+    with pytest.raises(ProPLError, match="unknown control 'wrongly'; did you mean 'wrong'"):
         ask(asked, "wrongly")
     asked.prompts = None
     with pytest.raises(ProPLError, match="the network has no prompt bank"):

@@ -16,6 +16,21 @@ from propl_monai.evaluation.cases import CASES, parse_cases, read_cases
 from propl_monai.evaluation.lab.run_schema import RUN_AGAIN, check_form, read_object
 
 VERB = "compare"
+# Options that every row of a table shares, whatever its method. All others are shared by the rows of one method alone.
+SHARED = (
+    *("epochs", "steps_per_epoch", "spatial_size", "encoder", "encoder_weights", "normalisation", "decoder_block"),
+    *(
+        "learning_rate",
+        "weight_decay",
+        "precision",
+        "augmentation",
+        "rotation_degrees",
+        "scaling",
+        "flip",
+        "photometric",
+    ),
+)
+FREE = ("preset", "method", "seed", "labelled_fraction", "tasks", "leave_out", "use_unlabelled")  # what a row is
 EXTERNAL = "external"  # in place of the name of a split, where external data were evaluated
 
 
@@ -140,6 +155,13 @@ def _check_alike(runs: Sequence[RunResult]) -> None:
         ):
             if mine != its:
                 raise ProPLError(run.path, f"{what} {mine}, but {other.path} has {its}", cure)
+        for key, value in run.recipe.items():
+            if key in FREE or key in run.overrides:
+                continue
+            of = ("recipe", *home, key) if key in SHARED else ("recipe", *home, key, run.base)
+            if (other := firsts.setdefault(of, run)).recipe[key] != value:
+                fact = f"was trained with {key} {value!r}, but {other.path} with {other.recipe[key]!r}"
+                raise ProPLError(run.path, fact, "keep runs of two recipes in two folders")
         if _case_names(run) != _case_names(first):
             raise ProPLError(run.path, f"other test cases than {first.path}", "run again what lacks cases")
         twin = firsts.setdefault(("seed", *home, run.variant, run.fraction, run.seed), run)

@@ -83,7 +83,7 @@ def unite(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "recipe": {
             key: value
             for key, value in first["recipe"].items()
-            if all(part["recipe"].get(key) == value for part in parts)
+            if key not in ("tasks", "steps_per_epoch") and all(part["recipe"].get(key) == value for part in parts)
         },
         "commit": first["commit"],
         "weights_sha256": [sha256 for part in parts for sha256 in part["weights_sha256"]],

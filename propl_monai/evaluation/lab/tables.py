@@ -15,6 +15,7 @@ from propl_monai.common.files import write_atomically
 from propl_monai.evaluation.cases import STATUSES
 from propl_monai.evaluation.lab import paper, render
 from propl_monai.evaluation.lab.comparison import SEEDS_FOR_P, Cell, Comparison
+from propl_monai.evaluation.lab.goals import goals_table
 from propl_monai.evaluation.lab.render import Table
 from propl_monai.evaluation.lab.statistics import SURE, holm, seed_spread
 from propl_monai.evaluation.lab.variants import (
@@ -34,9 +35,10 @@ ENDS = ("", "_low", "_high")  # of a score: itself and its interval
 def make_tables(comparisons: Mapping[str, Comparison], out: Path | str) -> list[Path]:
     """Write every table of some runs; rows that have not been run say so.
 
-    For each budget `<out>/<budget>/tables.md`, `tables.html`, and one CSV a table: `table-1.csv` to `table-6.csv`,
-    `controls.csv`, and `differences.csv` with the paired differences task by task. Runs on external data have a folder of
-    their own, `<out>/<budget>-without-…`, with `external-1-8.csv` in place of the tables.
+    For each budget `<out>/<budget>/tables.md`, `tables.html`, and one CSV per table: `table-1.csv` to `table-6.csv`,
+    `controls.csv`, `goals.csv` where `goals_table` gives one, and `differences.csv` with the paired differences task by
+    task. Runs on external data have a folder of their own, `<out>/<budget>-without-…`, with `external-1-8.csv` in place
+    of the tables.
 
     Args:
         comparisons: from `comparison.read_comparisons`.
@@ -62,13 +64,13 @@ def make_tables(comparisons: Mapping[str, Comparison], out: Path | str) -> list[
 
 
 def all_tables(comparison: Comparison) -> list[Table]:
-    """Tables 1-6 and the controls of one budget; of external data one table a fraction, with the rows that were run."""
+    """Goals, Tables 1-6 and the controls of one budget; of external data one table per fraction, of the rows run."""
     if comparison.leave_out:
         title = f"External data {', '.join(comparison.leave_out)}, {{}} of the labels"
         found = [_table(comparison, None, title.format(one), one, comparison.names) for one in comparison.fractions]
         names = [f"external-{fraction.replace('/', '-')}" for fraction in comparison.fractions]
         return [replace(table, name=name) for table, name in zip(found, names, strict=True)]
-    tables = []
+    tables = [goals] if (goals := goals_table(comparison)) else []
     for first, words, rows in ((1, "Methods", METHOD_ROWS), (4, "Prompts and UPLC", tuple(ABLATION.values()))):
         for number, fraction in enumerate(FRACTIONS, start=first):
             title = f"Table {number}. {words} with {fraction} of the labels"
@@ -153,7 +155,7 @@ def _table(comparison: Comparison, number: int | None, title: str, fraction: str
     notes = [*_notes(comparison, rows, fraction), *(paper.about(number)["remarks"] if number else [])]
     if number:
         rows += [_paper_row(row, fraction) for row in paper.paper_rows(number)]
-    return Table(f"table-{number}" if number else "controls", title, rows, notes)
+    return Table(f"table-{number}" if number else "controls", title, rows, render.grids(rows), notes)
 
 
 def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
 
 
 def _scores(cell: Cell) -> dict[str, Any]:
-    """Dice and IoU with their intervals: of each task under its code, and mdice and miou."""
+    """Dice and IoU with their intervals and pooled Dice: of each task under its code; mdice, miou and mpooled."""
     found: dict[str, Any] = {}
     for score in ("dice", "iou"):
         for task in tasks.TASKS:
@@ -192,7 +194,9 @@ def _scores(cell: Cell) -> dict[str, Any]:
                 ends = {end: cell.scores.loc[task.name, score + end] for end in ENDS}
                 found |= {f"{task.code}_{score}{end}": value for end, value in ends.items()}
         found |= {f"m{score}{end}": cell.scores.loc["mean", score + end] for end in ENDS}
-    return found
+    pooled = cell.scores["pooled_dice"]
+    codes = {"mean": "m"} | {task.name: f"{task.code}_" for task in tasks.TASKS}
+    return found | {f"{codes[name]}pooled": value for name, value in pooled.drop(SURE).items() if value is not None}
 
 
 def _difference(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:

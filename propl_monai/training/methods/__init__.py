@@ -1,7 +1,7 @@
 """Training methods, one file each, by name.
 
 A new method is a subclass of `methods.base.Method` in a file of its own, a line in `METHODS`, and a config that names
-its class as `method_def`; the tests of the registry then try it. The trainer knows no method by name.
+its class as `method_def`; the tests of the registry then cover it. The trainer knows no method by name.
 """
 
 from __future__ import annotations

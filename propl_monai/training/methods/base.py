@@ -1,4 +1,4 @@
-"""What every training method is: a network that it trains, one step, and the network that predicts in the end."""
+"""The interface of training methods: a network to train, one step, and the network that predicts in the end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Batch = dict  # {"image": (B, 1, H, W), "task": [B names]}, see `Method.step`
 
 
 class Method(nn.Module, ABC):
-    """One way to train a `ProPL`. The trainer, the checkpoints and the validation know this class and no other.
+    """A way to train a `ProPL`. Trainer, checkpoints and validation use this interface only.
 
     Args:
         network: trained in place.
 
     Attributes:
         name: in the registry and in run.json.
-        decoders: those of `predictor` that learn something, so that they may compete on the validation cases.
+        decoders: those of `predictor` that are trained, and so may be chosen on the validation cases.
         uses_unlabelled: false where the unlabelled batch is ignored; then there must be a labelled one.
     """
 
@@ -37,7 +37,7 @@ class Method(nn.Module, ABC):
 
     @property
     def predictor(self) -> ProPL:
-        """The network that is validated, saved and used for prediction: the trained one, unless a method says else."""
+        """The network that is validated, saved and used for prediction; the trained one by default."""
         return self.network
 
     @abstractmethod

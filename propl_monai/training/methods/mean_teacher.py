@@ -22,7 +22,7 @@ class MeanTeacherMethod(Method):
 
     The teacher (Tarvainen & Valpola, NeurIPS 2017) is never trained: after each step its weights, and the statistics of
     its BatchNorm layers, move towards the student's. It always runs in eval mode, and so gives the pseudo-labels of the
-    very network that predicts in the end. Decoder pd has no part in this method.
+    network that predicts in the end. Decoder pd has no part in this method.
 
     Args:
         network: the student, trained in place.
@@ -31,7 +31,7 @@ class MeanTeacherMethod(Method):
         pseudo_label: "soft", the teacher's probability p; "hard", whether p exceeds 0.5; or "weighted", the same with
             each pixel weighted by the teacher's confidence |2p - 1|.
         unlabelled_weight: λ. Its ramp exp(-5 (1 - progress)²) is the paper's, over the whole training.
-        cutmix: probability that an image of the strong view gets a box of another of its task, see `mixing`.
+        cutmix: probability that an image of the strong view gets a box of another of its task, see `cutmix`.
     """
 
     name = "mean_teacher"
@@ -75,7 +75,12 @@ class MeanTeacherMethod(Method):
             (the mean of ŷ), and "logits" of the labelled batch.
         """
         drawing = draw_for(unlabelled, self.cutmix) if unlabelled else None
-        logits = self._student(labelled, unlabelled, drawing)
+        views = [labelled["image"]] if labelled else []
+        if unlabelled:
+            views.append(taught_view(unlabelled, drawing))
+        batches = [batch for batch in (labelled, unlabelled) if batch]
+        texts = [self.network.text(batch.get("task"), len(batch["image"])) for batch in batches]
+        logits = self.network.decode(self.network.encode(torch.cat(views)), torch.cat(texts), "sd")
         count = len(labelled["image"]) if labelled else 0
         result: dict[str, Tensor] = {}
         losses: list[Tensor] = []
@@ -86,14 +91,6 @@ class MeanTeacherMethod(Method):
             losses.append(self._consistency(logits[count:], unlabelled, drawing, progress, result))
         result["loss"] = torch.stack(losses).sum()
         return result
-
-    def _student(self, labelled: Batch | None, unlabelled: Batch | None, drawing: CutMix | None) -> Tensor:
-        views = [labelled["image"]] if labelled else []
-        if unlabelled:
-            views.append(taught_view(unlabelled, drawing))
-        batches = [batch for batch in (labelled, unlabelled) if batch]
-        texts = [self.network.text(batch.get("task"), len(batch["image"])) for batch in batches]
-        return self.network.decode(self.network.encode(torch.cat(views)), torch.cat(texts), "sd")
 
     def _consistency(
         self, logits: Tensor, batch: Batch, drawing: CutMix | None, progress: float, result: dict[str, Tensor]
@@ -126,6 +123,6 @@ def ramp(progress: float) -> float:
 def _average(decay: float, averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
     """Move one group of tensors, all of one type; in torch's order of arguments after `decay`."""
     if not averages[0].is_floating_point():
-        return  # the average of counters, names of prompts or the number of a decoder would be none of them
+        return  # counters, names of prompts and the number of the decoder have no average
     warm = min(decay, (int(updates) + 1) / (int(updates) + 10))
     get_ema_multi_avg_fn(warm)(averages, current, updates)

@@ -1,4 +1,4 @@
-"""ProPL's training step: labels teach decoder sd, calibrated pseudo-labels of sd teach decoder pd."""
+"""ProPL's training step: labels supervise decoder sd, calibrated pseudo-labels of sd supervise decoder pd."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from propl_monai.training.methods.base import Batch, Method
 class ProPLMethod(Method):
     """L = L_sup(sd(x_l), y) + λ · L_sup(pd(x_u), ŷ), ŷ by UPLC from N perturbed passes of sd (eqs. 4-5).
 
-    The encoder sees both batches in one pass, once a step. The N passes run without gradient; in them BatchNorm
+    The encoder runs once per step, on both batches together. The N passes run without gradient; in them BatchNorm
     normalises by the batch, as everywhere in training, and does not record it, so that the running statistics of sd,
     which inference uses, come from its training batches alone. (The released code runs the whole network N + 1 times
     with gradients and records every pass; its losses are the same.)
@@ -36,9 +36,8 @@ class ProPLMethod(Method):
         power: p in exp(-variance**p); paper 1, released code 2.
         pseudo_label: "soft" (paper), "hard" (released code), or "weighted".
         unlabelled_weight: λ; the paper gives none, so 1; released code 6.
-        supervise_pd: labels teach pd as well; not in the paper.
-        cutmix: probability that an image which pd sees gets a box of another of its task, see `mixing`; not in the
-            paper.
+        supervise_pd: labels supervise pd as well; not in the paper.
+        cutmix: probability that an image of pd gets a box of another of its task, see `cutmix`; not in the paper.
     """
 
     name = "propl"
@@ -126,8 +125,8 @@ class ProPLMethod(Method):
 @contextmanager
 def unrecorded_statistics(module: nn.Module) -> Iterator[None]:
     """BatchNorm layers inside normalise as before, and leave their running statistics as they are."""
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-    training = [layer for layer in layers if layer.training]
+    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    training = [layer for layer in norms if layer.track_running_stats and layer.training]
     for layer in training:
         layer.track_running_stats = False
     try:

@@ -162,7 +162,7 @@ def test_weights_that_cannot_be_served_are_refused(served_folder: Path, tmp_path
         Served(tmp_path)
     network, _ = load_network(served_folder / "models" / WEIGHTS)
     save_weights(network, tmp_path / "models", {"normalisation": "half"})
-    with pytest.raises(ProPLError, match="tells no way to prepare a picture"):
+    with pytest.raises(ProPLError, match="without a valid preprocessing"):
         Served(tmp_path)
 
 
