@@ -1,6 +1,6 @@
 """Rows of `propl_monai.evaluation.metrics.case_row` -> tables with counts and intervals. Imports no torch.
 
-No case leaves a mean unseen: missed targets and false alarms are counted beside it, and the "all" columns of HD95
+No case is left out unseen: missed targets and false alarms are counted beside it, and the "all" columns of HD95
 charge each of them the image diagonal.
 """
 
@@ -64,11 +64,6 @@ def summarise(rows: pd.DataFrame | Iterable[Row], resamples: int = 2000, seed: i
     table = pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
     table.attrs = {"resamples": resamples, "seed": seed, "convention": frame["convention"].iloc[0]}
     return table
-
-
-def to_csv(table: pd.DataFrame) -> str:
-    """The table of `summarise` as CSV at full precision; None is an empty cell."""
-    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
 def to_markdown(table: pd.DataFrame, notes: Sequence[str]) -> str:
@@ -178,7 +173,7 @@ def _interval(frame: pd.DataFrame, score: str, resamples: int, seed: int) -> tup
 
 
 def _widened(level: float, groups: int) -> float:
-    """The nominal level at which a percentile interval of few groups is about as wide as it ought to be.
+    """The nominal level at which a percentile interval of few groups has about the right width.
 
     The plain percentile interval is too narrow by the factor sqrt((n - 1) / n) and for want of Student's t.
     """

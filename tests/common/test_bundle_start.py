@@ -99,7 +99,7 @@ def test_every_hyper_parameter_of_train_json_may_be_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "key,told",
+    "key,message",
     [
         ("epoch", "--epoch: unknown config key 'epoch'; did you mean 'epochs'"),
         ("learning_rte", "did you mean 'learning_rate'"),
@@ -112,10 +112,10 @@ def test_every_hyper_parameter_of_train_json_may_be_given() -> None:
         ("trian#trainer#max_epochs", "unknown config key 'trian'; did you mean 'train'"),
     ],
 )
-def test_misspelt_keys_of_the_command_line(key: str, told: str) -> None:
+def test_misspelt_keys_of_the_command_line(key: str, message: str) -> None:
     with pytest.raises(ProPLError) as caught:
         check_keys(command(*config("train.json"), **{key: "1"}))
-    assert told in str(caught.value) and caught.value.where == f"--{key}"
+    assert message in str(caught.value) and caught.value.where == f"--{key}"
 
 
 @pytest.mark.parametrize(

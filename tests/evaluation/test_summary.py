@@ -18,7 +18,7 @@ from monai.metrics import HausdorffDistanceMetric
 
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.metrics import HD95_DEFINITION, case_row
-from propl_monai.evaluation.summary import COLUMNS, MIN_GROUPS, STATUSES, _widened, summarise, to_csv, to_markdown
+from propl_monai.evaluation.summary import COLUMNS, MIN_GROUPS, STATUSES, _widened, summarise, to_markdown
 
 Row = dict[str, Any]
 
@@ -288,7 +288,7 @@ def test_markdown_dash_and_released_note() -> None:
 
 def test_csv_and_json() -> None:
     table = summarise(FOUR_KINDS)
-    read = pd.read_csv(io.StringIO(to_csv(table)))
+    read = pd.read_csv(io.StringIO(table.to_csv(index=False)))
     assert list(read.columns) == list(COLUMNS)
     assert read["dice"].tolist() == table["dice"].tolist() and read["dice_low"].isna().all()
     assert json.loads(json.dumps(table.to_dict("records"), allow_nan=False))[0]["dice_low"] is None

@@ -14,7 +14,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """All files but the papers, whose times differ."""
+    """All files but run.json and the journal, which hold times."""
     files = (
         path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "predictions.jsonl")
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from factories import ROOT
 from monai.bundle import ConfigParser
-from picture_samples import save_nifti
+from picture_samples import save_dicom, save_metaimage, save_nifti
 from PIL import Image
 from small_predictor import small_predictor, speckle, write_small_bundle
 
@@ -63,6 +63,8 @@ def images(tmp_path: Path) -> Path:
     Image.fromarray(speckle(20, 31)).save(folder / "turned.png", exif=exif)
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:90])
     save_nifti(folder / "packed.nii.gz", speckle(16, 22)[None])
+    save_dicom(folder / "g.dcm", speckle(16, 22)[None])
+    save_metaimage(folder / "h.mha", speckle(16, 22), True)
     return folder
 
 
@@ -76,9 +78,10 @@ def test_the_counter_sees_every_way_to_open(images: Path) -> None:
 
 def test_propl_predict(images: Path, tmp_path: Path) -> None:
     save_nifti(images / "cine.nii", np.stack([speckle(16, 22, seed) for seed in (2, 3, 4)]))
+    save_dicom(images / "cine.dcm", np.stack([speckle(16, 22, seed) for seed in (2, 3, 4)]))
     with opens(images) as found:
         outcome = predict_paths(small_predictor(batch=4), [images], tmp_path / "out", "LA", overlay=True)
-    assert (outcome.done, outcome.refused, outcome.pictures) == (9, 1, 11)
+    assert (outcome.done, outcome.refused, outcome.pictures) == (12, 1, 16)
     assert set(found) == {path.name for path in images.iterdir()} and max(found.values()) == MOST
     with opens(images) as again:
         predict_paths(small_predictor(batch=4), [images], tmp_path / "out", "LA", overlay=True)
@@ -96,4 +99,4 @@ def test_the_bundles_inference(images: Path, tmp_path: Path) -> None:
     with opens(images) as found:
         assert saver.run(evaluator) == EXIT_PARTIAL
     assert set(found) == {path.name for path in images.iterdir()} and max(found.values()) == MOST
-    assert len(list((tmp_path / "out").glob("*_overlay.png"))) == len(STILLS) + 2
+    assert len(list((tmp_path / "out").glob("*_overlay.png"))) == len(STILLS) + 4

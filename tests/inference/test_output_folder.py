@@ -26,7 +26,7 @@ Check = Callable[[Path], dict[str, Any]]
 pytestmark = pytest.mark.usefixtures("few_threads")
 
 
-def test_a_disk_that_is_full_ends_the_run_with_papers(
+def test_a_disk_that_is_full_ends_the_run_with_a_run_json(
     predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_run_json: Check
 ) -> None:
     def fail(*_: Any) -> None:
@@ -146,7 +146,7 @@ def test_a_cine_whose_results_cannot_be_written_is_refused_once(
 def test_a_full_disk_stops_the_run_and_loses_nothing(
     predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """From the third mask on no byte can be written anew, run.json included."""
+    """From the third mask on no byte can be written, run.json included."""
     out, replace, calls = tmp_path / "out", os.replace, []
 
     def full(source: Path, target: Path) -> None:

@@ -29,14 +29,14 @@ pytestmark = pytest.mark.usefixtures("few_threads")
 
 
 def test_stills_cines_and_folders(predictor: Predictor, images: Path, tmp_path: Path, check_run_json: Check) -> None:
-    told: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
     out = tmp_path / "out"
-    found = predict_paths(predictor, [images], out, ["LA", "thyroid nodule"], progress=lambda *args: told.append(args))
+    found = predict_paths(predictor, [images], out, ["LA", "thyroid nodule"], progress=lambda *args: seen.append(args))
     names = ["a", "deep er/b (1)", *(f"cine_frame_000{number}" for number in (1, 2, 3))]
     masks = {f"{name}_{task}.png" for name in names for task in ("left_atrium", "thyroid_nodule")}
     assert set(content(out)) == masks
     assert (found.done, found.skipped, found.refused, found.pictures, found.code) == (3, 0, 0, 5, EXIT_OK)
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
     sizes = {"a_left_atrium": (20, 31), "deep er/b (1)_left_atrium": (25, 18), "cine_frame_0003_left_atrium": (16, 22)}
     assert all(pixels(out / f"{name}.png").shape == size for name, size in sizes.items())
     mask = pixels(out / "a_left_atrium.png")
@@ -87,9 +87,9 @@ def test_bad_files_are_told_and_the_rest_is_done(predictor: Predictor, tmp_path:
     }
     for name, data in bad.items():
         (folder / name).write_bytes(data)
-    told: list[int] = []
-    found = predict_paths(predictor, [folder], out, "LA", progress=lambda done, _: told.append(done))
-    assert (found.done, found.refused, found.code) == (54, 6, EXIT_PARTIAL) and told == list(range(1, 61))
+    seen: list[int] = []
+    found = predict_paths(predictor, [folder], out, "LA", progress=lambda done, _: seen.append(done))
+    assert (found.done, found.refused, found.code) == (54, 6, EXIT_PARTIAL) and seen == list(range(1, 61))
     assert len(content(out)) == 54
     record = check_run_json(out / "run.json")
     assert record["status"] == "partial" and len(record["inputs"]) == 54
@@ -219,7 +219,7 @@ def test_ctrl_c_leaves_what_was_computed_and_papers(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("prefetch", "writer"))]
 
 
-def test_a_fault_of_the_reader_ends_the_run_with_papers(
+def test_a_fault_of_the_reader_ends_the_run_with_a_run_json(
     predictor: Predictor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_run_json: Check
 ) -> None:
     def fail(path: Path) -> Cine:

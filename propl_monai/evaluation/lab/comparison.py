@@ -53,10 +53,6 @@ class Cell:
         return sure_tasks(self.scores)
 
     @property
-    def fraction(self) -> str:
-        return self.runs[0].fraction
-
-    @property
     def seeds(self) -> int:
         return len(self.runs)
 
@@ -108,7 +104,7 @@ class Comparison:
 
     @property
     def fractions(self) -> list[str]:
-        """The labelled fractions that were asked for, from few to many; without those that a row fixes itself."""
+        """The labelled fractions of the runs, from few to many; without those that a row fixes itself."""
         chosen = {fraction for name, fraction in self.cells if fraction_of(name, "") == ""}
         return sorted(chosen or {fraction for _, fraction in self.cells}, key=parse_fraction)
 

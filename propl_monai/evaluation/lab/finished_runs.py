@@ -46,7 +46,7 @@ class RunResult:
         steps, seconds_training, peak_memory_mb, parameters, best_epoch, best_validation_mdice: of the training; None
             where a variant has no training of its own.
         decoder: that predicted: "sd", "pd" or "mean".
-        curve: one mapping an epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
+        curve: one mapping per epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
         recipe: options of the training, resolved; without those that differ between the models of one row.
         commit: of the code that trained; None where it is not known.
         leave_out: the external data that were evaluated and that training did not see; empty for the test split.
@@ -127,7 +127,8 @@ def _cases(path: Path, results: Mapping[str, Any]) -> pd.DataFrame:
             raise ProPLError(path, f"results.cases is no table ({error})", RUN_AGAIN) from error
     table = path.with_name(CASES)
     if not table.is_file() or file_sha256(table) != results.get("cases_sha256"):
-        raise ProPLError(table, "is not the table of cases that run.json beside it was written with", RUN_AGAIN)
+        fact = "is not the table of cases that run.json beside it was written with"
+        raise ProPLError(table, fact, "copy both files of the run again, or run it again")
     return read_cases(table, RUN_AGAIN)
 
 

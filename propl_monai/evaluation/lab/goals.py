@@ -12,7 +12,7 @@ from propl_monai.evaluation.grids import NONE, Grid, number, percent
 from propl_monai.evaluation.lab.comparison import SEEDS_FOR_P, Comparison
 from propl_monai.evaluation.lab.render import Table
 from propl_monai.evaluation.lab.statistics import SURE
-from propl_monai.evaluation.lab.variants import CONTROLS_AT, FRACTIONS, UPPER_BOUND, trained_as
+from propl_monai.evaluation.lab.variants import CONTROLS_AT, FRACTIONS, UPPER_BOUND, fraction_of, trained_as
 
 BASELINE, PAPER, NO_PROMPT = "supervised", "propl-paper", "prompt-none"
 GAIN = {"1/16": 2.0, "1/8": 2.0, "1/4": 0.0}  # points of mDice, at least
@@ -31,7 +31,7 @@ def goals_table(comparison: Comparison) -> Table | None:
     """
 
     complete = [name for name in comparison.names if all(comparison.cell(name, one) for one in FRACTIONS)]
-    trained = [name for name in complete if trained_as(name) == name and name not in (PAPER, UPPER_BOUND)]
+    trained = [name for name in complete if trained_as(name) == name != PAPER and fraction_of(name, "") == ""]
     methods = [name for name in trained if comparison.cells[name, FRACTIONS[0]].images("unlabelled")]
     if not methods or BASELINE not in complete:
         return None
@@ -100,7 +100,7 @@ def _notes(comparison: Comparison) -> list[str]:
     shares = ", ".join(f"{share:g} % at {fraction}" for fraction, share in SHARE.items())
     notes = [
         f"Goals: as many images seen as {BASELINE} and {UPPER_BOUND}; over at least {SEEDS_FOR_P} seeds, a paired gain on "
-        "the mean of the tasks with an interval whose lower end (patients or videos drawn anew) is above 0, and a gain in "
+        "the mean of the tasks with an interval whose lower end (over patients or videos) is above 0, and a gain in "
         f"mDice of all tasks of {gains}, both over {BASELINE} and over {PAPER}; no task more than {BEHIND:g} point behind "
         f"{BASELINE}; of the mDice of {UPPER_BOUND} at least {shares}.",
     ]

@@ -120,17 +120,10 @@ def _costs(row: Row) -> list[str]:
     return [*(NONE if row[key] is None else f"{row[key]:,.0f}" for key in keys), number(row["parameters"], 1e-6)]
 
 
+TRAINING = ["images seen: labelled", "unlabelled", "variance of the passes", "decoder that predicts", "commit"]
 DETAILS: tuple[tuple[str, list[str], Cells], ...] = (
-    (
-        "What was tested",
-        ["images", "groups", "seeds", "both masks", "missed", "false alarms", "both empty"],
-        _counts,
-    ),
-    (
-        "How it was trained",
-        ["images seen: labelled", "unlabelled", "variance of the passes", "decoder that predicts", "commit"],
-        _training,
-    ),
+    ("What was tested", ["images", "groups", "seeds", "both masks", "missed", "false alarms", "both empty"], _counts),
+    ("How it was trained", TRAINING, _training),
     ("What it cost", ["training s by the clock", "test s", "peak memory MB", "parameters M"], _costs),
 )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Mapping
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -44,10 +43,13 @@ def options_of(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 def check_form(path: Path, content: Mapping[str, Any]) -> None:
     """Refuse the run.json of a finished run whose values do not fit the schema; the path is its name in messages."""
     try:
+        from jsonschema import Draft202012Validator
         from jsonschema.exceptions import best_match
     except ModuleNotFoundError as error:
         raise ProPLError("jsonschema", "is not installed", "pip install 'propl-monai[lab]'") from error
-    if (problem := best_match(_validator().iter_errors(content))) is None:
+    text = resources.files("propl_monai.evaluation.lab").joinpath("compare.schema.json").read_text(encoding="utf-8")
+    problem = best_match(Draft202012Validator(json.loads(text)).iter_errors(content))
+    if problem is None:
         return
     name = ".".join(str(key) for key in problem.absolute_path)
     if problem.validator == "required":
@@ -56,11 +58,3 @@ def check_form(path: Path, content: Mapping[str, Any]) -> None:
     else:
         fact = f"{name} is {reprlib.repr(problem.instance)}, not {problem.schema['description']}"
     raise ProPLError(path, fact, RUN_AGAIN)
-
-
-@cache
-def _validator() -> Any:
-    from jsonschema import Draft202012Validator
-
-    text = resources.files("propl_monai.evaluation.lab").joinpath("compare.schema.json").read_text(encoding="utf-8")
-    return Draft202012Validator(json.loads(text))

@@ -82,7 +82,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
 
 
 def task_differences(comparison: Comparison) -> pd.DataFrame:
-    """Paired differences of the Dice, one line a row, fraction and task; p corrected over all lines of a fraction."""
+    """Paired differences of the Dice, one line per row, fraction and task; p corrected over all lines of a fraction."""
     lines: list[dict[str, Any]] = []
     for fraction in comparison.fractions:
         part: list[dict[str, Any]] = []
@@ -132,20 +132,20 @@ def common_notes(comparison: Comparison) -> list[str]:
     if comparison.leave_out:
         return notes
     notes += [f"In no table, but in differences.csv: runs at {', '.join(apart)} of the labels."] if apart else []
-    return [*notes, f"Figures of the paper: {paper.source()}. Not comparable with ours: {paper.reason()}."]
+    return [*notes, f"Figures of the paper: {paper.data()['source']}. Not comparable with ours: {paper.reason()}."]
 
 
 def _training(comparison: Comparison) -> str:
     """How the rows were trained where they all were trained alike, for a note."""
     recipes = [run.recipe for cell in comparison.cells.values() for run in cell.runs if run.recipe]
-    told = []
-    for key, words in (("encoder", "encoder {}"), ("spatial_size", "images of {} pixels"), ("precision", "{}")):
+    words = []
+    for key, phrase in (("encoder", "encoder {}"), ("spatial_size", "images of {} pixels"), ("precision", "{}")):
         found = {json.dumps(recipe.get(key)): recipe.get(key) for recipe in recipes}
         if len(found) == 1 and (value := next(iter(found.values()))):
-            told.append(words.format(" x ".join(map(str, value)) if isinstance(value, list) else value))
+            words.append(phrase.format(" x ".join(map(str, value)) if isinstance(value, list) else value))
     steps = {run.steps for cell in comparison.cells.values() for run in cell.runs}
-    told += [f"{steps.pop():,} steps"] if len(steps) == 1 and None not in steps else []
-    return f" ({', '.join(told)}; one model for all tasks where a row does not say otherwise)" if told else ""
+    words += [f"{steps.pop():,} steps"] if len(steps) == 1 and None not in steps else []
+    return f" ({', '.join(words)}; one model for all tasks where a row does not say otherwise)" if words else ""
 
 
 def _table(comparison: Comparison, number: int | None, title: str, fraction: str, names: Sequence[str]) -> Table:
@@ -214,12 +214,8 @@ def _paper_row(row: paper.PaperRow, fraction: str) -> dict[str, Any]:
     line: dict[str, Any] = {"origin": "paper", "variant": row.name, "title": row.kind, "labelled_fraction": fraction}
     line |= {f"{code}_dice": value / 100 for code, value in row.dice.items()}
     line |= {f"{code}_iou": value / 100 for code, value in row.iou.items()}
-    return line | {
-        "mdice": row.mdice / 100,
-        "miou": row.miou / 100,
-        "comparable": f"no: {paper.reason()}",
-        "remark": row.remark,
-    }
+    line |= {"mdice": row.mdice / 100, "miou": row.miou / 100}
+    return line | {"comparable": f"no: {paper.reason()}", "remark": row.remark}
 
 
 def _notes(comparison: Comparison, rows: Sequence[dict[str, Any]], fraction: str) -> list[str]:

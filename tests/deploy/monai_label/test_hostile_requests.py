@@ -198,4 +198,4 @@ def test_a_study_that_points_elsewhere_is_refused(app: Path, study: Path, bundle
     }
     (study / "datastore_v2.json").write_text(json.dumps(content | entry))
     code, output, _ = started(app, study, bundle, "--host", "127.0.0.1")
-    assert code != 0 and "datastore_v2.json: leaves its folder" in output
+    assert code != 0 and "datastore_v2.json: names files outside of its folder" in output
