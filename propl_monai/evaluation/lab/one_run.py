@@ -26,8 +26,8 @@ from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import external_cases
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import CASES
+from propl_monai.evaluation.lab.finished_runs import options_of, read_object
 from propl_monai.evaluation.lab.run_results import MEMORY, MODELS, RUN, results_of, unite
-from propl_monai.evaluation.lab.run_schema import options_of, read_object
 from propl_monai.evaluation.lab.variants import Run, budget
 from propl_monai.model.weights import STATE
 
