@@ -1,4 +1,10 @@
-"""The `propl` command: its verbs, and how errors reach the user."""
+"""The `propl` command: its verbs, and how errors reach the user.
+
+In: the words of a command line. Out: calls of the package, lines on the terminal, exit codes.
+Must not know: how anything is done.
+
+Tested elsewhere: `progress` by `test_frames`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -14,7 +15,9 @@ from typing import Any
 import torch
 from monai.bundle import ConfigExpression, ConfigParser
 
-from propl_monai.common.files import TEMPORARY_PREFIX
+from propl_monai.common.config_values import check_path
+from propl_monai.common.files import TEMPORARY_PREFIX, hold_folder
+from propl_monai.common.ranks import is_writer
 from propl_monai.errors import ProPLError, install_exit_messages, unknown
 
 # Arguments of `python -m monai.bundle run` itself, and ids that MONAI or its tools look for in a config.
@@ -36,7 +39,7 @@ def begin(output_dir: str, model_dir: str | None = None, seed: int | None = None
     """Call this first in `initialize`.
 
     Args:
-        output_dir, model_dir: folders that the run will write to; made here.
+        output_dir, model_dir: folders that the run will write to; made here, and locked until the process ends.
         seed: of torch's global generator, so that the network starts from the same weights every time.
     """
     install_exit_messages()
@@ -44,6 +47,8 @@ def begin(output_dir: str, model_dir: str | None = None, seed: int | None = None
     for folder in (output_dir, model_dir):
         if folder is not None:
             require_writable(Path(folder))
+            if is_writer():
+                hold_folder(Path(folder))
     if seed is not None:
         torch.manual_seed(seed)
 
@@ -107,7 +112,7 @@ def check_keys(argv: Sequence[str]) -> None:
     given = _options(argv[2:])
     if "config_file" not in given:
         return
-    files = [part.strip(" '\"") for part in given["config_file"].strip("[]() ").split(",") if part.strip(" '\"")]
+    files = _as_list(given["config_file"])
     parsed = ConfigParser.load_config_files(files)
     keys = [key for key in given if key not in RUN_ARGUMENTS]
     used = STANDARD_IDS | set(_REFERENCE.findall(json.dumps([parsed, list(given.values())])))
@@ -121,6 +126,8 @@ def check_keys(argv: Sequence[str]) -> None:
         if top in elsewhere and key not in keys:
             continue
         where = "--" + key if key in keys else given["config_file"]
+        if key in keys:
+            check_path(key, given[key])
         if top not in used:
             raise unknown(where, "config key", top, sorted(set(parsed) & used))
         _check_path(key, path, parsed.get(top), where)
@@ -138,6 +145,14 @@ def _check_path(key: str, path: list[str], node: Any, where: str) -> None:
         else:
             names = list(node) if isinstance(node, dict) else []
             raise unknown(where, f"config key (no such id: {key}), part", step, names or ["none here"])
+
+
+def _as_list(files: str) -> list[str]:
+    try:
+        found = ast.literal_eval(files)
+    except (SyntaxError, ValueError):  # one path, or a list of paths without quotes
+        found = [part.strip(" '\"") for part in files.strip("[]() ").split(",") if part.strip(" '\"")]
+    return [str(each) for each in found] if isinstance(found, list | tuple) else [str(found)]
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
@@ -36,6 +36,7 @@ _METAIMAGE = re.compile(rb"\s*(?:Comment|ObjectType|ObjectSubType|NDims) *=")
 HEAD_BYTES = 512  # of a file, enough to see what it is
 TEMPORARY_PREFIX = ".tmp-"
 _NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # errors of disks without locks
+_HELD: dict[Path, ExitStack] = {}  # folders that this process has locked until it ends
 logger = logging.getLogger(__name__)
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -171,7 +172,8 @@ def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = None if os.name == "nt" else os.open(folder, os.O_RDONLY)
+        held = os.name == "nt" or (folder.resolve() in _HELD and not shared)
+        handle = None if held else os.open(folder, os.O_RDONLY)
     except OSError as error:
         cure = "check the folder, its permissions and the free space"
         raise ProPLError(folder, f"cannot be written to ({error.strerror})", cure) from error
@@ -182,6 +184,14 @@ def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def hold_folder(folder: Path) -> None:
+    """Lock a folder as `lock_folder` does, until this process ends; inside it a held folder can be locked again."""
+    place = folder.resolve()
+    if place not in _HELD:
+        _HELD[place] = ExitStack()
+        _HELD[place].enter_context(lock_folder(folder))
 
 
 def _lock(handle: int, folder: Path, shared: bool) -> None:

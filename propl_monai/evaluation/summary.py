@@ -106,8 +106,8 @@ def _line(name: str, part: pd.DataFrame) -> dict[str, Any]:
         diagonal = part[f"diagonal_{unit}"]
         charged = part[f"hd95_{unit}"].fillna(diagonal).mask(part["status"] == "both empty", 0.0)
         # No diagonal in mm: spacing not known. None where nothing is left to average.
-        for kind, values in (("hits", part[f"hd95_{unit}"].dropna()), ("all", charged[diagonal.notna()])):
-            line[f"hd95_{unit}_{kind}"] = float(values.mean()) if len(values) else None
+        for kind, values in (("hits", part[f"hd95_{unit}"]), ("all", charged[diagonal.notna()])):
+            line[f"hd95_{unit}_{kind}"] = float(values.mean()) if values.notna().any() else None
     return line
 
 

@@ -12,6 +12,9 @@ the picture is grey and `(H, W, 3)` RGB when it has colour. The docstrings of `p
 | negative or non-finite values | refused |
 
 In: paths. Out: `Picture`, `Cine`, masks, PNG files. Must not know: tasks, datalists, networks.
+
+Tested elsewhere: `opening`, `picture`, `pillow` and `write` by `test_read`, `test_other_writers` and `test_fuzzed_files`;
+`nifti` and `metaimage` by `test_volumes`; `dicom_header` by `test_dicom`.
 """  # noqa: E501
 
 from __future__ import annotations

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import ROOT
+from factories import ROOT, TINY_ENCODER
 from monai.bundle import download
 from PIL import Image
-from small_training import TINY_ENCODER
 
 from propl_monai.deploy.export import export
 from propl_monai.deploy.monai_label.lib.served import Served

@@ -21,9 +21,8 @@ from typing import Any
 
 import pytest
 import torch
-from factories import ROOT
+from factories import ROOT, TINY_ENCODER
 from monai.bundle import download_large_files
-from small_training import TINY_ENCODER
 
 import propl_monai
 from propl_monai.datasets.phantoms.write_phantoms import write_phantoms

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import small_predictor, speckle
 from picture_samples import save_nifti
 from PIL import Image
-from small_predictor import small_predictor, speckle
 
 from propl_monai.inference.predictor import Predictor
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import small_predictor, speckle
 from output_tools import content, pixels, same_results
 from PIL import Image
-from small_predictor import small_predictor, speckle
 
 from propl_monai.common.files import TEMPORARY_PREFIX
 from propl_monai.errors import ProPLError

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import ROOT
+from factories import ROOT, small_predictor, speckle, write_small_bundle
 from monai.bundle import ConfigParser
 from picture_samples import save_dicom, save_metaimage, save_nifti
 from PIL import Image
-from small_predictor import small_predictor, speckle, write_small_bundle
 
 from propl_monai.errors import EXIT_PARTIAL
 from propl_monai.inference.predict_folder import predict_paths

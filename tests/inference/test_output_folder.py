@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import SimpleITK
+from factories import speckle
 from output_tools import pixels, rows
 from PIL import Image
-from small_predictor import speckle
 
 from propl_monai.common.files import TEMPORARY_PREFIX
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, ProPLError

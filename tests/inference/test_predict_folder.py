@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import small_predictor, speckle
 from output_tools import content, pixels, rows
 from picture_samples import save_pages
 from PIL import Image
-from small_predictor import small_predictor, speckle
 
 from propl_monai.common.files import lock_folder
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import small_predictor, speckle
 from picture_samples import save_nifti
 from PIL import Image
-from small_predictor import small_predictor, speckle
 from typer.testing import CliRunner
 
 from propl_monai.cli import app

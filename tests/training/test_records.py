@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from factories import TASKS, KillAt, Killed, build_training
 from ignite.engine import Engine, Events
-from small_training import TASKS, KillAt, Killed, build_training
 
 from propl_monai.errors import ProPLError
 from propl_monai.model.weights import load_network, load_state, read_header
@@ -317,6 +317,20 @@ def test_without_validation_the_last_weights_are_kept(whole: Any, tmp_path: Path
     engine.run([0], max_epochs=2)
     header = read_header(tmp_path / "model.safetensors")
     assert (header["epoch"], header["validation_mdice"], header["decoder"]) == (2, None, "sd")
+
+
+def test_a_resumed_run_says_its_best_score_if_there_is_one(
+    make_training: Make, whole: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = make_training(tmp_path, resume=True)
+    state = load_state(whole.output_dir / "checkpoint_last.pt")
+    said = []
+    for score in (0.625, -1.0):
+        torch.save(state | {"best_score": score, "best_epoch": 0}, training.output_dir / "checkpoint_last.pt")
+        with caplog.at_level("INFO", logger="propl_monai.training.checkpoints"):
+            training.trainer.keeper._start(training.trainer)
+        said.append(caplog.records[-1].getMessage())
+    assert said == ["resumed after epoch 3, best validation mDice 62.5", "resumed after epoch 3, without validation"]
 
 
 def log_on(path: Path, lines: str, epoch: int) -> list[str]:

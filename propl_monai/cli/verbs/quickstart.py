@@ -48,7 +48,7 @@ def quickstart(
         "3/4 evaluation", "evaluating", bundle, ["train", *PRESETS, "evaluate"], {**places, "output_dir": test}, weights
     )
     pictures = data / tasks.find(SHOWN[0]).code / DATASET / "images"
-    keys = {"dataset_dir": pictures, "tasks": list(SHOWN), "overlay": "true", "weights": weights, "output_dir": masks}
+    keys = {"dataset_dir": pictures, "tasks": list(SHOWN), "overlay": True, "weights": weights, "output_dir": masks}
     _stage("4/4 prediction", "inference", bundle, ["inference", *PRESETS], keys, weights)
     mean = json.loads((test / "run.json").read_text(encoding="utf-8"))["results"]["table"][-1]
     typer.echo(
@@ -67,7 +67,7 @@ def _stage(
     from propl_monai.common.bundle_command import bundle_arguments
     from propl_monai.common.files import file_sha256
 
-    arguments = bundle_arguments(run_id, bundle, configs, {key: str(value) for key, value in keys.items()})
+    arguments = bundle_arguments(run_id, bundle, configs, keys)
     typer.echo(f"\n{title}\npython -m monai.bundle {' '.join(map(_quoted, arguments))}")
     path = Path(str(keys["output_dir"])) / "run.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -9,6 +9,11 @@ import typer
 
 from propl_monai.common.options import pairs, words
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any config key=value, such as epochs=30; never evaluated, repeatable."),
+]
+
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder of the images.")],
@@ -17,14 +22,15 @@ def train(
     preset: Annotated[
         str, typer.Option(help="Configs that override train.json, comma-separated, such as compact.")
     ] = "",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any config key=value; may be repeated.")] = None,
+    settings: Settings = None,
 ) -> None:
     """Train, as `python -m monai.bundle run training` does."""
-    from propl_monai.common.bundle_command import bundle_arguments, run_bundle
+    from propl_monai.common.bundle_command import bundle_arguments, read_settings, run_bundle
 
-    places = {"dataset_dir": str(data), "output_dir": str(output), "model_dir": str(output / "models")}
-    keys = {**places, **pairs("--set", settings or [])}
-    run_bundle(bundle_arguments("training", bundle, ["train", *words(preset)], keys))
+    places = {"dataset_dir": data, "output_dir": output, "model_dir": output / "models"}
+    configs = ["train", *words(preset)]
+    given = read_settings(bundle, configs, pairs("--set", settings or []))
+    run_bundle(bundle_arguments("training", bundle, configs, {**places, **given}))
 
 
 def evaluate(
@@ -32,16 +38,17 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a training; the tables go to its test/.")],
     bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
     preset: Annotated[str, typer.Option(help="Configs between train.json and evaluate.json; none is needed.")] = "",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any config key=value; may be repeated.")] = None,
+    settings: Settings = None,
 ) -> None:
     """Evaluate on the test split, as `python -m monai.bundle run evaluating` does; the weights describe their network."""
-    from propl_monai.common.bundle_command import bundle_arguments, run_bundle
+    from propl_monai.common.bundle_command import bundle_arguments, read_settings, run_bundle
 
-    places = {"dataset_dir": str(data), "output_dir": str(run / "test"), "model_dir": str(run / "models")}
+    places = {"dataset_dir": data, "output_dir": run / "test", "model_dir": run / "models"}
     if (run / "datalist.json").exists():
-        places["datalist_file"] = str(run / "datalist.json")
-    keys = {**places, **pairs("--set", settings or [])}
-    run_bundle(bundle_arguments("evaluating", bundle, ["train", *words(preset), "evaluate"], keys))
+        places["datalist_file"] = run / "datalist.json"
+    configs = ["train", *words(preset), "evaluate"]
+    given = read_settings(bundle, configs, pairs("--set", settings or []))
+    run_bundle(bundle_arguments("evaluating", bundle, configs, {**places, **given}))
 
 
 def predict(

@@ -137,4 +137,4 @@ def _has_curve(cell: Cell) -> bool:
 def _of_curves(cells: Cells) -> str:
     seeds = sorted({cell.seeds for cell in cells.values()})
     several = f" to {seeds[-1]}; line: their mean, band: from lowest to highest" if seeds[-1] > 1 else ""
-    return f"Validation split, all tasks, after each epoch. Trainings (seeds) per line: {seeds[0]}{several}."
+    return f"Validation split, all tasks, after each epoch. Trainings (seeds) a line: {seeds[0]}{several}."

@@ -19,14 +19,15 @@ from monai.bundle import ConfigParser
 from propl_monai import tasks
 from propl_monai.common.bundle_command import config_file
 from propl_monai.common.bundle_process import run_bundle_apart
+from propl_monai.common.config_values import as_config
 from propl_monai.common.files import write_atomically
 from propl_monai.common.run_record import RunRecord
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import external_cases
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import CASES
+from propl_monai.evaluation.lab.finished_runs import options_of, read_object
 from propl_monai.evaluation.lab.run_results import MEMORY, MODELS, RUN, results_of, unite
-from propl_monai.evaluation.lab.run_schema import options_of, read_object
 from propl_monai.evaluation.lab.variants import Run, budget
 from propl_monai.model.weights import STATE
 
@@ -124,7 +125,8 @@ def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check)
     if (output / RUN).exists() and (done := read_object(output / RUN)).get("status") == "finished":
         _check_recipe(lab, presets, keys, output / RUN, options_of(output / RUN, done))
         return
-    keys |= {**_places(lab, folder), "output_dir": str(output), "resume": (output / STATE).exists()}
+    keys |= {**_places(lab, folder), "output_dir": as_config(output), "leave_out": as_config(keys["leave_out"])}
+    keys |= {"resume": (output / STATE).exists()}
     peak = run_bundle_apart(lab.bundle, "training", ["train", *presets], keys, folder / "train.log", check)
     write_atomically(folder / MEMORY, json.dumps({"peak_memory_mb": peak}).encode())
 
@@ -157,15 +159,15 @@ def steps_of_tasks(steps: int, pictures: Mapping[str, int]) -> dict[str, int]:
 
 def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: list[str] | None, check: Check) -> None:
     """Encoder, size and prompts are those in the header of the weights."""
-    keys = {**run.variant.evaluate, **_places(lab, base), "output_dir": str(folder / "test")}
-    keys |= {"external": list(run.leave_out)} if run.leave_out else {}
+    keys = {**run.variant.evaluate, **_places(lab, base), "output_dir": as_config(folder / "test")}
+    keys |= {"external": as_config(run.leave_out)} if run.leave_out else {}
     keys |= {"tasks": chosen} if chosen else {}
     run_bundle_apart(lab.bundle, "evaluating", ["train", "evaluate"], keys, folder / "test.log", check)
 
 
 def _places(lab: Lab, folder: Path) -> dict[str, Any]:
     return {
-        "dataset_dir": str(lab.dataset_dir),
-        "datalist_file": str(lab.datalist_file),
-        "model_dir": str(folder / MODELS),
+        "dataset_dir": as_config(lab.dataset_dir),
+        "datalist_file": as_config(str(lab.datalist_file)),
+        "model_dir": as_config(folder / MODELS),
     }

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from propl_monai import tasks
 from propl_monai.common.bundle_command import config_file
+from propl_monai.common.claims import Claim
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import labelled_images
 from propl_monai.datasets.cohort import DATALIST, external_cases, open_datalist
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.lab.claims import Claim
+from propl_monai.evaluation.lab.finished_runs import options_of, read_object
 from propl_monai.evaluation.lab.one_run import Lab, do_run
 from propl_monai.evaluation.lab.run_results import RUN
-from propl_monai.evaluation.lab.run_schema import options_of, read_object
 from propl_monai.evaluation.lab.variants import Run, grid, variants
 
 logger = logging.getLogger(__name__)

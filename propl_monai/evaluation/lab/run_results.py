@@ -11,8 +11,7 @@ import pandas as pd
 
 from propl_monai.common.files import file_sha256
 from propl_monai.evaluation.cases import CASES, NUMBERS, PIXELS, read_cases
-from propl_monai.evaluation.lab.finished_runs import EXTERNAL
-from propl_monai.evaluation.lab.run_schema import read_object
+from propl_monai.evaluation.lab.finished_runs import EXTERNAL, read_object
 from propl_monai.model.weights import WEIGHTS
 
 RUN, MEMORY = "run.json", "memory.json"
