@@ -23,7 +23,7 @@ _MACHINE |= {errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENO
 
 
 class ProPLError(Exception):
-    """Bad input, told as *where: fact; cure*.
+    """Bad input, with the message *where: fact; cure*.
 
     Args:
         where: the file, folder, option or task at fault.
@@ -32,7 +32,7 @@ class ProPLError(Exception):
     """
 
     def __init__(self, where: object, fact: str, cure: str) -> None:
-        # A file name that is not UTF-8 is told with escapes: no terminal and no JSON would take it.
+        # A file name that is not UTF-8 gets escapes: no terminal and no JSON would take it.
         parts = (text.encode("utf-8", "backslashreplace").decode() for text in (str(where), fact, cure))
         self.where, self.fact, self.cure = parts
         super().__init__(f"{self.where}: {self.fact}; {self.cure}")
@@ -71,7 +71,7 @@ def find_cause(error: BaseException | None) -> ProPLError | None:
     """The `ProPLError` in a chain of causes; config parser, transforms and loaders wrap what they raise."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        found = error if isinstance(error, ProPLError) else _told_by_worker(error)
+        found = error if isinstance(error, ProPLError) else _from_worker(error)
         if found is not None:
             return found
         seen.add(id(error))
@@ -79,13 +79,13 @@ def find_cause(error: BaseException | None) -> ProPLError | None:
     return None
 
 
-def _told_by_worker(error: BaseException) -> ProPLError | None:
+def _from_worker(error: BaseException) -> ProPLError | None:
     """The `ProPLError` in the traceback that a loader process leaves of itself: torch sends text, not the chain."""
     text = str(error)
     name = f"{ProPLError.__module__}.{ProPLError.__qualname__}"
     # The traceback goes on after an empty line. Wherever these parts are cut, together they make the same message.
-    told = re.search(rf"^{re.escape(name)}: (.+?): (.+); (.+?)$(?=\n\n|\s*\Z)", text, re.MULTILINE | re.DOTALL)
-    return ProPLError(*told.groups()) if told and "DataLoader worker" in text else None
+    found = re.search(rf"^{re.escape(name)}: (.+?): (.+); (.+?)$(?=\n\n|\s*\Z)", text, re.MULTILINE | re.DOTALL)
+    return ProPLError(*found.groups()) if found and "DataLoader worker" in text else None
 
 
 def install_exit_messages() -> None:

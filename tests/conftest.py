@@ -67,8 +67,8 @@ def _refuse(name: str) -> None:
 
 @pytest.fixture
 def make_training(phantoms: Path, few_threads: None) -> Callable[..., Any]:
-    """Builds a `small_training.Training` on the phantoms."""
-    from small_training import build_training
+    """Builds a `factories.Training` on the phantoms."""
+    from factories import build_training
 
     def make(folder: Path, **options: Any) -> Any:
         return build_training(phantoms, folder, **options)

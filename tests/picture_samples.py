@@ -10,6 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import SimpleITK
+import tifffile
 from PIL import Image
 from pydicom import Dataset, FileDataset, uid
 from pydicom.encaps import encapsulate
@@ -190,6 +191,21 @@ def _indexed(path: Path) -> Path:
     return path
 
 
+def _phone(path: Path) -> Path:
+    Image.fromarray(GREY).save(path, format="MPO", save_all=True, append_images=[Image.fromarray(GREY[:6])], quality=95)
+    return path
+
+
+def _big(path: Path) -> Path:
+    tifffile.imwrite(path, GREY, bigtiff=True)
+    return path
+
+
+def _without_preamble(path: Path) -> Path:
+    path.write_bytes(save_dicom(path, GREY[None]).read_bytes()[132:])
+    return path
+
+
 def _dicom(frames: np.ndarray, *given: Any, **options: Any) -> Callable[[Path], Any]:
     return lambda path: save_dicom(path, frames, *given, **options)
 
@@ -209,10 +225,12 @@ SAMPLES: dict[str, Sample] = {
     "JPEG, RGB": ("a.jpg", lambda path: save_pillow(path, COLOUR)),
     "JPEG, CMYK": ("a.jpg", lambda path: save_pillow(path, COLOUR, "CMYK")),
     "JPEG with EXIF orientation 6": ("a.jpg", _turned),
+    "JPEG with a second picture (MPO)": ("a.jpg", _phone),
     "BMP": ("a.bmp", lambda path: save_pillow(path, COLOUR)),
     "TIFF, 8 bit": ("a.tif", lambda path: save_pillow(path, GREY)),
     "TIFF, 16 bit": ("a.tif", lambda path: save_pillow(path, DEEP)),
     "TIFF, floating point": ("a.tif", lambda path: save_pillow(path, GREY.astype(np.float32) / 119)),
+    "BigTIFF, 8 bit": ("a.tif", _big),
     "TIFF, CMYK": ("a.tif", lambda path: save_pillow(path, COLOUR, "CMYK")),
     "TIFF, several pages": ("a.tif", lambda path: save_pages(path, MOVING)),
     "TIFF, several pages of 16 bit": ("a.tif", lambda path: save_pages(path, MOVING.astype(np.uint16) * 500)),
@@ -228,6 +246,7 @@ SAMPLES: dict[str, Sample] = {
     "MHD and RAW, (x, y, 1)": ("a.mhd", lambda path: save_metaimage(path, GREY[None])),
     "MHD and RAW, (x, y, frame)": ("a.mhd", lambda path: save_metaimage(path, MOVING)),
     "DICOM, MONOCHROME2, explicit little endian": ("a.dcm", _dicom(GREY[None], PixelSpacing=[0.5, 0.25])),
+    "DICOM, without preamble": ("a.dcm", _without_preamble),
     "DICOM, MONOCHROME1": ("a.dcm", _dicom(GREY[None], "MONOCHROME1")),
     "DICOM, MONOCHROME2, cine, implicit little endian": (
         "a.dcm",

@@ -118,6 +118,15 @@ def test_no_module_imports_itself_through_others() -> None:
     assert left == {}
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_a_test_of_its_name_or_its_room_says_which(module: str) -> None:
+    path = FILES[module].relative_to(PACKAGE)
+    if path.stem in ("__init__", "__main__") or (ROOT / "tests" / path.parent / f"test_{path.stem}.py").is_file():
+        return
+    room = ast.get_docstring(tree(module.rpartition(".")[0])) or ""
+    assert f"`{path.stem}`" in room.partition("Tested elsewhere:")[2]
+
+
 @pytest.mark.parametrize(
     "folder", sorted({path.parent for path in FILES.values()} - {PACKAGE}), ids=lambda path: path.name
 )

@@ -24,6 +24,7 @@ def datalist() -> Datalist:
     return read_folder(Path(os.environ["PROPL_DATA"]))
 
 
+@pytest.mark.exhaustive
 def test_every_file_is_sound(datalist: Datalist) -> None:
     assert verify(datalist).errors == ()
 

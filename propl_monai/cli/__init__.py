@@ -1,9 +1,16 @@
-"""The `propl` command: its verbs, and how errors end."""
+"""The `propl` command: its verbs, and how errors reach the user.
+
+In: the words of a command line. Out: calls of the package, lines on the terminal, exit codes.
+Must not know: how anything is done.
+
+Tested elsewhere: `progress` by `test_frames`.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -17,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="ProPL: universal semi-supervised ultrasound segmentation, asked for in words.",
+    help="ProPL: one network for many ultrasound targets, selected by a text prompt. Start with `propl quickstart`.",
     epilog="Exit codes: 0 done, 1 failure, 2 bad input, 3 done but some inputs were refused.",
 )
 
@@ -29,7 +36,7 @@ def verbs() -> None:
 
 @app.command()
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False) -> None:
-    """List the tasks, their prompts, the data sources, and the versions of what is installed."""
+    """List tasks, prompts, data sources and installed versions."""
     from propl_monai.common.run_record import versions
     from propl_monai.datasets.sources.registry import facts
 
@@ -58,13 +65,16 @@ for verb in (
 
 
 def main(command: typer.Typer | None = None) -> None:
-    """Entry point: errors that are meant for the user end in a message and an exit code."""
+    """Entry point: bad input ends in a message and an exit code, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a console cannot show
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         (command or app)()
     except ProPLError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except OSError as error:  # a folder that may not be looked into, a disk that fails
+    except OSError as error:  # a folder without permission, a failing disk
         place = repr(error.filename) if error.filename else "the system"
         print(f"error: {place}: {error.strerror or error}; check its permissions and the disk", file=sys.stderr)
         sys.exit(EXIT_FAILURE)

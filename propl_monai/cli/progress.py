@@ -32,8 +32,8 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
             yield draw
         return
 
-    def tell(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         if done * LINES // total > (done - 1) * LINES // total:
             print(f"{label} {done}/{total}", file=sys.stderr, flush=True)
 
-    yield tell
+    yield show

@@ -2,4 +2,6 @@
 
 In: paths, options, environment of `torch.distributed`. Out: files and processes.
 Must not know: pictures, tasks, networks.
+
+Tested elsewhere: `findings` by the tests of verification and of the zoo's checks.
 """

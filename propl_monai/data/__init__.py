@@ -2,4 +2,6 @@
 
 In: datalist files and pictures read by `images`. Out: batches of tensors (B, 1, H, W) with their tasks.
 Must not know: the layouts of public data sets, or what a network does with a batch.
+
+Tested elsewhere: `cases` by `test_datalist`.
 """

@@ -221,7 +221,7 @@ def _leaks(cases: Sequence[Case]) -> Iterator[Broken]:
 
 
 def _one_picture(index: int, first: Case, case: Case, key: str, value: str, leak: str) -> Iterator[Broken]:
-    """What two cases of one picture must share; `leak` is the code of two splits within one task."""
+    """The rules for two cases of one picture; `leak` is the code of two splits within one task."""
     if first.split != case.split:
         code = leak if first.task == case.task else "E-LEAK-TASK"
         cure = "keep one split for one picture, under every task"

@@ -99,7 +99,7 @@ class Datalist:
 
 
 def examine(path: str | Path) -> tuple[tuple[Case, ...], tuple[Finding, ...]]:
-    """The valid cases of a datalist file, whatever is wrong with the others, and everything that is wrong.
+    """The valid cases of a datalist file, and all faults of the others.
 
     A file that is no datalist at all gives one finding and no case. What breaks a rule is reported under the name of the
     datalist, with the line of the case; what is in two splits is reported under the name of the picture.

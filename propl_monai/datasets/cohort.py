@@ -44,7 +44,7 @@ def open_datalist(
             `<TASK>/<SOURCE>/{images,masks}`, writes it to `output_dir`, and verifies it there on the first run.
         output_dir: folder of the run.
         tasks: names of tasks; those that the data lack are left out.
-        allow_unverified: take the data without verification, or whatever it says.
+        allow_unverified: take the data without verification, or in spite of its errors.
     """
     if not Path(dataset_dir).is_dir():
         raise no_folder(dataset_dir)

@@ -25,7 +25,8 @@ from propl_monai.data.cases import SPLITS as SPLIT_NAMES
 from propl_monai.data.cases import Case, Coverage
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits_but, labelled_place, splits_not_by_hash
-from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source
+from propl_monai.datasets.sources.base import NO_PICTURE, Exclusion, Reading, Record, Source, choice
+from propl_monai.datasets.sources.folder import MASKS, read_turned
 from propl_monai.datasets.sources.registry import IN_PLACE, SOURCES, read_source
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.images import write_mask, write_picture
@@ -70,12 +71,16 @@ class Prepared:
         in_place = self.source in IN_PLACE
         own = [case for case in self.datalist.cases if in_place or case.source == self.source]
         lines.append(str(Coverage.of(own)))
+        lines += [self.datalist.description] if in_place else []
         lines += [f"found: {words} {count}" for words, count in self.found.items()]
         lines += [f"missing: {line}" for line in self.missing]
         if self.moved:
             lines.append(f"moved: {self.moved} out of their official split, as their picture is held out elsewhere too")
         reasons = Counter(each.reason for each in self.excluded)
-        lines += [f"left out: {count} ({reason})" for reason, count in reasons.most_common()]
+        for reason, count in reasons.most_common():
+            suffixes = Counter(Path(each.name).suffix for each in self.excluded if each.reason == reason)
+            listed = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in suffixes.most_common())
+            lines.append(f"left out: {count} ({reason}" + (f": {listed})" if reason.startswith(NO_PICTURE) else ")"))
         lines += [f"refused: {problem}" for problem in self.refused]
         return "\n".join([*lines, f"Train with dataset_dir {self.datalist.root}"])
 
@@ -109,14 +114,28 @@ def prepare(
     output = Path(output)
     if output.suffix.lower() != ".json":
         raise ProPLError(output, "is not the name of a .json file", "give one such as prepared/datalist.json")
+    folder = Path(folder)
     if name.lower() in IN_PLACE:
-        return _in_place(name.lower(), Path(folder), output, options, splits)
+        return _own_folder(name.lower(), folder, output, dict(options or {}), splits, progress)
     source = find_source(name)
     if splits not in WAYS:
         raise unknown("prepare", "splits", splits, WAYS)
-    _require_apart(Path(folder), output, source)
-    reading = source.open(Path(folder), options)
-    settings = {"source": source.name, "options": {**source.options, **(options or {})}, "splits": splits}
+    _require_apart(folder, output, source)
+    reading = source.open(folder, options)
+    return _copy(source, reading, folder, output, {**source.options, **(options or {})}, splits, progress)
+
+
+def _copy(
+    source: Source,
+    reading: Reading,
+    folder: Path,
+    output: Path,
+    options: Mapping[str, str],
+    splits: str,
+    progress: Progress | None,
+) -> Prepared:
+    """Write pictures, masks, datalist and run.json of one source."""
+    settings = {"source": source.name, "options": dict(options), "splits": splits}
     with lock_folder(output.parent), staging_for(output.parent / source.name) as staging:
         earlier = Datalist.read(output, output.parent).cases if output.exists() else ()
         earlier = tuple(case for case in earlier if case.source != source.name)
@@ -141,12 +160,30 @@ def prepare(
     return prepared
 
 
-def _in_place(name: str, folder: Path, output: Path, options: Mapping[str, str] | None, splits: str) -> Prepared:
-    """A layout that training reads as it is: nothing is copied, the datalist's paths start from the folder."""
+def _own_folder(
+    name: str, folder: Path, output: Path, options: dict[str, str], splits: str, progress: Progress | None
+) -> Prepared:
+    """A plain folder is read in place; with masks that were drawn before EXIF turned their pictures it is copied."""
+    masks = choice(name, "masks", options.pop("masks", MASKS[0]), MASKS)
     if options:
-        raise unknown(f"source {name}", "option", next(iter(options)), ["none"])
+        raise unknown(f"source {name}", "option", next(iter(options)), ["masks"])
     if splits != WAYS[0]:
         raise ProPLError(f"source {name}", f"names no {splits} split", f"leave it out, or give {WAYS[0]}")
+    if masks == MASKS[0]:
+        return _in_place(name, folder, output)
+    readings = read_turned(folder)
+    sources = [Source(each, "", (), "", "", "", Reading) for each in readings]  # that are read already
+    for source in sources:
+        _require_apart(folder, output, source)
+    given = {"masks": masks}
+    made = [_copy(each, readings[each.name], folder, output, given, splits, progress) for each in sources]
+    own = [case for case in made[-1].datalist.cases if case.source in readings]
+    refused = tuple(problem for each in made for problem in each.refused)
+    return Prepared(made[-1].datalist, name, _counts(own), {"cases": len(own)}, (), (), refused)
+
+
+def _in_place(name: str, folder: Path, output: Path) -> Prepared:
+    """A layout that training reads as it is: nothing is copied, the datalist's paths start from the folder."""
     if output.exists() and any(case.image.startswith(f"{case.source}/") for case in Datalist.read(output).cases):
         fact = "holds cases that were prepared, whose pictures lie beside it; a folder that is read in place cannot join them"
         raise ProPLError(output, fact, "give another name")

@@ -22,7 +22,7 @@ _PREFIX, _SUFFIX = "protocol.", ".json"
 
 @dataclass(frozen=True)
 class Share:
-    """What a task takes from one source.
+    """The share that a task takes from one source.
 
     Attributes:
         pictures: at most this many, whole groups only; None: all.

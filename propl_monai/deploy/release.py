@@ -98,7 +98,8 @@ def assemble(
     package = Path(propl_monai.__file__).parent
     for path in package.rglob("*"):
         parts = path.relative_to(package).parts
-        if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in parts):
+        skipped = parts[0] == "bundle" or any(part == "__pycache__" or part.startswith(".") for part in parts)
+        if path.is_file() and not skipped:  # a wheel has the bundle inside, weights included
             _copy(path, folder.joinpath(package.name, *parts))
     _copy(weights, folder / "models" / WEIGHTS)
     fit_configs(folder / "configs", header, preset)

@@ -1,5 +1,7 @@
-"""How good it is: metrics, tables with intervals, calibration, panels, the lab that compares methods, and reports.
+"""Evaluation: metrics, tables with intervals, calibration, panels, the lab that compares methods, and reports.
 
-In: weights, datalists with masks, run.json of earlier runs. Out: tables, figures, pages.
+In: predictions with reference masks, weights and datalists, finished runs. Out: tables, figures, pages.
 Must not know: how a bundle is published or served.
+
+Tested elsewhere: `figure_style` and `panels` by the tests of the lab's figures and panels.
 """

@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say: reliability in bins, its error, and the temperature that mends it.
+"""Do the probabilities mean what they say: reliability in bins, its error, and the temperature that corrects it.
 
 Every picture weighs the same whatever its size, and every task the same however many pictures it has. Imports no torch.
 """
@@ -88,12 +88,6 @@ class LogitHistogram:
         self.counts = np.zeros((2, round(2 * LARGEST_LOGIT / LOGIT_STEP)))
         self.images = 0
 
-    @staticmethod
-    def logits() -> Values:
-        """The logit in the middle of each bin."""
-        places = np.arange(round(2 * LARGEST_LOGIT / LOGIT_STEP), dtype=np.float64)
-        return (places + 0.5) * LOGIT_STEP - LARGEST_LOGIT
-
     def add(self, logits: Values, reference: NDArray[np.bool_]) -> None:
         """Add the pixels of one picture: logits and the reference mask, both (H, W)."""
         size = self.counts.shape[1]
@@ -110,7 +104,7 @@ def fit_temperature(histograms: Iterable[LogitHistogram]) -> float:
     One number for all tasks: masks stay as they are, as no logit changes its sign.
 
     Args:
-        histograms: one a task, of validation pictures; each picture of a task and each task weigh the same.
+        histograms: one per task, of validation pictures; each picture of a task and each task weigh the same.
 
     Returns:
         T, above 1 where the network is too sure of itself; within `TEMPERATURES`.
@@ -119,7 +113,7 @@ def fit_temperature(histograms: Iterable[LogitHistogram]) -> float:
     if not parts:
         raise ProPLError("temperature", "no validation picture to fit it on", "give the validation split some masks")
     target, other = np.mean(parts, axis=0)
-    logits = LogitHistogram.logits()
+    logits = (np.arange(len(target)) + 0.5) * LOGIT_STEP - LARGEST_LOGIT  # in the middle of each bin
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)

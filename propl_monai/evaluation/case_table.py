@@ -1,4 +1,4 @@
-"""Evaluation: a handler that turns each predicted case into a row, and the rows into the tables of a run."""
+"""Evaluation: a handler that scores each predicted case as one row and writes the tables of the run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from propl_monai.common.ranks import gather_in_turn, is_writer
 from propl_monai.common.run_record import RunRecord
 from propl_monai.data.datalist import Datalist
 from propl_monai.errors import ProPLError
+from propl_monai.evaluation.cases import CASES
 from propl_monai.evaluation.metrics import HD95_DEFINITION, case_row
-from propl_monai.evaluation.summary import summarise, to_csv, to_markdown
+from propl_monai.evaluation.summary import summarise, to_markdown
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,14 @@ def describe(
     decoder: str,
     external: str | Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Facts for the notes of a table: what was trained on what, and whether the splits are those of the training.
+    """Facts for the notes of a table: what was trained on which data, and whether the splits are those of the training.
 
     Args:
-        header: of the weights, see `checkpoint.read_header`; empty for a `.pt`.
-        datalist: that is evaluated on.
-        split: of the datalist.
-        decoder: that predicts.
-        external: what is evaluated on instead of a split, see `cohort.external_cases`.
+        header: of the weights, see `weights.read_header`; empty for a `.pt`.
+        datalist: evaluated datalist.
+        split: evaluated split.
+        decoder: decoder that predicts.
+        external: external data, evaluated instead of a split, see `cohort.external_cases`.
     """
     if external and header and header.get("leave_out") != external:
         fact = f"was left out of a training that left out {header.get('leave_out')}, so it is not external"
@@ -57,7 +58,7 @@ def describe(
 
 
 class CaseTable:
-    """Writes `cases.csv` (a row a case), `table.csv` and `table.md` (a row a task), and run.json.
+    """Writes `cases.csv` (one row per case), `table.csv` and `table.md` (one row per task), and run.json.
 
     Under `torch.distributed` each rank predicts the cases of its `ranks.share`, and rank 0 writes all rows, in the order of
     one process.
@@ -110,18 +111,13 @@ class CaseTable:
 
     def _finish(self, engine: Engine) -> None:
         rows = gather_in_turn(self.rows)
-        if is_writer():
-            self._write(rows)
-
-    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if not is_writer():
+            return
         table = summarise(rows)
         notes = [", ".join(f"{key} {value}" for key, value in self.about.items() if value is not None), HD95_DEFINITION]
         markdown = to_markdown(table, [note for note in notes if note])
-        files = {
-            "cases.csv": pandas.DataFrame(rows).to_csv(index=False),
-            "table.csv": to_csv(table),
-            "table.md": markdown,
-        }
+        cases = pandas.DataFrame(rows).to_csv(index=False)
+        files = {CASES: cases, "table.csv": table.to_csv(index=False, lineterminator="\n"), "table.md": markdown}
         for name, text in files.items():
             write_atomically(self.folder / name, text.encode())
         results = {"about": self.about, "table": json.loads(table.to_json(orient="records"))}

@@ -1,7 +1,7 @@
 """The look of all figures, and files that come out byte for byte the same.
 
-Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; hatches and markers say the same again.
-A figure is 720 px wide, the width of a README, with letters that can be read there.
+Colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish; hatches and markers repeat it.
+A figure is 720 px wide, the width of a README, with letters large enough to read there.
 """
 
 from __future__ import annotations
@@ -32,13 +32,8 @@ DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 DPI = 100
 WIDTH = 7.2  # inches
 STYLE: dict[Any, Any] = {
-    **{
-        "font.size": 11,
-        "axes.titlesize": 11,
-        "axes.labelsize": 11,
-        "legend.fontsize": 10,
-        "font.family": "DejaVu Sans",
-    },
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 11),
+    **{"legend.fontsize": 10, "font.family": "DejaVu Sans"},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True},
     **{"grid.color": "#DDDDDD", "grid.linewidth": 0.8, "legend.frameon": False, "hatch.linewidth": 0.8},
     **{"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": DPI, "savefig.dpi": DPI},

@@ -98,9 +98,8 @@ def draw_panels(panels: Sequence[Panel], text: str = "") -> Figure:
     column = WIDTH / len(panels)
     height = column * max(panel.picture.shape[0] / panel.picture.shape[1] for panel in panels)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(
-            figsize=(WIDTH, min(height, 1.2 * column) * (len(names) + 1) + 0.9), layout="constrained", dpi=DPI
-        )
+        size = (WIDTH, min(height, 1.2 * column) * (len(names) + 1) + 0.9)
+        figure = Figure(figsize=size, layout="constrained", dpi=DPI)
         grid = figure.subplots(len(names) + 1, len(panels), squeeze=False)
         for place, panel in enumerate(panels):
             _show(grid[0][place], panel.picture)
@@ -129,16 +128,15 @@ def _checked(panels: Sequence[Panel]) -> list[str]:
         raise ProPLError("panels", "none to draw", "give at least one case")
     names = list(panels[0].predictions)
     for panel in panels:
+        where = f"panel {panel.name}"
         if list(panel.predictions) != names or set(panel.dice) != set(names):
             raise ProPLError(
-                f"panel {panel.name}",
-                f"predictions of {list(panel.predictions)}",
-                f"give those of {names}, with their Dice",
+                where, f"predictions of {list(panel.predictions)}", f"give those of {names}, with their Dice"
             )
         for mask in (panel.reference, *panel.predictions.values()):
             if mask.shape != panel.picture.shape or mask.ndim != 2:
                 fact = f"picture of {panel.picture.shape} with a mask of {mask.shape}"
-                raise ProPLError(f"panel {panel.name}", fact, "give arrays of one shape (H, W)")
+                raise ProPLError(where, fact, "give arrays of one shape (H, W)")
     return names
 
 

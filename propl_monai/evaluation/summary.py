@@ -1,6 +1,6 @@
 """Rows of `propl_monai.evaluation.metrics.case_row` -> tables with counts and intervals. Imports no torch.
 
-No case leaves a mean unseen: missed targets and false alarms are counted beside it, and the "all" columns of HD95
+No case is left out unseen: missed targets and false alarms are counted beside it, and the "all" columns of HD95
 charge each of them the image diagonal.
 """
 
@@ -16,15 +16,15 @@ from scipy import stats
 from scipy.sparse.csgraph import connected_components
 
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.cases import STATUSES, UNITS, check_cases
-from propl_monai.evaluation.grids import markdown_table, pair, percent
+from propl_monai.evaluation.cases import PIXELS, STATUSES, UNITS, check_cases
+from propl_monai.evaluation.grids import markdown_table, number, pair, percent
 from propl_monai.tasks import NAMES
 
 Row = Mapping[str, Any]
 
 MIN_GROUPS = 10  # below, a nominal 95 % interval covers as little as 88 % (simulated, 5 groups)
 COUNTS = ("n", "groups", "ok", "missed", "false_alarm", "both_empty")
-SCORES = ("dice", "dice_low", "dice_high", "iou", "iou_low", "iou_high")
+SCORES = ("dice", "dice_low", "dice_high", "iou", "iou_low", "iou_high", "pooled_dice")
 DISTANCES = tuple(f"hd95_{unit}_{kind}" for unit in UNITS for kind in ("hits", "all"))
 COLUMNS = ("task", *COUNTS, *SCORES, *DISTANCES, "hd95_mm_n")
 
@@ -34,9 +34,11 @@ def summarise(rows: pd.DataFrame | Iterable[Row], resamples: int = 2000, seed: i
 
     Columns, all of dtype object so that None stays None: task; n cases; groups, the clusters of the intervals; ok,
     missed, false_alarm, both_empty, which add up to n; dice and iou in [0, 1] with the ends _low and _high of their
-    95 % intervals; for the unit px, mm and grid: hd95_*_hits, the mean over the cases where it is defined, and
-    hd95_*_all, the mean over all cases with a miss, a false alarm or a mask that vanishes on the grid counted as the
-    image diagonal and both empty as 0; hd95_mm_n, the cases with known pixel spacing, the only ones in the mm columns.
+    95 % intervals; pooled_dice, that of all images of the task as one, 2 TP / (2 TP + FP + FN) of summed pixels, None
+    where rows lack counts of pixels; for the unit px, mm and grid: hd95_*_hits, the mean over the cases where it is
+    defined, and hd95_*_all, the mean over all cases with a miss, a false alarm or a mask that vanishes on the grid
+    counted as the image diagonal and both empty as 0; hd95_mm_n, the cases with known pixel spacing, the only ones in
+    the mm columns.
 
     The interval is a bootstrap over groups (patients, videos): groups are drawn with replacement and the mean over all
     cases of the drawn groups is taken. It is the percentile interval, widened for few groups (Hesterberg, The American
@@ -64,11 +66,6 @@ def summarise(rows: pd.DataFrame | Iterable[Row], resamples: int = 2000, seed: i
     return table
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """The table of `summarise` as CSV at full precision; None is an empty cell."""
-    return str(table.to_csv(index=False, lineterminator="\n"))
-
-
 def to_markdown(table: pd.DataFrame, notes: Sequence[str]) -> str:
     """The table of `summarise` for readers: Dice and IoU in percent with intervals, distances to one decimal.
 
@@ -81,12 +78,13 @@ def to_markdown(table: pd.DataFrame, notes: Sequence[str]) -> str:
         GitHub-flavoured Markdown that ends with a line break.
     """
     head = ["task", "n", "groups", "missed", "false alarms", "both empty", "Dice % [95 % CI]", "IoU % [95 % CI]"]
-    head += ["HD95 px, hits / all", "HD95 mm, hits / all (n)", "HD95 grid px, hits / all"]
+    head += ["pooled Dice %", "HD95 px, hits / all", "HD95 mm, hits / all (n)", "HD95 grid px, hits / all"]
     rows = []
     for row in table.to_dict("records"):
         cells = [str(row[key]) for key in ("task", "n", "groups", "missed", "false_alarm", "both_empty")]
-        cells += [percent(row, "dice"), percent(row, "iou"), pair(row, "hd95_px")]
-        rows.append([*cells, f"{pair(row, 'hd95_mm')} ({row['hd95_mm_n']})", pair(row, "hd95_grid")])
+        cells += [percent(row, "dice"), percent(row, "iou"), number(row["pooled_dice"], 100)]
+        cells += [pair(row, "hd95_px"), f"{pair(row, 'hd95_mm')} ({row['hd95_mm_n']})", pair(row, "hd95_grid")]
+        rows.append(cells)
     return markdown_table(head, rows) + "\n\n" + "\n".join(f"- {note}" for note in [*notes, *_own_notes(table)]) + "\n"
 
 
@@ -103,19 +101,26 @@ def _frame(rows: pd.DataFrame | Iterable[Row]) -> pd.DataFrame:
 def _line(name: str, part: pd.DataFrame) -> dict[str, Any]:
     """Counts and means of the cases of one task."""
     line: dict[str, Any] = {"task": name} | _counts(part)
-    line |= {score: float(part[score].mean()) for score in ("dice", "iou")}
+    line |= {score: float(part[score].mean()) for score in ("dice", "iou")} | {"pooled_dice": _pooled_dice(part)}
     for unit in UNITS:
         diagonal = part[f"diagonal_{unit}"]
         charged = part[f"hd95_{unit}"].fillna(diagonal).mask(part["status"] == "both empty", 0.0)
         # No diagonal in mm: spacing not known. None where nothing is left to average.
-        for kind, values in (("hits", part[f"hd95_{unit}"].dropna()), ("all", charged[diagonal.notna()])):
-            line[f"hd95_{unit}_{kind}"] = float(values.mean()) if len(values) else None
+        for kind, values in (("hits", part[f"hd95_{unit}"]), ("all", charged[diagonal.notna()])):
+            line[f"hd95_{unit}_{kind}"] = float(values.mean()) if values.notna().any() else None
     return line
+
+
+def _pooled_dice(part: pd.DataFrame) -> float | None:
+    if any(name not in part.columns or part[name].isna().any() for name in PIXELS):
+        return None
+    reference, predicted, both = (int(part[name].sum()) for name in PIXELS)
+    return 2 * both / (reference + predicted) if reference + predicted else 1.0
 
 
 def _mean_line(lines: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, Any]:
     """The unweighted mean over the tasks; None where any task has None."""
-    values = {key: [line[key] for line in lines] for key in ("dice", "iou", *DISTANCES)}
+    values = {key: [line[key] for line in lines] for key in ("dice", "iou", "pooled_dice", *DISTANCES)}
     means = {key: None if None in found else float(np.mean(found)) for key, found in values.items()}
     return {"task": "mean"} | _counts(frame) | means
 
@@ -168,7 +173,7 @@ def _interval(frame: pd.DataFrame, score: str, resamples: int, seed: int) -> tup
 
 
 def _widened(level: float, groups: int) -> float:
-    """The nominal level at which a percentile interval of few groups is about as wide as it ought to be.
+    """The nominal level at which a percentile interval of few groups has about the right width.
 
     The plain percentile interval is too narrow by the factor sqrt((n - 1) / n) and for want of Student's t.
     """
@@ -197,5 +202,8 @@ def _own_notes(table: pd.DataFrame) -> list[str]:
         "as the image diagonal, both empty as 0. mm: only the n images with known pixel spacing. Grid: both masks "
         "resized to a square; one that vanishes there counts as its diagonal."
     )
-    scores = f"Dice and IoU: mean over all n images; where a mask is empty, {empty}."
+    scores = (
+        f"Dice and IoU: mean over all n images; where a mask is empty, {empty}. Pooled Dice: of all images of a task as "
+        "one, so that large targets weigh more."
+    )
     return [n, scores, interval, distances, "Mean: every task weighs the same; – where a task has no value."]

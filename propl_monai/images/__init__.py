@@ -1,6 +1,6 @@
 """Any picture or cine to upright arrays and back; only the files of this room open image files.
 
-One convention leaves this room, whatever the file holds: `uint8`, row 0 at the top, column 0 at the left, `(H, W)` when
+All files give the same form: `uint8`, row 0 at the top, column 0 at the left, `(H, W)` when
 the picture is grey and `(H, W, 3)` RGB when it has colour. The docstrings of `pillow`, `nifti`, `metaimage`, `dicom` and
 `video` say what each way of storing a picture becomes, and so does a table in docs/formats.md. For all of them:
 
@@ -12,6 +12,9 @@ the picture is grey and `(H, W, 3)` RGB when it has colour. The docstrings of `p
 | negative or non-finite values | refused |
 
 In: paths. Out: `Picture`, `Cine`, masks, PNG files. Must not know: tasks, datalists, networks.
+
+Tested elsewhere: `opening`, `picture`, `pillow` and `write` by `test_read`, `test_other_writers` and `test_fuzzed_files`;
+`nifti` and `metaimage` by `test_volumes`; `dicom_header` by `test_dicom`.
 """  # noqa: E501
 
 from __future__ import annotations

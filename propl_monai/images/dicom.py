@@ -30,11 +30,11 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, a
 from pydicom.pixels.utils import as_pixel_options
 
 from propl_monai.errors import ProPLError
-from propl_monai.images.dicom_header import UNDEFINED_LENGTH, Header, open_stream, read_header, read_syntax, silence
+from propl_monai.images.dicom_header import UNDEFINED_LENGTH, Header, read_header, read_syntax, silence, with_preamble
 from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size, to_uint8
 
 _NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
-# Named, so that a file gives the same values whatever other decoders are installed. Pillow's wheels hold OpenJPEG.
+# Fixed, so that a file gives the same values with any other decoders installed. Pillow's wheels hold OpenJPEG.
 _PLUGINS = {
     uid.JPEGBaseline8Bit: "pillow",
     uid.JPEG2000Lossless: "pillow",
@@ -49,9 +49,9 @@ _EXPORT = "export it again, as RGB or MONOCHROME2 of 8 or 16 bits"
 _Result = TypeVar("_Result")
 
 
-def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
+def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header, and for compressed data that of each frame."""
-    header = _in_our_words(path, lambda: _checked_header(path))
+    header = _in_our_words(path, lambda: _checked_header(path, stream))
     rows, columns, count = (header.numbers[name] for name in ("Rows", "Columns", "NumberOfFrames"))
     decoder = partial(_decode, path, header)
     return Stored(
@@ -76,16 +76,20 @@ def _in_our_words(path: Path, read: Callable[[], _Result]) -> _Result:
     raise ProPLError(path, f"is a DICOM file that is damaged or cut short ({name})", COPY_AGAIN)
 
 
-def _checked_header(path: Path) -> Header:
-    syntax = read_syntax(path)
+def _checked_header(path: Path, file: BinaryIO) -> Header:
+    stream = with_preamble(path, file)
+    syntax = read_syntax(path, stream)
     if syntax not in _NATIVE and syntax not in _PLUGINS:
         name = f"'{syntax.name}'" if syntax.is_transfer_syntax and not syntax.is_private else "private or unknown"
         cure = "convert it to 'Explicit VR Little Endian', with gdcmconv --raw, or dcmconv and its kin of DCMTK"
         raise ProPLError(path, f"is a DICOM file of transfer syntax {name}, which is not read", cure)
-    header = read_header(path, syntax)
+    header = read_header(path, stream, syntax)
     _check_numbers(path, header)
     check_size(path, header.numbers["Rows"], header.numbers["Columns"])
-    (_check_raw if syntax in _NATIVE else _check_compressed)(path, header)
+    if syntax in _NATIVE:
+        _check_raw(path, header)
+    else:
+        _check_compressed(path, stream, header)
     return header
 
 
@@ -121,33 +125,31 @@ def _check_raw(path: Path, header: Header) -> None:
         raise ProPLError(path, f"{fact} {numbers['NumberOfFrames']} frames of {frame} bytes", COPY_AGAIN)
 
 
-def _check_compressed(path: Path, header: Header) -> None:
+def _check_compressed(path: Path, stream: BinaryIO, header: Header) -> None:
     """Count the frames, and compare their size with the header's before a decoder allocates it."""
     if header.length != UNDEFINED_LENGTH:
         raise ProPLError(path, "is a DICOM file of compressed pixel data that are not encapsulated", COPY_AGAIN)
-    count = _frame_starts(path, header)
+    count = _frame_starts(stream, header)
     stated = header.numbers["NumberOfFrames"] = header.numbers["NumberOfFrames"] or count
     if count != stated or count < 1:
         raise ProPLError(path, f"holds {count} frames where its DICOM header states {stated}", COPY_AGAIN)
     if header.syntax == uid.RLELossless:
         return  # holds no size of its own
     size = header.numbers["Columns"], header.numbers["Rows"]
-    with open_stream(path) as stream:
-        stream.seek(header.start)
-        for number, frame in enumerate(generate_frames(stream, number_of_frames=stated), start=1):
-            inner = Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")).size
-            if inner != size:
-                sizes = f"{inner[1]} × {inner[0]} where the DICOM header states {size[1]} × {size[0]}"
-                raise ProPLError(path, f"frame {number} is {sizes}", COPY_AGAIN)
+    stream.seek(header.start)
+    for number, frame in enumerate(generate_frames(stream, number_of_frames=stated), start=1):
+        inner = Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")).size
+        if inner != size:
+            sizes = f"{inner[1]} × {inner[0]} where the DICOM header states {size[1]} × {size[0]}"
+            raise ProPLError(path, f"frame {number} is {sizes}", COPY_AGAIN)
 
 
-def _frame_starts(path: Path, header: Header) -> int:
+def _frame_starts(stream: BinaryIO, header: Header) -> int:
     """How many parts of the pixel data begin as a frame does; in RLE each part is one (PS3.5, A.4.2)."""
-    with open_stream(path) as stream:
-        stream.seek(header.start)
-        parse_basic_offsets(stream)
-        parts = generate_fragments(stream)
-        return sum(header.syntax == uid.RLELossless or part.startswith(_FRAME_MARKS) for part in parts)
+    stream.seek(header.start)
+    parse_basic_offsets(stream)
+    parts = generate_fragments(stream)
+    return sum(header.syntax == uid.RLELossless or part.startswith(_FRAME_MARKS) for part in parts)
 
 
 def _decode(path: Path, header: Header) -> Frames:
@@ -159,7 +161,8 @@ def _decode(path: Path, header: Header) -> Frames:
         options: Any = as_pixel_options(header.elements, **given, pixel_keyword="PixelData")
     if not header.syntax.is_implicit_VR:
         options["pixel_vr"] = header.vr
-    with open_stream(path) as stream:
+    with path.open("rb") as file:
+        stream = with_preamble(path, file)
         stream.seek(header.start)
         if header.syntax in _NATIVE:
             # One by one: pydicom 3.0.2 takes the second frame of raw YBR_FULL_422 from the wrong place when it iterates.

@@ -24,10 +24,9 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from propl_monai.common.spacing import Spacing, is_spacing, positive, stated_spacing
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES
+from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, NO_PIXELS
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
-NO_PIXELS = "is a DICOM file without pixel data"
 _MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10, 7.1)
 PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double float", 0x7FE00010: ""}
 PIXEL_KEYWORDS = (
@@ -93,39 +92,38 @@ def silence() -> Iterator[None]:
             logger.disabled = before
 
 
-def open_stream(path: Path) -> BinaryIO:
-    """A DICOM file; one without preamble, or without all that stands before the data set, in memory with both."""
-    with path.open("rb") as stream:
-        head = stream.read(132)
+def with_preamble(path: Path, stream: BinaryIO) -> BinaryIO:
+    """The stream of a DICOM file; of one without preamble, or without all before the data set, a copy with both."""
+    head = stream.read(132)
     if head[128:] == _MARK:
-        return path.open("rb")
-    if path.stat().st_size > MAX_WHOLE_BYTES:
+        return stream
+    if stream.seek(0, os.SEEK_END) > MAX_WHOLE_BYTES:
         fact = f"is a DICOM file without preamble, of more than {MAX_WHOLE_BYTES:,} bytes"
         raise ProPLError(path, fact, "write it again with a preamble, with dcmconv of DCMTK")
-    return BytesIO(bytes(128) + (b"" if head.startswith(_MARK) else _MARK) + path.read_bytes())
+    stream.seek(0)
+    return BytesIO(bytes(128) + (b"" if head.startswith(_MARK) else _MARK) + stream.read())
 
 
-def read_syntax(path: Path) -> UID:
+def read_syntax(path: Path, stream: BinaryIO) -> UID:
     """The UID of the transfer syntax; of a file that does not state it, which pydicom finds in its first element."""
-    with open_stream(path) as stream:
-        stream.seek(132)
-        meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
-        if "TransferSyntaxUID" in meta:
-            return meta.TransferSyntaxUID
-        stream.seek(0)
-        implicit, little = dcmread(stream, stop_before_pixels=True, specific_tags=[]).original_encoding
-        if not stream.read(1):  # no pixel data either
-            raise ProPLError(path, "is a DICOM file without a Transfer Syntax UID", COPY_AGAIN)
+    stream.seek(132)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    if "TransferSyntaxUID" in meta:
+        return meta.TransferSyntaxUID
+    stream.seek(0)
+    implicit, little = dcmread(stream, stop_before_pixels=True, specific_tags=[]).original_encoding
+    if not stream.read(1):  # no pixel data either
+        raise ProPLError(path, "is a DICOM file without a Transfer Syntax UID", COPY_AGAIN)
     return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
-def read_header(path: Path, syntax: UID) -> Header:
+def read_header(path: Path, stream: BinaryIO, syntax: UID) -> Header:
     """Read the elements before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
-    with open_stream(path) as stream:
-        wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS]
-        elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)
-        tag, start, vr, length = _pixel_element(stream, syntax)
-        there = stream.seek(0, os.SEEK_END) - start
+    stream.seek(0)
+    wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS]
+    elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)
+    tag, start, vr, length = _pixel_element(stream, syntax)
+    there = stream.seek(0, os.SEEK_END) - start
     elements.file_meta.TransferSyntaxUID = syntax
     if tag not in PIXEL_TAGS:
         raise ProPLError(path, NO_PIXELS, "give the file that holds the picture")

@@ -1,11 +1,11 @@
 """MetaImage (`.mha`; `.mhd` with its `.raw`) through SimpleITK.
 
 The file holds (x, y) or (x, y, frame), with axes of length 1 anywhere after y; SimpleITK gives `(H, W)` or `(frame, H, W)`.
-The third or fourth axis is taken for time, whatever it meant. Directions and offsets are not applied. This is how the first
+The third or fourth axis is always taken for time. Directions and offsets are not applied. This is how the first
 form of CAMUS stores its pictures and sequences.
 
 The header is read here first, because it names the file that holds the values, and a header from elsewhere may name any
-file of this machine; and because ITK allocates whatever the header declares.
+file of this machine; and because ITK allocates what the header declares.
 Fields: https://itk.org/Wiki/ITK/MetaIO/Documentation
 """
 
@@ -28,7 +28,9 @@ from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, chec
 
 _HEADER_LIMIT = 2**26  # bytes; a tracked sequence has some hundred for each frame
 _LINE_LIMIT = 2**20
-# What decides how the values are read; any other field is the user's own, and may be there twice.
+_SHORT, _LONG = 250, 32_000  # bytes of a value: beyond them ITK 5.4 fails, or writes past the end of its buffer
+_SHORT_FIELDS = {"Comment", "Name", "ObjectType", "ObjectSubType", "AcquisitionDate"}
+# The fields that decide how values are read; any other is the user's own and may repeat.
 _OWN_FIELDS = {
     *("ObjectType", "NDims", "DimSize", "ElementType", "ElementNumberOfChannels", "ElementDataFile", "HeaderSize"),
     *("ElementSpacing", "ElementSize", "BinaryData", "CompressedData", "CompressedDataSize"),
@@ -53,9 +55,9 @@ class _Header:
         return math.prod(self.sizes) * self.channels * _BYTES[self.kind]
 
 
-def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
+def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header."""
-    header = _read_header(path)
+    header = _read_header(path, stream)
     long = [axis for axis, length in enumerate(header.sizes) if axis >= 2 and length != 1]
     if len(long) > 1:
         shape = " × ".join(map(str, header.sizes))
@@ -69,8 +71,8 @@ def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     return Stored(path, kind, height, width, count, decoder, spacing_mm=spacing, spacing_note=note)
 
 
-def _read_header(path: Path) -> _Header:
-    fields, end = _fields(path)
+def _read_header(path: Path, stream: BinaryIO) -> _Header:
+    fields, end = _fields(path, stream)
     try:
         sizes = tuple(int(word) for word in fields["DimSize"].split())
         if len(sizes) != int(fields["NDims"]) or not 2 <= len(sizes) <= 4 or min(sizes) < 1:
@@ -90,22 +92,25 @@ def _read_header(path: Path) -> _Header:
     return _Header(sizes, kind, channels, spacing, compressed, data, start + skipped)
 
 
-def _fields(path: Path) -> tuple[dict[str, str], int]:
+def _fields(path: Path, stream: BinaryIO) -> tuple[dict[str, str], int]:
     """The fields up to ElementDataFile, which is always the last, and where the header ends."""
     fields: dict[str, str] = {}
-    with path.open("rb") as stream:
-        while stream.tell() < _HEADER_LIMIT:
-            line = stream.readline(_LINE_LIMIT)
-            name, equals, value = line.decode("latin-1").partition("=")
-            name = name.strip()
-            if not line.endswith(b"\n") or (line.strip() and not (equals and name)) or "\0" in name:
-                break
-            if name in fields and name in _OWN_FIELDS:
-                fact = f"is a MetaImage whose header is damaged: it gives {name} twice"
-                raise ProPLError(path, fact, "keep one of them")
-            fields[name] = value.strip()
-            if name == "ElementDataFile":
-                return fields, stream.tell()
+    while stream.tell() < _HEADER_LIMIT:
+        line = stream.readline(_LINE_LIMIT)
+        name, equals, value = line.decode("latin-1").partition("=")
+        name = name.strip()
+        if not line.endswith(b"\n") or (line.strip() and not (equals and name)) or "\0" in name:
+            break
+        limit = _SHORT if name in _SHORT_FIELDS else _LONG
+        if len(value.strip()) > limit:
+            fact = f"has {len(value.strip())} bytes in the header field {name}, where ITK reads {limit}"
+            raise ProPLError(path, fact, "shorten it")
+        if name in fields and name in _OWN_FIELDS:
+            fact = f"is a MetaImage whose header is damaged: it gives {name} twice"
+            raise ProPLError(path, fact, "keep one of them")
+        fields[name] = value.strip()
+        if name == "ElementDataFile":
+            return fields, stream.tell()
     raise ProPLError(path, "is a MetaImage whose header is damaged", COPY_AGAIN)
 
 

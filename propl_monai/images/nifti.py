@@ -1,7 +1,7 @@
 """NIfTI-1 and NIfTI-2, one file (`.nii`, `.nii.gz`), through nibabel.
 
 The file holds (x, y) or (x, y, frame), with axes of length 1 anywhere after y; a frame is transposed to `(H, W)`. The third
-or fourth axis is taken for time, whatever it meant. The affine's directions are not applied. This is how the 2023 form of
+or fourth axis is always taken for time. The affine's directions are not applied. This is how the 2023 form of
 CAMUS stores its pictures and half sequences.
 """
 

@@ -15,6 +15,7 @@ from propl_monai.errors import ProPLError
 MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
 MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
 NOISE = 1e-3  # of the greatest value: what resampling and scale factors leave around 0 and 1 in floating point
+NO_PIXELS = "is a DICOM file without pixel data"
 COPY_AGAIN = "copy or export the file again"
 
 Frames = Iterator[np.ndarray]
@@ -127,7 +128,7 @@ def full_scale(path: Path, low: float, high: float, floating: bool) -> float:
         high: the greatest value of all frames.
         floating: whether the values are floating point.
     """
-    if low < (-NOISE * high if floating else 0) or high > 65535:
+    if low < (-NOISE * max(high, NOISE) if floating else 0) or high > 65535:
         raise ProPLError(path, f"holds values from {low:g} to {high:g}", "shift and scale them to 0-255")
     if floating and high <= 1 + NOISE:
         return 1.0

@@ -6,7 +6,7 @@
 | 1 bit, palette, CMYK, YCbCr | the colours it means |
 | transparency (LA, RGBA, tRNS) | laid on black, the background of ultrasound |
 | transparency of 0 everywhere | ignored: the program that wrote it left it unset |
-| black everywhere with transparency | the transparency: a shape that was drawn in it |
+| black everywhere, partly transparent | the opacity: a shape that was drawn in it |
 | pages of a TIFF, frames of an animated PNG or WebP | frames |
 | further pictures in a JPEG (previews, depth maps, gain maps of phones) | ignored |
 | 16 bits of colour or transparency; TIFF of 16 bits where 0 is white, or of 8 signed bits | refused: Pillow misreads them |
@@ -112,10 +112,10 @@ def _values(upright: Image.Image) -> np.ndarray:
         return np.array(upright.convert("L"))
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
-        alpha = layer.getchannel("A")
-        if layer.convert("RGB").getbbox() is None:  # a shape in transparent black
-            return np.array(alpha)
-        if alpha.getextrema() != (0, 0):
+        low, high = layer.getchannel("A").getextrema()
+        if low != high and layer.convert("RGB").getbbox() is None:  # a shape in transparent black
+            return np.array(layer.getchannel("A"))
+        if high:
             layer = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
         upright = layer
     return np.array(upright.convert("RGB"))

@@ -61,6 +61,8 @@ def read_mask(path: str | Path) -> np.ndarray:
         return values != 0
     if values.dtype.kind == "f":
         high, foreground = float(present[-1]), values > present[-1] / 2
+        if np.abs(values).max() < NOISE**2:
+            return np.zeros(values.shape, bool)
         if high > 0 and np.all(np.abs(values - high * foreground) <= NOISE * high):
             return foreground
     raise _too_many_values(path, present)

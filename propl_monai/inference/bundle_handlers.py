@@ -103,46 +103,32 @@ class SavePredictions:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
 
     def run(self, evaluator: Engine) -> int:
-        """Run the evaluator that this handler is attached to; returns the exit code, see `finish`."""
+        """Run the evaluator that this handler is attached to.
+
+        Returns:
+            The exit code: 0, 3 when some inputs were refused, 2 when all were.
+        """
         with lock_folder(self.folder):
-            self.start()
+            record = RunRecord(self.folder / "run.json", "predict", self.options, self.weights)
+            self.results = OutputFolder(self.folder, {**self.wanted, "measurements": False}, record, self.total)
+            record.write("running")
             try:
                 evaluator.run()
-                return self.finish()
+                outcome = self.results.finish()
             except BaseException as error:  # Ctrl-C and a full disk too leave a run.json that says so
                 self.results.fail(error)
                 raise
-
-    def start(self) -> None:
-        """Write run.json with the status "running"."""
-        record = RunRecord(self.folder / "run.json", "predict", self.options, self.weights)
-        self.results = OutputFolder(self.folder, {**self.wanted, "measurements": False}, record, self.total)
-        record.write("running")
+        logger.info("%d images segmented, %d refused: %s", outcome.done, outcome.refused, record.path)
+        return outcome.code
 
     def _save(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.save(item, output)
-
-    def save(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> None:
-        """Write the files of one picture.
-
-        Args:
-            item: of `InputImages`.
-            output: "probability" and "uncertainty", each (K, H, W) at the size of the picture.
-        """
-        path = Path(item["image_path"])
-        if item["refused"]:
-            self.results.refuse(path, item["refused"])
-            return
-        probability, variance = output["probability"], output.get("uncertainty") if self.uncertainty else None
-        predictions = from_maps([task.name for task in self.tasks], probability, variance)
-        below = (
-            np.frombuffer(item["picture"], np.uint8).reshape(probability.shape[1:]) if self.wanted["overlay"] else None
-        )
-        self.results.write(InputFile(path, item["name"], item["sha256"]), 1, predictions, below)
-
-    def finish(self) -> int:
-        """Write run.json; returns the exit code: 0, 3 when some inputs were refused, 2 when all were."""
-        outcome = self.results.finish()
-        logger.info("%d images segmented, %d refused: %s", outcome.done, outcome.refused, self.results.record.path)
-        return outcome.code
+            path = Path(item["image_path"])
+            if item["refused"]:
+                self.results.refuse(path, item["refused"])
+                continue
+            maps, variance = output["probability"], output.get("uncertainty") if self.uncertainty else None
+            predictions = from_maps([task.name for task in self.tasks], maps, variance)
+            grey = np.frombuffer(item["picture"], np.uint8) if self.wanted["overlay"] else None
+            below = None if grey is None else grey.reshape(maps.shape[1:])
+            self.results.write(InputFile(path, item["name"], item["sha256"]), 1, predictions, below)

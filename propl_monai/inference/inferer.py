@@ -92,22 +92,14 @@ class PromptInferer(Inferer):
 
     def _variance(self, network: ProPL, features: Features, text: Tensor) -> Tensor:
         """The variance of eq. 4, (B, 1, H, W); image by image where each starts from the seed."""
-        if self.seed is None:
-            return self._variance_of(network, features, text, None)
-        each = []
-        for index in range(len(text)):
-            generator = torch.Generator(text.device).manual_seed(self.seed)
-            row = slice(index, index + 1)
-            one = features.changed(itemgetter(row))
-            each.append(self._variance_of(network, one, text[row], generator))
-        return torch.cat(each)
+        if self.seed is not None and len(text) > 1:
+            rows = [slice(index, index + 1) for index in range(len(text))]
+            return torch.cat([self._variance(network, features.changed(itemgetter(row)), text[row]) for row in rows])
 
-    def _variance_of(
-        self, network: ProPL, features: Features, text: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
         def decode(v4: Tensor) -> Tensor:
             return network.decode(features._replace(v4=v4), text, "sd")
 
+        generator = None if self.seed is None else torch.Generator(text.device).manual_seed(self.seed)
         settings = self.passes, self.perturbation, self.strength, generator
         return uplc.mean_and_variance(uplc.stochastic_passes(decode, features.v4, *settings))[1]
 

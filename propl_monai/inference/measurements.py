@@ -42,9 +42,7 @@ class Measurements:
         unit: "mm", or "pixel" where the spacing is unknown.
         parts: number of connected parts of the mask; 0 for an empty one.
         touches_border: the part reaches the edge of the picture, beyond which it may go on.
-        area, longest_axis, perpendicular_axis, perimeter: of the largest part.
-        head_circumference, biparietal_diameter, occipitofrontal_diameter: of a fetal head; None for other tasks, and
-            where no ellipse fits.
+        area and the rest: of the largest part; those of a head are None for other tasks, and where no ellipse fits.
     """
 
     unit: str

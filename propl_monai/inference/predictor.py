@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -28,15 +27,8 @@ PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertaint
 Image = str | Path | np.ndarray | Picture
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A picture on the network's grid.
-
-    Attributes:
-        image: (1, rows, columns), normalised.
-        size: height and width of the picture.
-        spacing_mm: height and width of its pixels, None when unknown.
-    """
+class Prepared(NamedTuple):
+    """A picture on the network's grid, normalised (1, rows, columns); its own (height, width); its pixel size, if known."""
 
     image: Tensor
     size: tuple[int, int]

@@ -14,9 +14,8 @@ import torch
 from factories import ROOT
 from safetensors.torch import load_file
 
-from propl_monai.common.bundle_command import bundle_arguments, config_file, read_settings
+from propl_monai.common.bundle_command import bundle_arguments, read_settings
 from propl_monai.common.files import lock_folder
-from propl_monai.errors import ProPLError
 
 BUNDLE = ROOT / "bundle"
 SMALL = {
@@ -113,9 +112,3 @@ def test_a_folder_that_another_run_writes_is_refused(phantoms: Path, tmp_path: P
         )
     assert evaluated.returncode == 2 and "is being written to by another process" in evaluated.stderr
     assert not list(tmp_path.rglob("run.json"))
-
-
-def test_a_config_by_name() -> None:
-    assert config_file(BUNDLE, "compact") == BUNDLE / "configs" / "compact.json"
-    with pytest.raises(ProPLError, match="name one of its configs"):
-        config_file(BUNDLE, "missing")

@@ -14,8 +14,7 @@ import pandas
 import pytest
 import torch
 from bundle_tools import BUNDLE, SMALL, configs
-from small_predictor import write_small_bundle
-from small_training import TINY_ENCODER
+from factories import TINY_ENCODER, write_small_bundle
 
 from propl_monai.model.weights import STATE, load_state
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from factories import ROOT
+from PIL import Image
 from typer.testing import CliRunner
 
 from propl_monai import cli
@@ -41,6 +46,18 @@ def test_the_report_comes_before_a_record_that_cannot_be_written(phantoms: Path,
     (tmp_path / "d.verified.json").mkdir()  # in the way of the record
     run = CliRunner().invoke(cli.app, ["verify", str(tmp_path / "d.json"), "--root", str(phantoms)])
     assert "64 cases, 128 files" in run.output and "cannot be written" in str(run.exception)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_any_console_shows_the_report_and_keeps_the_record(phantoms: Path, tmp_path: Path, encoding: str) -> None:
+    shutil.copytree(phantoms, tmp_path / "data")
+    Image.new("L", (64, 64)).save(tmp_path / "data" / "BC" / "PHANTOM" / "images" / "ü_名.png")
+    verb = [sys.executable, "-m", "propl_monai.cli"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    for arguments in (["prepare", "folder", "data", "-o", "ü_名.json"], ["verify", "ü_名.json", "--root", "data"]):
+        done = subprocess.run([*verb, *arguments], capture_output=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert b"W-CONSTANT  1" in done.stdout and (tmp_path / "ü_名.verified.json").is_file()
 
 
 def test_the_next_step_names_the_folder_that_paths_start_from(phantoms: Path, tmp_path: Path) -> None:

@@ -93,13 +93,6 @@ def test_round_trip_to_the_grid_and_back(size: tuple[int, int]) -> None:
     assert dice(back["pred"] > 0, mask) >= 0.98
 
 
-def test_restore_is_centred() -> None:
-    """Doubling [0 1]: pixel centres fall at -1/4, 1/4, 3/4, 5/4 of the input's, clamped to the first and last."""
-    maps = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
-    result = postprocess.RestoreSized("pred")({"pred": maps, "original_size": [torch.tensor(2), torch.tensor(4)]})
-    assert result["pred"][0].tolist() == [[0.0, 0.25, 0.75, 1.0]] * 2
-
-
 @pytest.mark.parametrize("augmentation", ["paper", "released"])
 def test_a_view_is_a_function_of_its_seed(item: dict[str, Any], augmentation: str) -> None:
     pipeline = transforms.training(SIZE, "half", augmentation, photometric=0.5, strong_view=0.5)
@@ -230,14 +223,6 @@ def test_inference_needs_the_image_alone(item: dict[str, Any]) -> None:
     assert result["image"].shape == (1, *SIZE) and result["original_size"] == (90, 130) and result["name"] == "a"
 
 
-def test_probabilities_are_split_from_variances() -> None:
-    maps = torch.tensor([0.0, 100.0, 0.1, 0.2]).reshape(4, 1, 1)
-    result = postprocess.Probabilitiesd("pred", 2)({"pred": maps})
-    assert result["probability"].flatten().tolist() == [0.5, 1.0]
-    assert torch.equal(result["uncertainty"], maps[2:]) and torch.equal(result["pred"], maps[:2])
-    assert "uncertainty" not in postprocess.Probabilitiesd("pred", 2)({"pred": maps[:2]})
-
-
 def test_a_bad_file_is_named_through_monais_wrapping(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(RuntimeError) as caught:
@@ -252,11 +237,3 @@ def test_items_without_names_get_them() -> None:
     assert transforms.Named()(item) == {"image": "a/b.png", "case_id": "a/b.png"}
     own = {"image": "a/b.png", "case_id": "7", "task": "left atrium"}
     assert transforms.Named("fetal head")(own) == own
-
-
-def test_viewers_get_the_first_mask_with_x_first() -> None:
-    probability = torch.tensor([[[0.4, 0.5, 0.6], [0.9, 0.0, 1.0]], [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]])
-    result = postprocess.ViewerMask()({"pred": torch.zeros(2, 2, 3), "probability": probability})
-    assert result["pred"].dtype == torch.uint8
-    assert result["pred"].tolist() == [[0, 1], [0, 0], [1, 1]]
-    assert torch.equal(result["probability"], probability)

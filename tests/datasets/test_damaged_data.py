@@ -151,13 +151,13 @@ def transposed_mask(made: PhantomSet) -> Found:
 
 
 def upright_by_exif(made: PhantomSet) -> Found:
-    """Stored on its side with a note which way is up: sound."""
+    """Stored on its side with a note which way is up: sound, but worth a look."""
     exif = Image.Exif()
     exif[0x0112] = 6
     made.save(0, MASK, made.pixels(0, MASK)[:, 8:56])
     pixels = np.rot90(made.pixels(0)[:, 8:56])
     Image.fromarray(pixels).save(made.rename(0, IMAGE, ".jpg"), exif=exif, quality=95)
-    return set()
+    return {("W-TURNED", made.rows[0][IMAGE])}
 
 
 def frames(suffix: str) -> Callable[[PhantomSet], Found]:

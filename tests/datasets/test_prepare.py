@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from factories import ROOT
 from originals import busi, camus, hc18, tn3k, udiat, unlabelled
+from PIL import Image
 
 from propl_monai.common.files import lock_folder
 from propl_monai.data.datalist import Datalist
@@ -70,6 +71,16 @@ def test_every_source_states_its_facts(name: str) -> None:
     assert all(stated[key] for key in ("title", "group", "licence", "citation") if name != "unlabelled")
     assert all(isinstance(default, str) for default in source.options.values())
     assert find_source(name.lower()) is source
+
+
+def test_the_report_of_a_plain_folder_says_what_was_noticed(tmp_path: Path) -> None:
+    (tmp_path / "BC" / "A" / "images").mkdir(parents=True)
+    Image.new("L", (40, 40)).save(tmp_path / "BC" / "A" / "images" / "1.png")
+    lines = prepare("folder", tmp_path, tmp_path / "list.json").report().splitlines()
+    assert (
+        "group (patient, examination or video): 0 of 1 cases; any other picture counts as its own patient" in lines[1]
+    )
+    assert "1 cases. 1 without a mask. 1 in no row of a manifest.csv, each a group of its own." in lines
 
 
 def test_sources_add_up_in_one_datalist_and_a_rerun_replaces_its_own(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import TINY_ENCODER
+from factories import TINY_ENCODER
 from torch import Tensor
 
 from propl_monai.common.files import file_sha256

@@ -21,12 +21,11 @@ from typing import Any
 
 import pytest
 import torch
-from factories import ROOT
+from factories import ROOT, TINY_ENCODER
 from monai.bundle import download_large_files
-from small_training import TINY_ENCODER
 
 import propl_monai
-from propl_monai.datasets.phantoms import write_phantoms
+from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 from propl_monai.deploy.release import Release, assemble, pack, release
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
@@ -103,6 +102,18 @@ def test_the_zip_holds_one_folder_with_all_that_is_needed(built: Release) -> Non
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc") or "/runs/" in name]
     assert names == sorted(names)
     assert {(entry.date_time, entry.external_attr >> 16) for entry in entries} == {((1980, 1, 1, 0, 0, 0), 0o100644)}
+
+
+def test_the_bundle_inside_an_installed_package_is_not_packed(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "propl_monai"
+    for path in ("__init__.py", "bundle/models/model.safetensors", "model/network.py"):
+        (package / path).parent.mkdir(parents=True, exist_ok=True)
+        (package / path).write_text("")
+    monkeypatch.setattr(propl_monai, "__file__", str(package / "__init__.py"))
+    assemble(BUNDLE, weights, tmp_path / NAME, ADDRESS)
+    assert sorted(path.name for path in (tmp_path / NAME / "propl_monai").iterdir()) == ["__init__.py", "model"]
 
 
 def test_two_builds_are_the_same_bytes(built: Release, weights: Path, tmp_path: Path) -> None:

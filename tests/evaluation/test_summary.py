@@ -18,7 +18,7 @@ from monai.metrics import HausdorffDistanceMetric
 
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.metrics import HD95_DEFINITION, case_row
-from propl_monai.evaluation.summary import COLUMNS, MIN_GROUPS, STATUSES, _widened, summarise, to_csv, to_markdown
+from propl_monai.evaluation.summary import COLUMNS, MIN_GROUPS, STATUSES, _widened, summarise, to_markdown
 
 Row = dict[str, Any]
 
@@ -164,6 +164,7 @@ def test_widening_by_hand() -> None:
     assert _widened(0.95, 10**7) == pytest.approx(0.95, abs=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_coverage_of_the_interval() -> None:
     """P9: with 30 patients of 3 images, 95 % intervals hold the true 0.8 about 95 times in 100; blind ones do not."""
     hits, blind_hits = [], []
@@ -251,7 +252,7 @@ def test_equal_scores_have_an_interval_of_no_width() -> None:
 def test_markdown() -> None:
     text = to_markdown(summarise(FOUR_KINDS + cohort(8, 12, task="LA")), [HD95_DEFINITION, "data list 1234"])
     lines = text.splitlines()
-    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == 12
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == 13
     assert lines[2].startswith("| breast cancer | 5 | 5 | 1 | 1 | 1 | 52.0 | ")
     assert lines[2].endswith("| 6.0 / 22.4 | 2.0 / 13.0 (4) | 6.0 / 122.4 |")
     atrium = line(summarise(cohort(8, 12, task="LA")), "left atrium")
@@ -264,6 +265,20 @@ def test_markdown() -> None:
     assert text.endswith("\n") and "nan" not in text.lower() and "None" not in text
 
 
+def test_pooled_dice_by_hand() -> None:
+    """Two images: 10 of 20 and 900 of 1,000 pixels in common; the large one decides."""
+    names = ("reference_pixels", "predicted_pixels", "intersection_pixels")
+    rows = [row("a", 0.5, **dict(zip(names, (20, 20, 10), strict=True)))]
+    rows += [row("b", 0.9, **dict(zip(names, (1000, 1000, 900), strict=True)))]
+    table = summarise(rows)
+    assert line(table, "breast cancer")["pooled_dice"] == pytest.approx(2 * 910 / 2040)
+    assert line(table, "mean")["pooled_dice"] == pytest.approx(2 * 910 / 2040) and line(table, "mean")["dice"] == 0.7
+    assert "| 70.0 | " in to_markdown(table, []) and "| 89.2 | " in to_markdown(table, [])
+    empty = row("c", 1.0, None, "both empty", **dict.fromkeys(names, 0))
+    assert line(summarise([empty]), "mean")["pooled_dice"] == 1.0
+    assert line(summarise([*rows, row("d")]), "mean")["pooled_dice"] is None  # a row without counts
+
+
 def test_markdown_dash_and_released_note() -> None:
     rows = [row("c", 0.1, None, "missed", hd95_mm=None, diagonal_mm=None, convention="released")]
     text = to_markdown(summarise(rows), [])
@@ -273,7 +288,7 @@ def test_markdown_dash_and_released_note() -> None:
 
 def test_csv_and_json() -> None:
     table = summarise(FOUR_KINDS)
-    read = pd.read_csv(io.StringIO(to_csv(table)))
+    read = pd.read_csv(io.StringIO(table.to_csv(index=False)))
     assert list(read.columns) == list(COLUMNS)
     assert read["dice"].tolist() == table["dice"].tolist() and read["dice_low"].isna().all()
     assert json.loads(json.dumps(table.to_dict("records"), allow_nan=False))[0]["dice_low"] is None

@@ -55,6 +55,16 @@ def test_fields_of_the_user_may_repeat_and_have_any_name(tmp_path: Path) -> None
         read_frames(tracked(tmp_path / "c.mha", "no field\n"))
 
 
+@pytest.mark.parametrize(("field", "size"), [("Name", 300), ("Comment", 251), ("Tracker", 40_000)])
+def test_a_field_that_itk_cannot_hold_is_refused_before_it_is_given_to_it(
+    tmp_path: Path, field: str, size: int
+) -> None:
+    fact = rf"has {size} bytes in the header field {field}, where ITK reads \d+; shorten it"
+    with pytest.raises(ProPLError, match=fact):
+        read_frames(tracked(tmp_path / "a.mha", f"{field} = {'x' * size}\n"))
+    np.testing.assert_array_equal(list(read_frames(tracked(tmp_path / "b.mha", f"{field} = {'x' * 250}\n"))), MOVING)
+
+
 # --- video
 
 
@@ -128,8 +138,8 @@ def test_big_tiff(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "plain.tif", pixels)
         found, plain = read_image(tmp_path / f"{number}.tif").pixels, read_image(tmp_path / "plain.tif").pixels
         np.testing.assert_array_equal(found, plain)
-    tifffile.imwrite(tmp_path / "pages.btf", MOVING, bigtiff=True, photometric="minisblack")
-    np.testing.assert_array_equal(list(read_frames(tmp_path / "pages.btf")), MOVING)
+    tifffile.imwrite(tmp_path / "pages.tif", MOVING, bigtiff=True, photometric="minisblack")
+    np.testing.assert_array_equal(list(read_frames(tmp_path / "pages.tif")), MOVING)
     tifffile.imwrite(tmp_path / "big.tif", GREY, bigtiff=True, byteorder=">")
     with pytest.raises(ProPLError, match="is a BigTIFF in big-endian order, which is not read; save it as TIFF or PNG"):
         read_image(tmp_path / "big.tif")
@@ -151,6 +161,9 @@ def test_transparency_that_was_left_unset_is_ignored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), HALF)
     Image.fromarray(np.dstack([np.zeros_like(COLOUR), HALF.astype(np.uint8) * 255])).save(tmp_path / "black.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "black.png"), HALF)
+    for alpha in (0, 128, 255):  # an empty mask
+        Image.new("RGBA", (10, 12), (0, 0, 0, alpha)).save(tmp_path / "empty.png")
+        assert not read_mask(tmp_path / "empty.png").any() and not read_image(tmp_path / "empty.png").pixels.any()
 
 
 def test_a_quicktime_movie_of_old_is_a_video_and_text_is_not(tmp_path: Path) -> None:
@@ -186,6 +199,11 @@ def test_masks_with_float_noise(tmp_path: Path, values: np.ndarray) -> None:
     path = save_float(tmp_path / "a.nii.gz", values)
     np.testing.assert_array_equal(read_mask(path), HALF)
     assert set(np.unique(read_image(path).pixels)) == {0, 255}
+
+
+def test_an_empty_mask_with_noise_is_empty(tmp_path: Path) -> None:
+    path = save_float(tmp_path / "a.nii", NOISE / 100)
+    assert not read_mask(path).any() and not read_image(path).pixels.any()
 
 
 def test_soft_edges_and_labels_are_still_refused(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from factories import ROOT
-from small_predictor import small_predictor
+from factories import ROOT, small_predictor
 
 import propl_monai
 from propl_monai.datasets.phantoms.phantom import ANATOMIES, make_phantom

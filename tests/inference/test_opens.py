@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import ROOT
+from factories import ROOT, small_predictor, speckle, write_small_bundle
 from monai.bundle import ConfigParser
-from picture_samples import save_nifti
+from picture_samples import save_dicom, save_metaimage, save_nifti
 from PIL import Image
-from small_predictor import small_predictor, speckle, write_small_bundle
 
 from propl_monai.errors import EXIT_PARTIAL
 from propl_monai.inference.predict_folder import predict_paths
@@ -45,7 +44,11 @@ def opens(folder: Path) -> Iterator[dict[str, int]]:
         yield found
     finally:
         _counters.pop()
-        found |= {Path(path).name: count for path, count in counted.items() if Path(path).parent == folder}
+        found |= {
+            Path(path).name: count
+            for path, count in counted.items()
+            if Path(path).parent == folder and Path(path).is_file()
+        }
 
 
 @pytest.fixture
@@ -59,6 +62,8 @@ def images(tmp_path: Path) -> Path:
     Image.fromarray(speckle(20, 31)).save(folder / "turned.png", exif=exif)
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:90])
     save_nifti(folder / "packed.nii.gz", speckle(16, 22)[None])
+    save_dicom(folder / "g.dcm", speckle(16, 22)[None])
+    save_metaimage(folder / "h.mha", speckle(16, 22), True)
     return folder
 
 
@@ -72,9 +77,10 @@ def test_the_counter_sees_every_way_to_open(images: Path) -> None:
 
 def test_propl_predict(images: Path, tmp_path: Path) -> None:
     save_nifti(images / "cine.nii", np.stack([speckle(16, 22, seed) for seed in (2, 3, 4)]))
+    save_dicom(images / "cine.dcm", np.stack([speckle(16, 22, seed) for seed in (2, 3, 4)]))
     with opens(images) as found:
         outcome = predict_paths(small_predictor(batch=4), [images], tmp_path / "out", "LA", overlay=True)
-    assert (outcome.done, outcome.refused, outcome.pictures) == (9, 1, 11)
+    assert (outcome.done, outcome.refused, outcome.pictures) == (12, 1, 16)
     assert set(found) == {path.name for path in images.iterdir()} and max(found.values()) == MOST
     with opens(images) as again:
         predict_paths(small_predictor(batch=4), [images], tmp_path / "out", "LA", overlay=True)
@@ -92,4 +98,4 @@ def test_the_bundles_inference(images: Path, tmp_path: Path) -> None:
     with opens(images) as found:
         assert saver.run(evaluator) == EXIT_PARTIAL
     assert set(found) == {path.name for path in images.iterdir()} and max(found.values()) == MOST
-    assert len(list((tmp_path / "out").glob("*_overlay.png"))) == len(STILLS) + 2
+    assert len(list((tmp_path / "out").glob("*_overlay.png"))) == len(STILLS) + 4

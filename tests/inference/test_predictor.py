@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import ROOT
+from factories import ABOUT, ROOT, TINY_ENCODER, small_network, small_predictor, speckle, write_small_bundle
 from monai.bundle import ConfigWorkflow
 from picture_samples import save_dicom, save_nifti
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_predictor import ABOUT, small_network, small_predictor, speckle, write_small_bundle
-from small_training import TINY_ENCODER
 
 from propl_monai.common.files import file_sha256
 from propl_monai.data.transforms import on_grid

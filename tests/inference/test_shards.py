@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import small_predictor, speckle
 from picture_samples import save_nifti
 from PIL import Image
-from small_predictor import small_predictor, speckle
 from typer.testing import CliRunner
 
 from propl_monai.cli import app
 from propl_monai.common.files import TEMPORARY_PREFIX
-from propl_monai.common.run_record import JOURNAL, predict_paths
+from propl_monai.common.run_record import JOURNAL
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, ProPLError
+from propl_monai.inference.predict_folder import predict_paths
 from propl_monai.inference.predictor import Predictor
 from propl_monai.inference.shards import Shard, lock_results
 

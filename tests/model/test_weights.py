@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from factories import ENCODER, TINY_ENCODER
 from safetensors.torch import load_file, save_file
-from small_training import ENCODER, TINY_ENCODER
 
 import propl_monai
 from propl_monai.common.files import TEMPORARY_PREFIX, sweep_orphans

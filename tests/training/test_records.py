@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from factories import TASKS, KillAt, Killed, build_training
 from ignite.engine import Engine, Events
-from small_training import TASKS, KillAt, Killed, build_training
 
 from propl_monai.errors import ProPLError
 from propl_monai.model.weights import load_network, load_state, read_header

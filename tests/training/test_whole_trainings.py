@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from factories import KillAt, Killed
 from ignite.engine import Engine, Events
-from small_training import KillAt, Killed
 
 from propl_monai.model.weights import load_network, load_state, read_header
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -72,11 +71,11 @@ def verify(
     require_file(datalist)  # else a record would be written beside what is not there
     with progress("verifying") as shown:
         verification = verify_datalist(datalist, root, processes, shown)
-    write_record(datalist, verification)  # first: a console that fails must not lose it
     text = json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text()
-    # Paths may hold what is not UTF-8, and a console may have another encoding.
-    encoding = sys.stdout.encoding or "utf-8"
-    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+    try:
+        typer.echo(text.encode("utf-8", "backslashreplace").decode())  # paths may hold what is not UTF-8
+    finally:  # a console or pipe that fails must not lose the record
+        write_record(datalist, verification)
     raise typer.Exit(EXIT_BAD_INPUT if verification.errors else EXIT_OK)
 
 

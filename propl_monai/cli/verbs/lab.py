@@ -21,15 +21,20 @@ def compare(
     methods: Annotated[str, typer.Option(help="Methods and controls, comma-separated, or all.")] = "propl,supervised",
     labelled: Annotated[str, typer.Option(help="Labelled fractions, comma-separated.")] = "1/8",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
-    budget: Annotated[str, typer.Option(help="short or long.")] = "short",
+    budget: Annotated[str, typer.Option(help="short, long or longer.")] = "short",
     preset: Annotated[str, typer.Option(help="Preset of the bundle.")] = "compact",
-    datalist: Annotated[Path | None, typer.Option(help="A verified datalist; else one is made and verified.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Copy each finished run.json here too.")] = None,
+    datalist: Annotated[
+        Path | None, typer.Option(help="A verified datalist; default: one is made and verified.")
+    ] = None,
+    record: Annotated[Path | None, typer.Option(help="Copy run.json and cases.csv of each finished run here.")] = None,
     leave_out: Annotated[
-        str, typer.Option(help="External data: SOURCE or SOURCE/GROUP, comma-separated; not trained on, tested alone.")
+        str,
+        typer.Option(
+            help="External data: SOURCE or SOURCE/GROUP, comma-separated; kept out of training, the only test data."
+        ),
     ] = "",
 ) -> None:
-    """Train and evaluate a grid of methods, labels and seeds; call it again to go on where it stopped."""
+    """Train and evaluate a grid of methods, labels and seeds; call it again to resume."""
     from propl_monai.evaluation.lab.one_run import Lab
     from propl_monai.evaluation.lab.run_grid import compare_all
 
@@ -45,11 +50,15 @@ def compare(
 
 
 def panels(
-    runs: Annotated[list[Path], typer.Argument(help="Runs to show, such as RUNS/short/propl/1-8/seed-0; a row each.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the pictures go.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, e.g. RUNS/short/propl/1-8/seed-0; one row per run.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")],
     data: Annotated[Path, typer.Option(help="Folder of the images.")],
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Name or code of a task; else all.")] = None,
-    datalist: Annotated[Path | None, typer.Option(help="Of the runs; else the one beside them.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", "-t", help="Name or code of a task; default: all.")
+    ] = None,
+    datalist: Annotated[Path | None, typer.Option(help="Datalist of the runs; default: the one beside them.")] = None,
 ) -> None:
     """Draw the best, median and worst test case of each task with the outlines of runs of a comparison (extra `lab`)."""
     from propl_monai.evaluation.lab.panel_cases import make_panels
@@ -59,9 +68,9 @@ def panels(
 
 
 def tables(
-    runs: Annotated[Path, typer.Argument(help="Folder of run.json files, of `propl compare`.")],
-    output: Annotated[Path, typer.Argument(help="Where tables and figures go.")],
-    against: Annotated[str, typer.Option(help="The row that differences are taken to.")] = "supervised",
+    runs: Annotated[Path, typer.Argument(help="Folder that `propl compare` wrote to, or its --record.")],
+    output: Annotated[Path, typer.Argument(help="Output folder of tables and figures.")],
+    against: Annotated[str, typer.Option(help="The row that the others are compared with.")] = "supervised",
 ) -> None:
     """Make tables (Markdown, CSV, HTML) and figures of a comparison (extra `lab`)."""
     from propl_monai.evaluation.lab.comparison import read_comparisons

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from propl_monai import tasks
+from propl_monai.common.packaged_bundle import packaged_bundle
 
 
 def prompts(
@@ -49,7 +50,7 @@ def export(
 def release(
     weights: Annotated[Path, typer.Option(help="The model.safetensors of a training.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the zip and model_info.json.")],
-    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    bundle: Annotated[Path | None, typer.Option(help="The bundle folder; by default the package's own.")] = None,
     name: Annotated[str, typer.Option(help="Of the form organ_us_segmentation.")] = "propl_us_segmentation",
     url: Annotated[str | None, typer.Option(help="Address below which the files will be found.")] = None,
     results: Annotated[Path | None, typer.Option(help="A Markdown table for the model card.")] = None,
@@ -60,5 +61,5 @@ def release(
     """Build and check the zip that `python -m monai.bundle download` fetches (extra `release`)."""
     from propl_monai.deploy.release import release as run
 
-    built = run(bundle, weights, output, name, url, results, published)
+    built = run(bundle or packaged_bundle(), weights, output, name, url, results, published)
     typer.echo(f"{built.path}\nsha256 {built.sha256}\n{built.catalogue}")

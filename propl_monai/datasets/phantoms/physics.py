@@ -198,7 +198,7 @@ def _between_beams(canvas: Canvas) -> Array:
 
 
 def _gain_db(canvas: Canvas, rng: np.random.Generator) -> Array:
-    """What loss and time-gain compensation leave of each echo, dB."""
+    """The gain of each echo after loss and time-gain compensation, dB."""
     probe, spacing = canvas.probe, canvas.depth[1, 0] - canvas.depth[0, 0]
     loss_db = probe.loss * spacing * np.cumsum(canvas.loss - 1, axis=0)
     aperture = canvas.x.shape[1] / 90  # beams; a shadow's edge is as soft as the aperture that looks around it

@@ -16,6 +16,8 @@ import numpy as np
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.images import Picture
 
+NO_PICTURE = "is not a picture"  # begins the reason of files of other types, which are counted by suffix
+
 
 @dataclass(frozen=True)
 class Record:
@@ -55,7 +57,7 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found in a folder.
+    """The pictures of a folder, and what was left out.
 
     Attributes:
         records: in the order of their names.

@@ -101,7 +101,7 @@ def read_camus(folder: Path, *, sequences: str = "none", every: str = "1", poor_
                 reason = f"image quality is {quality}"
                 found = [Exclusion(each.name, reason) if isinstance(each, Record) else each for each in found]
             listed += found
-    # What there is before any option drops something.
+    # Counted before any option drops something.
     pictures, label_maps = (sum(kinds[phase + suffix] for phase in PHASES) for suffix in ("", "_gt"))
     return Reading.of(listed, {"patients": len(patients), "pictures": pictures, "label maps": label_maps})
 

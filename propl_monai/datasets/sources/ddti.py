@@ -114,7 +114,7 @@ def _list(home: Path) -> tuple[dict[int, Path], dict[Key, Path], list[Exclusion]
 
 
 def _read_cases(cases: Mapping[int, Path]) -> tuple[dict[Key, Marks], dict[int, Exclusion]]:
-    """What the case files say of each picture, and which of them cannot be read."""
+    """The marks of each picture, and the case files that cannot be read."""
     marks: dict[Key, Marks] = {}
     unreadable = {}
     for case, path in cases.items():

@@ -1,4 +1,4 @@
-"""What a case file of DDTI says of its pictures: outlines, as JSON in XML.
+"""The outlines in a case file of DDTI, as JSON in XML.
 
 `<case>` holds `<mark><image>1</image><svg>[...]</svg></mark>` for each outlined picture; there may be several for one.
 `<svg>` is JSON, not SVG: a list of regions in pixels, each
@@ -33,7 +33,7 @@ Outline = tuple[tuple[float, float], ...]  # (x, y) in pixels, at least three
 
 @dataclass
 class Marks:
-    """What a case file says of one picture.
+    """The marks on one picture.
 
     Attributes:
         outlines: closed, of all its marks.
@@ -47,7 +47,7 @@ class Marks:
 
 
 def read_marks(path: Path) -> dict[int, Marks]:
-    """What a case file says of each of its pictures, by their numbers."""
+    """The marks of a case file, by the number of the picture."""
     found: dict[int, Marks] = {}
     for mark in _parse(path).iter("mark"):
         number = (mark.findtext("image") or "").strip()
@@ -125,7 +125,7 @@ def _read_outline(path: Path, region: Any) -> Outline | None:
 
 
 def draw(path: Path, outlines: tuple[Outline, ...]) -> np.ndarray:
-    """What lies in any of the outlines, bool `(H, W)` of the picture's size; what leaves the picture is clipped."""
+    """The union of the outlines, bool `(H, W)` of the picture's size; what leaves the picture is clipped."""
     mask = np.zeros(image_size(path), bool)
     for outline in outlines:
         columns, rows = np.array(outline).T

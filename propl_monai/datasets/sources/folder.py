@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from propl_monai import tasks
 from propl_monai.common.files import PICTURE_SUFFIXES, belongs_to_header, file_sha256, picture_suffix, stem
@@ -19,13 +23,17 @@ from propl_monai.common.spacing import Spacing
 from propl_monai.data.cases import Case, summarise
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import assign_splits
-from propl_monai.datasets.sources.base import unreadable
+from propl_monai.datasets.sources.base import Reading, Record, unreadable
 from propl_monai.datasets.sources.listing import visible
 from propl_monai.datasets.sources.table import positive_number, read_table, two_spellings
 from propl_monai.errors import ProPLError
+from propl_monai.images import Picture, read_image, read_mask, turn
+from propl_monai.images.opening import open_file
 
 MANIFEST = "manifest.csv"
+MASKS = ("upright", "stored")  # how masks were drawn: as the picture is seen, or on its pixels before EXIF turns them
 HASH_THREADS = 4
+_ALIKE = 0.8  # of the letters of two names
 _LAYOUT = "<TASK>/<SOURCE>/images and masks, TASK one of " + ", ".join(task.code for task in tasks.TASKS)
 
 
@@ -51,13 +59,53 @@ def read_folder(root: str | Path) -> Datalist:
     Returns:
         A datalist named after the folder, with hashes and splits; its description says what was noticed.
     """
+    root = Path(root)
+    pairs = _pairs(root)
+    cases = _to_cases(root, pairs)
+    placed = assign_splits(cases)
+    united = sum(before.group != after.group for before, after in zip(cases, placed, strict=True))
+    return Datalist(root, placed, root.resolve().name or "root", _describe(pairs, united))
+
+
+def read_turned(root: Path) -> dict[str, Reading]:
+    """Every source of the folder as records to copy upright, whose masks were drawn on the pixels as stored.
+
+    Without the orientation of EXIF such a mask fits its picture; so it is turned as its picture is. Pictures of one name
+    and content under several tasks become one record.
+    """
+    records: dict[tuple[str, str], Record] = {}
+    digests: dict[tuple[str, str], str] = {}
+    for pair in _pairs(root):
+        key, digest = (pair.source, pair.name), file_sha256(pair.image)
+        if digests.setdefault(key, digest) != digest:  # another picture under another task
+            key = (pair.source, f"{pair.task.code}_{pair.name}")
+        row = pair.row or _Row()
+        empty = Record(key[1], row.group or key[1], partial(_read_spaced, pair.image, row.spacing_mm), {})
+        known = records.get(key, empty)
+        mask = partial(_read_turned_mask, pair.mask, pair.image) if pair.mask else None
+        records[key] = replace(known, masks={**known.masks, pair.task.name: mask})
+    sources = sorted({source for source, _ in records})
+    return {name: Reading.of([each for key, each in records.items() if key[0] == name], {}) for name in sources}
+
+
+def _read_spaced(path: Path, spacing_mm: Spacing | None) -> Picture:
+    picture = read_image(path)
+    return replace(picture, spacing_mm=spacing_mm or picture.spacing_mm)
+
+
+def _read_turned_mask(mask: Path, image: Path) -> np.ndarray:
+    return turn(read_mask(mask), open_file(image).orientation)
+
+
+def _pairs(root: Path) -> list[_Pair]:
+    """Images, masks and rows of all sources; all faults are reported together."""
     try:
-        return _read(Path(root))
+        return _checked_pairs(root)
     except OSError as error:
-        raise unreadable(error, Path(root)) from error
+        raise unreadable(error, root) from error
 
 
-def _read(root: Path) -> Datalist:
+def _checked_pairs(root: Path) -> list[_Pair]:
     pairs: list[_Pair] = []
     problems: list[ProPLError] = []
     for task, folder in _source_folders(root):
@@ -73,10 +121,7 @@ def _read(root: Path) -> Datalist:
             problems.append(ProPLError(f"{root}, {MANIFEST} of {source}", fact, cure))
     if problems:
         raise summarise(root, problems)
-    cases = _to_cases(root, pairs)
-    placed = assign_splits(cases)
-    united = sum(before.group != after.group for before, after in zip(cases, placed, strict=True))
-    return Datalist(root, placed, root.resolve().name or "root", _describe(pairs, united))
+    return pairs
 
 
 def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
@@ -90,6 +135,11 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
         for place in (folder, folder / MANIFEST) if task and folder.is_dir() else (folder,):
             if place.name.casefold() == MANIFEST and place.exists():
                 raise ProPLError(place, "is not read here", "move it into the folder of its source, beside 'images'")
+        if folder.is_dir() and task is None and len(folder.name) > 4:  # codes are too short to be misspelled
+            near = get_close_matches(folder.name.lower(), known, 1, _ALIKE)
+            if near:
+                fact = f"is no task, but nearly '{near[0]}', so its pictures would be left out"
+                raise ProPLError(folder, fact, f"rename it to '{near[0]}', or move it elsewhere")
         if task is None or not folder.is_dir():
             continue
         inner = [child for child in visible(folder) if child.is_dir()]

@@ -150,7 +150,7 @@ def _record(name: str, cine: Path, number: int, mask: partial[np.ndarray] | None
 
 
 def _mask_fault(path: Path, frames: int) -> str:
-    """What the header of a mask file says against using it; empty when nothing does."""
+    """Why a mask file cannot be used, from its header; empty when it can."""
     try:
         shapes = {name: shape for name, shape, _ in whosmat(path)}
     except NotImplementedError:  # scipy's word for it

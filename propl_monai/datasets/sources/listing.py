@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from propl_monai.common.files import PICTURE_SUFFIXES, picture_suffix, stem
-from propl_monai.datasets.sources.base import Exclusion
+from propl_monai.datasets.sources.base import NO_PICTURE, Exclusion
 from propl_monai.errors import ProPLError
 
 DEPTH = 2  # a download unpacked into a folder of its own, inside the folder that a user names
@@ -87,7 +87,7 @@ def pictures(folder: Path) -> tuple[dict[str, Path], list[Exclusion]]:
     for path in visible(folder):
         name = stem(path.name)
         if path.is_dir() or not picture_suffix(path.name):
-            excluded.append(left_out(path, "is not a picture (" + ", ".join(PICTURE_SUFFIXES) + ")"))
+            excluded.append(left_out(path, f"{NO_PICTURE} (" + ", ".join(PICTURE_SUFFIXES) + ")"))
         elif name in found:
             excluded.append(left_out(path, f"has the same name as {found[name].name}, which is read"))
         else:

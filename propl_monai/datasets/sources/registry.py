@@ -9,7 +9,7 @@ from typing import Any
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.sources import busi, camus, ddti, hc18, hmc_qu, mmotu, tg3k, tn3k, udiat, unlabelled
 from propl_monai.datasets.sources.base import Source
-from propl_monai.datasets.sources.folder import read_folder
+from propl_monai.datasets.sources.folder import MASKS, read_folder
 from propl_monai.errors import unknown
 
 SOURCES: dict[str, Source] = {
@@ -33,7 +33,7 @@ def facts() -> list[dict[str, Any]]:
         "name": "folder",
         "title": "your own: <TASK>/<SOURCE>/{images,masks} and manifest.csv",
         **{"tasks": [], "group": "column group of manifest.csv, else the picture itself"},
-        **{"licence": "yours", "citation": "", "holds": {}, "exclusions": [], "options": {}},
+        **{"licence": "yours", "citation": "", "holds": {}, "exclusions": [], "options": {"masks": MASKS[0]}},
     }
     rows = [{key: getattr(source, key) for key in keys} for source in SOURCES.values()]
     return [plain, *({**row, "tasks": list(row["tasks"]), "exclusions": list(row["exclusions"])} for row in rows)]

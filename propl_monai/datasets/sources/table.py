@@ -25,7 +25,7 @@ _OTHER_WORDS = {
     "group": "(patient|pat|subject|subj|participant|person|woman|case|exam|examination|study|series|video|cine|clip"
     "|accession|mrn|pid|grp|groups?|cluster)(ids?|uid|no|nr|num|number|name|code|key|s)?",
     "pixel_size_mm": ".*spacing.*|(pixel|px|pix)(size|width|height|length|edge|mm|cm|scale)?(row|col|column|x|y|mm|cm|inmm)*"
-    "|mm(per|/)?(pixel|px)|(size|scale|resolution)mm",
+    "|mm(per|/)?(pixel|px)|(scale|resolution)mm",
 }
 
 

@@ -28,7 +28,7 @@ from scipy.ndimage import find_objects, label
 from propl_monai.common.files import stem
 from propl_monai.datasets.sources.base import Exclusion, Reading, Source
 from propl_monai.datasets.sources.listing import find_one, strays
-from propl_monai.datasets.sources.table import read_table
+from propl_monai.datasets.sources.table import read_table, two_spellings
 from propl_monai.datasets.sources.tn3k import Pair, pair_by_number, read_split, read_white
 from propl_monai.errors import ProPLError
 from propl_monai.images import image_size
@@ -95,6 +95,10 @@ def _read_videos(path: Path, pairs: Sequence[Pair]) -> dict[str, str]:
         name, group = stem(row["name"]), row["group"]
         if groups.setdefault(name, group) != group:
             raise ProPLError(path, f"gives {name} two groups, {groups[name]} and {group}", "keep one row")
+    for first, other in two_spellings(sorted(set(groups.values()))):
+        raise ProPLError(
+            path, f"names groups that differ only in spelling: '{first}' and '{other}'", "write one of them"
+        )
     missing = [pair.name for pair in pairs if not groups.get(pair.name)]
     if missing:
         fact = f"names no group for {len(missing)} of {len(pairs)} frames (such as {missing[0]})"

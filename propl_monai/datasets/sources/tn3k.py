@@ -141,7 +141,7 @@ def read_split(path: Path, pairs: Sequence[Pair], cure: str) -> dict[int, str]:
 
 
 def read_white(path: Path) -> np.ndarray:
-    """What is white (above 127) in a black and white picture that may be JPEG, bool `(H, W)`."""
+    """The white part (above 127) of a black and white picture that may be JPEG, bool `(H, W)`."""
     values = read_values(path)
     grey = to_grey(values) if values.ndim == 3 else values
     if 0 < grey.max() <= WHITE_ABOVE:

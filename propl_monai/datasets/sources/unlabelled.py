@@ -13,15 +13,18 @@ from pathlib import Path
 
 from propl_monai import tasks
 from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header
-from propl_monai.datasets.sources.base import Exclusion, Reading, Record, Source, choice
+from propl_monai.common.run_record import holds_predictions, made_by
+from propl_monai.datasets.sources.base import NO_PICTURE, Exclusion, Reading, Record, Source, choice
 from propl_monai.datasets.sources.cines import parse_every, read_frame
 from propl_monai.datasets.sources.listing import visible
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_frames, read_image
+from propl_monai.images.picture import NO_PIXELS
 
 NAME = "unlabelled"
 GROUPS = ("folder", "file")
 SUFFIXES = PICTURE_SUFFIXES + VIDEO_SUFFIXES
+_OTHER_DICOM = (NO_PIXELS, "is a DICOM directory, which lists the files of an exam")  # reports and DICOMDIR of an exam
 _NO_PICTURES = ("is plain text", "is of no known picture type")  # a file without a suffix may be anything
 STILLS = (".png", ".jpg", ".jpeg", ".bmp")  # need not be opened to know that they hold one frame
 
@@ -47,6 +50,8 @@ def read_unlabelled(folder: Path, *, task: str = "", every: str = "1", group: st
     task_names = tuple(dict.fromkeys(each.name for each in named))
     step = parse_every(NAME, every)
     choice(NAME, "group", group, GROUPS)
+    if reason := _no_inputs(folder):
+        raise ProPLError(folder, reason, "name the folder of the original pictures")
     known, excluded = _sort_files(folder)
     records: dict[str, Record] = {}
     files = 0
@@ -59,7 +64,7 @@ def read_unlabelled(folder: Path, *, task: str = "", every: str = "1", group: st
                     excluded.append(Exclusion(place.as_posix(), f"another file is named {record.name} too"))
             files += 1
         except ProPLError as problem:
-            by_chance = not _suffix(path) and problem.fact in _NO_PICTURES
+            by_chance = problem.fact in _OTHER_DICOM or (not _suffix(path) and problem.fact in _NO_PICTURES)
             excluded.append(Exclusion(place.as_posix(), problem.fact, fault=not by_chance))
     return Reading.of([*records.values(), *excluded], {"files": files})
 
@@ -68,25 +73,38 @@ def _sort_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
     """The pictures and cines, by suffix, and everything else; without a suffix the bytes decide later."""
     known, excluded = [], []
     for path in _walk(folder):
-        if path.is_dir():
-            excluded.append(
-                Exclusion(path.relative_to(folder).as_posix(), "is a link to a folder, which is not followed")
-            )
+        reason = ""
+        if path.is_symlink() and path.is_dir():
+            reason = "is a link to a folder, which is not followed"
+        elif path.is_dir():
+            reason = _no_inputs(path)
         elif _suffix(path) or not path.suffix or path.suffix[1:].isdigit():  # a DICOM may be named 1.2.840.1
             known.append(path)
         elif not belongs_to_header(path):
-            reason = "is not a picture or cine of a known type"
+            reason = f"{NO_PICTURE} or cine of a known type"
+        if reason:
             excluded.append(Exclusion(path.relative_to(folder).as_posix(), reason))
     return known, excluded
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files, and links to folders: a link upwards would never end."""
+    """The files, links to folders (a link upwards would never end), and folders that hold no inputs."""
     for entry in visible(folder):
-        if entry.is_symlink() or not entry.is_dir():
+        if entry.is_symlink() or not entry.is_dir() or _no_inputs(entry):
             yield entry
         else:
             yield from _walk(entry)
+
+
+def _no_inputs(folder: Path) -> str:
+    """Why the pictures in a folder are not to be learned from: they are masks, which look like any picture."""
+    if holds_predictions(folder):
+        return "is passed over, as it holds results of an earlier prediction"
+    if made_by(folder / "run.json", "prepare"):
+        return "is passed over, as it holds prepared pictures and masks"
+    if folder.name.lower() == "masks" and (folder.parent / "images").is_dir():
+        return "is passed over, as it holds masks"
+    return ""
 
 
 def _suffix(path: Path) -> str:

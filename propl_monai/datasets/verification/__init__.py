@@ -4,4 +4,8 @@
     print(verification.to_text())
 
 No file of the user is changed; the record is a file of its own. `findings.CODES` lists what is looked for.
+
+In: a datalist. Out: findings and a record. Must not know: what the data are used for.
+
+Tested elsewhere: `file_checks` and `findings` by `test_verify` and `test_damaged_data`.
 """

@@ -65,7 +65,7 @@ def read_record(datalist_file: str | Path) -> dict[str, Any] | None:
 
 
 def is_recorded(datalist: Datalist, datalist_file: str | Path) -> bool:
-    """Whether the record beside a datalist is of exactly these cases, whatever it found."""
+    """Whether the record beside a datalist is of exactly these cases, with or without errors."""
     try:
         record = read_record(datalist_file)
     except ProPLError:

@@ -152,7 +152,7 @@ def _run(jobs: list[tuple[str, str, str]], workers: int) -> Iterator[FileReport]
 
 
 def _of_files(cases: Sequence[Case], reports: Reports) -> Iterator[Finding]:
-    """What is wrong with each file, reported for the first case that uses it, and files that were changed."""
+    """The faults of each file, reported for the first case that uses it, and files that were changed."""
     seen: set[tuple[str, str]] = set()
     for case in cases:
         for role, path, sha256 in ((IMAGE, case.image, case.image_sha256), (MASK, case.mask, case.mask_sha256)):

@@ -53,10 +53,6 @@ class Cell:
         return sure_tasks(self.scores)
 
     @property
-    def fraction(self) -> str:
-        return self.runs[0].fraction
-
-    @property
     def seeds(self) -> int:
         return len(self.runs)
 
@@ -73,6 +69,11 @@ class Cell:
     def of_seeds(self, seeds: Collection[int]) -> Cell:
         """The same row with these seeds alone."""
         return Cell([run for run in self.runs if run.seed in seeds], self.resamples)
+
+    @property
+    def all_images(self) -> int:
+        """Training images seen, labelled and unlabelled, mean over seeds."""
+        return self.images("labelled") + self.images("unlabelled")
 
     def images(self, kind: str) -> int:
         """Training images seen, "labelled" or "unlabelled", mean over seeds."""
@@ -99,11 +100,11 @@ class Comparison:
         known = {*variants(), *self.names}
         if against not in known:
             raise unknown("--against", "method or control", against, sorted(known))
-        self._differences: dict[tuple[str, str], Difference | None] = {}
+        self._differences: dict[tuple[str, str, str], Difference | None] = {}
 
     @property
     def fractions(self) -> list[str]:
-        """The labelled fractions that were asked for, from few to many; without those that a row fixes itself."""
+        """The labelled fractions of the runs, from few to many; without those that a row fixes itself."""
         chosen = {fraction for name, fraction in self.cells if fraction_of(name, "") == ""}
         return sorted(chosen or {fraction for _, fraction in self.cells}, key=parse_fraction)
 
@@ -111,16 +112,17 @@ class Comparison:
         """The cell in a table of that fraction; None if it has not been run. All labels stand in every table."""
         return self.cells.get((variant, fraction_of(variant, fraction)))
 
-    def difference(self, variant: str, fraction: str) -> Difference | None:
-        """A row minus `against` in a table of that fraction; None for that row itself, or where either is not run."""
-        if (variant, fraction) not in self._differences:
-            mine, other = self.cell(variant, fraction), self.cell(self.against, fraction)
+    def difference(self, variant: str, fraction: str, against: str | None = None) -> Difference | None:
+        """A row minus another, `against` by default, in a table of that fraction; None for that row or one not run."""
+        key = variant, fraction, against or self.against
+        if key not in self._differences:
+            mine, other = self.cell(variant, fraction), self.cell(key[2], fraction)
             possible = mine is not None and other is not None and mine is not other
             found = difference(mine.runs, other.runs, self.resamples) if possible else None  # type: ignore[union-attr]
-            if found and len(found.seeds) < SEEDS_FOR_P and trained_as(variant) != trained_as(self.against):
+            if found and len(found.seeds) < SEEDS_FOR_P and trained_as(variant) != trained_as(key[2]):
                 found = replace(found, p=None, task_p=dict.fromkeys(found.task_p))
-            self._differences[variant, fraction] = found
-        return self._differences[variant, fraction]
+            self._differences[key] = found
+        return self._differences[key]
 
 
 def read_comparisons(

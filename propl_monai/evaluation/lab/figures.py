@@ -1,4 +1,4 @@
-"""The figures of a comparison, each from the cells that it needs; a figure whose runs are missing is left out and told."""
+"""The figures of a comparison, each from the cells that it needs; what is left out for want of runs is reported."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def make_figures(comparisons: Mapping[str, Comparison], out: Path | str) -> tupl
 
 
 def plans(comparison: Comparison) -> list[Plan]:
-    """All figures; which rows they show is declared in `lab.layout`."""
+    """All figures; which rows they show is declared in `lab.variants`."""
     line = comparison.cell(comparison.against, CONTROLS_AT)
     labels = [(name, fraction) for name in LABELS for fraction in FRACTIONS]
     return [
@@ -104,22 +104,9 @@ def plans(comparison: Comparison) -> list[Plan]:
         Plan("passes", _controls(PASSES), plots.passes, caption=_with_seconds),
         Plan("memory", _controls(MEMORY), plots.memory, usable=lambda cell: plots.gigabytes(cell) is not None),
         Plan("perturbation", _controls(PERTURBATIONS), _named(PERTURBATIONS, line)),
-        Plan(
-            "curves",
-            _controls(CURVES),
-            plots.curves,
-            1,
-            lambda cell: any(len(plots.curve(run)) for run in cell.runs),
-            _of_curves,
-            same_seeds=False,
-        ),
+        Plan("curves", _controls(CURVES), plots.curves, 1, _has_curve, _of_curves, same_seeds=False),
         Plan("labels", (*labels, (UPPER_BOUND, "1")), plots.labels, fractions=2, same_seeds=False),
-        Plan(
-            "text-onehot",
-            _controls(TEXT_AGAINST_ONEHOT),
-            plots.text_against_onehot,
-            caption=_with_seconds,
-        ),
+        Plan("text-onehot", _controls(TEXT_AGAINST_ONEHOT), plots.text_against_onehot, caption=_with_seconds),
     ]
 
 
@@ -143,7 +130,11 @@ def _with_seconds(cells: Cells) -> str:
     return caption(cells) + f" {SECONDS}"
 
 
+def _has_curve(cell: Cell) -> bool:
+    return any(len(plots.curve(run)) for run in cell.runs)
+
+
 def _of_curves(cells: Cells) -> str:
     seeds = sorted({cell.seeds for cell in cells.values()})
     several = f" to {seeds[-1]}; line: their mean, band: from lowest to highest" if seeds[-1] > 1 else ""
-    return f"Validation split, all tasks, after each epoch. Trainings (seeds) per line: {seeds[0]}{several}."
+    return f"Validation split, all tasks, after each epoch. Trainings (seeds) a line: {seeds[0]}{several}."

@@ -1,9 +1,16 @@
-"""Finished runs of a comparison, read from their run.json and checked to belong into one table. Imports no torch."""
+"""Finished runs of a comparison, read from run.json and cases.csv and checked to belong into one table. Imports no torch.
+
+run.json is JSON that a hand or a torn disk may have changed, and its names become folders: what fits
+`compare.schema.json` needs no second look elsewhere.
+"""
 
 from __future__ import annotations
 
+import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +20,24 @@ from propl_monai.common.files import file_sha256
 from propl_monai.data.splits import parse_fraction
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import CASES, parse_cases, read_cases
-from propl_monai.evaluation.lab.run_schema import RUN_AGAIN, check_form, read_object
 
+RUN_AGAIN = "delete the folder of this run and run it again"
 VERB = "compare"
+# Options that every row of a table shares, whatever its method. All others are shared by the rows of one method alone.
+SHARED = (
+    *("epochs", "steps_per_epoch", "spatial_size", "encoder", "encoder_weights", "normalisation", "decoder_block"),
+    *(
+        "learning_rate",
+        "weight_decay",
+        "precision",
+        "augmentation",
+        "rotation_degrees",
+        "scaling",
+        "flip",
+        "photometric",
+    ),
+)
+FREE = ("preset", "method", "seed", "labelled_fraction", "tasks", "leave_out", "use_unlabelled")  # what a row is
 EXTERNAL = "external"  # in place of the name of a split, where external data were evaluated
 
 
@@ -31,7 +53,7 @@ class RunResult:
         steps, seconds_training, peak_memory_mb, parameters, best_epoch, best_validation_mdice: of the training; None
             where a variant has no training of its own.
         decoder: that predicted: "sd", "pd" or "mean".
-        curve: one mapping an epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
+        curve: one mapping per epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
         recipe: options of the training, resolved; without those that differ between the models of one row.
         commit: of the code that trained; None where it is not known.
         leave_out: the external data that were evaluated and that training did not see; empty for the test split.
@@ -103,6 +125,48 @@ def read_run(path: Path) -> RunResult | None:
     return RunResult(**values | {"commit": results.get("commit", content.get("commit"))})
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not a JSON number")
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ProPLError(path, f"cannot be read as JSON ({error})", RUN_AGAIN) from error
+    if not isinstance(content, dict):
+        raise ProPLError(path, "holds no JSON object", RUN_AGAIN)
+    return content
+
+
+def options_of(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of any run.json; the path is its name in messages."""
+    if not isinstance(options := content.get("options"), dict):
+        raise ProPLError(path, "has no options", RUN_AGAIN)
+    return options
+
+
+def check_form(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse the run.json of a finished run whose values do not fit the schema; the path is its name in messages."""
+    try:
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import best_match
+    except ModuleNotFoundError as error:
+        raise ProPLError("jsonschema", "is not installed", "pip install 'propl-monai[lab]'") from error
+    text = resources.files("propl_monai.evaluation.lab").joinpath("compare.schema.json").read_text(encoding="utf-8")
+    problem = best_match(Draft202012Validator(json.loads(text)).iter_errors(content))
+    if problem is None:
+        return
+    name = ".".join(str(key) for key in problem.absolute_path)
+    if problem.validator == "required":
+        absent = [key for key in problem.validator_value if key not in problem.instance]
+        fact = f"{name} without {', '.join(absent)}" if name else f"has no {' and no '.join(absent)}"
+    else:
+        fact = f"{name} is {reprlib.repr(problem.instance)}, not {problem.schema['description']}"
+    raise ProPLError(path, fact, RUN_AGAIN)
+
+
 def _cases(path: Path, results: Mapping[str, Any]) -> pd.DataFrame:
     """The table beside run.json, as its hash proves. Runs of older versions hold the columns themselves."""
     if "cases" in results:
@@ -112,7 +176,8 @@ def _cases(path: Path, results: Mapping[str, Any]) -> pd.DataFrame:
             raise ProPLError(path, f"results.cases is no table ({error})", RUN_AGAIN) from error
     table = path.with_name(CASES)
     if not table.is_file() or file_sha256(table) != results.get("cases_sha256"):
-        raise ProPLError(table, "is not the table of cases that run.json beside it was written with", RUN_AGAIN)
+        fact = "is not the table of cases that run.json beside it was written with"
+        raise ProPLError(table, fact, "copy both files of the run again, or run it again")
     return read_cases(table, RUN_AGAIN)
 
 
@@ -140,6 +205,13 @@ def _check_alike(runs: Sequence[RunResult]) -> None:
         ):
             if mine != its:
                 raise ProPLError(run.path, f"{what} {mine}, but {other.path} has {its}", cure)
+        for key, value in run.recipe.items():
+            if key in FREE or key in run.overrides:
+                continue
+            of = ("recipe", *home, key) if key in SHARED else ("recipe", *home, key, run.base)
+            if (other := firsts.setdefault(of, run)).recipe[key] != value:
+                fact = f"was trained with {key} {value!r}, but {other.path} with {other.recipe[key]!r}"
+                raise ProPLError(run.path, fact, "keep runs of two recipes in two folders")
         if _case_names(run) != _case_names(first):
             raise ProPLError(run.path, f"other test cases than {first.path}", "run again what lacks cases")
         twin = firsts.setdefault(("seed", *home, run.variant, run.fraction, run.seed), run)

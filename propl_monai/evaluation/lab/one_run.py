@@ -26,14 +26,12 @@ from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import external_cases
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import CASES
+from propl_monai.evaluation.lab.finished_runs import options_of, read_object
 from propl_monai.evaluation.lab.run_results import MEMORY, MODELS, RUN, results_of, unite
-from propl_monai.evaluation.lab.run_schema import options_of, read_object
 from propl_monai.evaluation.lab.variants import Run, budget
 from propl_monai.model.weights import STATE
 
 Check = Callable[[], None]
-# Keys that must be as in the training.
-EVALUATED_WITH = ("spatial_size", "prompt_mode", "prompt_padding", "decoder_block")
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Lab:
         return (self.folder(run) / RUN).exists()
 
     def options(self, run: Run) -> dict[str, Any]:
-        """What its run.json says was asked."""
+        """The options in its run.json."""
         return {
             "variant": run.variant.name,
             "title": run.variant.title,
@@ -81,16 +79,22 @@ class Lab:
 
 
 def do_run(lab: Lab, run: Run, check: Check) -> None:
-    """Train and evaluate, part by part, and write run.json last.
+    """Train and evaluate, part by part, and write cases.csv and then run.json.
 
     Args:
         lab: where.
         run: what; the run that it stands on is finished.
         check: called all the while; what it raises ends the work.
     """
-    folder = lab.folder(run)
+    folder, parts = lab.folder(run), []
     record = RunRecord(folder / RUN, "compare", lab.options(run))
-    results = unite([_do_part(lab, run, part, check) for part in _parts(lab, run)])
+    for name, keys in _parts(lab, run).items():
+        base = lab.folder(run.base) / name
+        if run.base == run:
+            _train(lab, run, base, keys, check)
+        _evaluate(lab, run, folder / name, base, keys.get("tasks"), check)
+        parts.append(results_of(base / "train", folder / name / "test"))
+    results = unite(parts)
     cases = results.pop("cases").to_csv(index=False, lineterminator="\n").encode()
     results["cases_sha256"] = hashlib.sha256(cases).hexdigest()
     # The copy first, so that a stop between the two repeats the evaluation and never loses the copy.
@@ -100,29 +104,21 @@ def do_run(lab: Lab, run: Run, check: Check) -> None:
         record.write("finished", results=results)
 
 
-def _parts(lab: Lab, run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """Names of sub-folders and the config keys of the training there: one part, or one a task."""
+def _parts(lab: Lab, run: Run) -> dict[str, dict[str, Any]]:
+    """Config keys of each training, by the sub-folder where it goes: one, or one per task."""
     keys = {**budget(run.budget), "labelled_fraction": str(run.labelled), "seed": run.seed, **run.variant.train}
     if not run.variant.one_model_a_task:
-        return [("", keys)]
-    shares = steps_of_tasks(keys["steps_per_epoch"], _seen(lab, run))
-    return [
-        (tasks.find(name).slug, keys | {"tasks": [name], "steps_per_epoch": steps}) for name, steps in shares.items()
-    ]
-
-
-def _do_part(lab: Lab, run: Run, part: tuple[str, dict[str, Any]], check: Check) -> dict[str, Any]:
-    name, keys = part
-    folder = lab.folder(run) / name
-    base = lab.folder(run.base) / name
-    if run.base == run:
-        _train(lab, run, folder, keys, check)
-    _evaluate(lab, run, folder, base, keys.get("tasks"), check)
-    return results_of(base / "train", folder / "test")
+        return {"": keys}
+    assert lab.datalist_file is not None, "`compare` makes one"
+    datalist = Datalist.read(lab.datalist_file, lab.dataset_dir)
+    gone = {case.case_id for case in external_cases(datalist, run.leave_out)}
+    seen = [case.task for case in datalist.cases if case.split == "train" and case.case_id not in gone]
+    shares = steps_of_tasks(keys["steps_per_epoch"], {name: seen.count(name) for name in tasks.NAMES if name in seen})
+    return {tasks.find(name).slug: keys | {"tasks": [name], "steps_per_epoch": steps} for name, steps in shares.items()}
 
 
 def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check) -> None:
-    """Train, or go on where a stopped worker left off, and note the peak memory in MB."""
+    """Train, or resume where a stopped worker left off, and note the peak memory in MB."""
     output = folder / "train"
     keys = keys | {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
     presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
@@ -138,30 +134,22 @@ def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check)
 def _check_recipe(
     lab: Lab, presets: Sequence[str], keys: Mapping[str, Any], path: Path, then: Mapping[str, Any]
 ) -> None:
-    """Refuse a training that ended before its evaluation and was of another recipe than the one that is asked for."""
-    asked: dict[str, Any] = {}
+    """Refuse a training that ended before its evaluation and was of another recipe than the one that is wanted now."""
+    options: dict[str, Any] = {}
     for name in presets:
-        asked |= ConfigParser.load_config_file(str(config_file(lab.bundle, name)))
-    now = json.loads(json.dumps({**asked, **keys}))
-    told = [f"{key} {then[key]!r}, now {now[key]!r}" for key in now if key in then and then[key] != now[key]]
-    if told:
-        raise ProPLError(path, f"was trained with {', '.join(told)}", "give another folder of runs, or delete that run")
-
-
-def _seen(lab: Lab, run: Run) -> dict[str, int]:
-    """Train pictures, labelled or not, of each task that has any."""
-    assert lab.datalist_file is not None, "`compare` makes one"
-    datalist = Datalist.read(lab.datalist_file, lab.dataset_dir)
-    gone = {case.case_id for case in external_cases(datalist, run.leave_out)}
-    seen = [case.task for case in datalist.cases if case.split == "train" and case.case_id not in gone]
-    return {name: seen.count(name) for name in tasks.NAMES if name in seen}
+        options |= ConfigParser.load_config_file(str(config_file(lab.bundle, name)))
+    now = json.loads(json.dumps({**options, **keys}))
+    if other := [f"{key} {then[key]!r}, now {now[key]!r}" for key in now if key in then and then[key] != now[key]]:
+        raise ProPLError(
+            path, f"was trained with {', '.join(other)}", "give another folder of runs, or delete that run"
+        )
 
 
 def steps_of_tasks(steps: int, pictures: Mapping[str, int]) -> dict[str, int]:
-    """Steps an epoch of one model a task: together what one model for all has, divided as it would see the tasks.
+    """Steps per epoch of one model per task: together those of one model for all, divided as it would see the tasks.
 
     Args:
-        steps: an epoch of one model for all tasks.
+        steps: per epoch of one model for all tasks.
         pictures: by task, which that model draws alike. A task has at least one step.
     """
     ends = [round(steps * part / sum(pictures.values())) for part in accumulate(pictures.values())]
@@ -170,13 +158,11 @@ def steps_of_tasks(steps: int, pictures: Mapping[str, int]) -> dict[str, int]:
 
 
 def _evaluate(lab: Lab, run: Run, folder: Path, base: Path, chosen: list[str] | None, check: Check) -> None:
+    """Encoder, size and prompts are those in the header of the weights."""
     keys = {**run.variant.evaluate, **_places(lab, base), "output_dir": as_config(folder / "test")}
     keys |= {"external": as_config(run.leave_out)} if run.leave_out else {}
-    trained_with = {**budget(run.budget), **run.base.variant.train, **dict(lab.overrides or {})}
-    keys |= {key: trained_with[key] for key in EVALUATED_WITH if key in trained_with}
     keys |= {"tasks": chosen} if chosen else {}
-    configs = ["train", lab.preset, "evaluate"]
-    run_bundle_apart(lab.bundle, "evaluating", configs, keys, folder / "test.log", check)
+    run_bundle_apart(lab.bundle, "evaluating", ["train", "evaluate"], keys, folder / "test.log", check)
 
 
 def _places(lab: Lab, folder: Path) -> dict[str, Any]:

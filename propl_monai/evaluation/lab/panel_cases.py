@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from propl_monai.datasets.cohort import DATALIST
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.figure_style import save
 from propl_monai.evaluation.lab.finished_runs import RunResult, read_run
-from propl_monai.evaluation.lab.variants import variants
+from propl_monai.evaluation.lab.variants import trained_as
 from propl_monai.evaluation.panels import Mask, Panel, best_median_worst, check_dice, draw_panels
 from propl_monai.images import read_image, read_mask, to_grey
 from propl_monai.inference.predictor import Predictor
 from propl_monai.tasks import Task
+
+EXAMPLE = "RUNS/short/propl/1-8/seed-0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,7 @@ class _Row:
     run: RunResult
 
     def predictor(self, task: Task) -> Predictor:
-        """With the weights that were tested; those of one model a task lie in a folder of the task."""
+        """With the weights that were tested; those of one model per task lie in a folder of the task."""
         own = self.folder / task.slug
         return Predictor.from_bundle(own if own.is_dir() else self.folder)
 
@@ -62,9 +65,8 @@ def make_panels(
     for row in rows:
         if row.run.datalist_sha256 != datalist.sha256:
             raise ProPLError(row.run.path, "was tested on another datalist", "name its own with --datalist")
-    tested = set(rows[0].run.cases["task"])
-    wanted = (
-        tasks.find_all(task_names, "--task") if task_names else [task for task in tasks.TASKS if task.name in tested]
+    wanted = tasks.find_all(
+        task_names or [name for name in tasks.NAMES if name in set(rows[0].run.cases["task"])], "--task"
     )
     ranked = _mean_dice(rows)
     items = {item["case_id"]: item for item in as_items(datalist.cases, datalist.root)}
@@ -78,15 +80,13 @@ def make_panels(
 
 
 def _rows(folders: Sequence[Path]) -> list[_Row]:
-    """The runs, each under its variant and whatever tells it from the others."""
+    """The runs, each under its variant and what distinguishes it from the others."""
     found = [(Path(folder), _finished(Path(folder))) for folder in folders]
     if not found:
-        raise ProPLError("panels", "no run was given", "name folders such as RUNS/short/propl/1-8/seed-0")
-    names = [run.variant for _, run in found]
-    if len({run.fraction for _, run in found}) > 1:
-        names = [f"{name}, {run.fraction}" for name, (_, run) in zip(names, found, strict=True)]
-    if len({run.seed for _, run in found}) > 1:
-        names = [f"{name}, seed {run.seed}" for name, (_, run) in zip(names, found, strict=True)]
+        raise ProPLError("panels", "no run was given", f"name folders such as {EXAMPLE}")
+    parts = [(run.variant, run.fraction, f"seed {run.seed}") for _, run in found]
+    varied = [place == 0 or len(set(column)) > 1 for place, column in enumerate(zip(*parts, strict=True))]
+    names = [", ".join(compress(part, varied)) for part in parts]
     if len(set(names)) < len(names):
         raise ProPLError("panels", f"two runs are called {max(names, key=names.count)}", "name each run once")
     return [_Row(name, folder, run) for name, (folder, run) in zip(names, found, strict=True)]
@@ -96,27 +96,20 @@ def _finished(folder: Path) -> RunResult:
     path = folder / "run.json"
     run = read_run(path) if path.is_file() else None
     if run is None:
-        raise ProPLError(
-            folder, "holds no finished run of `propl compare`", "name a folder such as RUNS/short/propl/1-8/seed-0"
-        )
-    base = variants()[run.variant].of if run.variant in variants() else None
-    if base:
-        raise ProPLError(
-            folder, f"has no weights of its own: it asks those of {base} in another way", f"name the run of {base}"
-        )
+        raise ProPLError(folder, "holds no finished run of `propl compare`", f"name a folder such as {EXAMPLE}")
+    if (base := trained_as(run.variant)) != run.variant:
+        raise ProPLError(folder, f"has no weights of its own but uses those of {base}", f"name the run of {base}")
     return run
 
 
 def _find_datalist(folder: Path) -> Path:
     """The datalist of the comparison that a run's folder, RUNS/BUDGET/VARIANT/FRACTION/SEED, is in."""
-    cure = "name the datalist of the runs with --datalist"
     above = folder.resolve().parents
-    if len(above) < 4:
-        raise ProPLError(folder, "lies in no folder such as RUNS/short/propl/1-8", cure)
-    path = above[3] / DATALIST
-    if not path.is_file():
-        raise ProPLError(path, "does not exist", cure)
-    return path
+    fact = "lies in no folder such as RUNS/short/propl/1-8" if len(above) < 4 else "does not exist"
+    where = folder if len(above) < 4 else above[3] / DATALIST
+    if not where.is_file():
+        raise ProPLError(where, fact, "name the datalist of the runs with --datalist")
+    return where
 
 
 def _mean_dice(rows: Sequence[_Row]) -> pd.DataFrame:

@@ -33,17 +33,17 @@ class PaperRow:
 
 
 @cache
-def _data() -> dict[str, Any]:
-    return json.loads(
-        resources.files("propl_monai.evaluation.lab").joinpath("paper_tables.json").read_text(encoding="utf-8")
-    )
+def data() -> dict[str, Any]:
+    """The whole file: "source", why rows cannot be compared in "not_comparable", and "tables" by number."""
+    folder = resources.files("propl_monai.evaluation.lab")
+    return json.loads(folder.joinpath("paper_tables.json").read_text(encoding="utf-8"))
 
 
 def paper_rows(table: int) -> list[PaperRow]:
     """The rows of Table 1 to 6."""
-    special = _data()["not_comparable"]["rows"]
+    special = data()["not_comparable"]["rows"]
     rows = []
-    for facts in _data()["tables"][str(table)]["rows"]:
+    for facts in about(table)["rows"]:
         own = special.get(facts["name"], {"tables": []})
         remark = own["reason"] if table in own["tables"] else ""
         numbers = {key: facts[key] for key in ("dice", "iou", "mdice", "miou")}
@@ -53,14 +53,9 @@ def paper_rows(table: int) -> list[PaperRow]:
 
 def about(table: int) -> dict[str, Any]:
     """The facts of a table: labelled_fraction, such as "1/8", and remarks, a list of what the paper's text adds to it."""
-    return {"remarks": [], **_data()["tables"][str(table)]}
-
-
-def source() -> str:
-    """Where the figures are from."""
-    return str(_data()["source"])
+    return {"remarks": [], **data()["tables"][str(table)]}
 
 
 def reason() -> str:
     """Why no row of the paper can be compared with a row of ours."""
-    return str(_data()["not_comparable"]["all"])
+    return str(data()["not_comparable"]["all"])

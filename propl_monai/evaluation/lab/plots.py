@@ -1,4 +1,4 @@
-"""One function a figure: cells of a comparison in, a matplotlib figure out. Call them inside `rc_context(STYLE)`."""
+"""One function per figure: cells of a comparison in, a matplotlib figure out. Call them inside `rc_context(STYLE)`."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def caption(cells: Mapping[tuple[str, str], Cell]) -> str:
     usual = min(seeds, key=lambda number: (-seeds[number], number))
     other = [f"{cell.seeds} of {name} at {fraction}" for (name, fraction), cell in cells.items() if cell.seeds != usual]
     few = [name for name in first.tasks if name not in first.sure_tasks]
-    told = [f"Test split: {mean['n'] // first.seeds:,} images of {mean['groups']:,} patients or videos."]
+    sentences = [f"Test split: {mean['n'] // first.seeds:,} images of {mean['groups']:,} patients or videos."]
     trainings = f"Trainings (seeds): {usual}" + (" each" if len(cells) > 1 else "")
     if other:
         trainings += f", but {', '.join(other)}" if len(other) <= 3 else f" to {max(seeds)}, see the tables"
-    told.append(trainings + ".")
-    told.append("Arms: 95 % interval over patients." if mean_has_arms(first) else "No interval: too few patients.")
+    sentences.append(trainings + ".")
+    sentences.append("Arms: 95 % interval over patients." if mean_has_arms(first) else "No interval: too few patients.")
     if few:
-        told.append(f"Without {', '.join(few)}: too few videos or patients for an interval.")
-    return " ".join(told)
+        sentences.append(f"Without {', '.join(few)}: too few videos or patients for an interval.")
+    return " ".join(sentences)
 
 
 def mean_has_arms(cell: Cell) -> bool:
@@ -101,7 +101,7 @@ def named(cells: Cells, names: Mapping[str, str], line: Cell | None) -> Figure:
 
 
 def passes(cells: Cells) -> Figure:
-    """N of UPLC against mean Dice, seconds an epoch and peak memory, with what one more pass costs (Fig. 3)."""
+    """N of UPLC against mean Dice, seconds per epoch and peak memory, with the cost of one more pass (Fig. 3)."""
     places = [PASSES[variant] for variant, _ in cells]
     found = list(cells.values())
     figure, (scores, seconds, memory) = canvas(3, 2.9)
@@ -170,7 +170,7 @@ def labels(cells: Cells) -> Figure:
 
 
 def text_against_onehot(cells: Cells) -> Figure:
-    """Prompts in words against one-hot tasks: mean Dice, and seconds an epoch."""
+    """Text prompts against one-hot tasks: mean Dice, and seconds per epoch."""
     figure, (scores, seconds) = canvas(2, 3.2)
     names = [TEXT_AGAINST_ONEHOT[variant] for variant, _ in cells]
     bars(scores, names, list(cells.values()))

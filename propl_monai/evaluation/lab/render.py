@@ -21,13 +21,15 @@ class Table:
     Attributes:
         name: of its CSV file.
         title: one line.
-        rows: one mapping per row, scores in [0, 1]; "origin" is "run", "not run" or "paper".
+        rows: one mapping per row, for the CSV file; scores in [0, 1].
+        grids: the same as text, in several narrow tables.
         notes: lines under the table.
     """
 
     name: str
     title: str
     rows: list[dict[str, Any]]
+    grids: list[Grid]
     notes: list[str] = field(default_factory=list)
 
 
@@ -36,7 +38,7 @@ def markdown(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> str
     parts = [f"# {heading}", _bullets(notes)]
     for table in tables:
         parts.append(f"## {table.title}")
-        for grid in grids(table):
+        for grid in table.grids:
             parts += [f"**{grid.title}**", markdown_table(grid.head, grid.rows)]
         parts.append(_bullets(table.notes))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -44,19 +46,22 @@ def markdown(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> str
 
 def html(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
     """All tables as one page without scripts, pictures or links to other files; every text is escaped."""
-    content = [{"title": table.title, "grids": grids(table), "notes": table.notes} for table in tables]
-    values = {"heading": heading, "tables": content, "notes": notes}
+    values = {"heading": heading, "tables": tables, "notes": notes}
     return fill_template("propl_monai.evaluation.lab", "tables.html.jinja", values) + "\n"
 
 
-def grids(table: Table) -> list[Grid]:
-    """One table as several narrow ones: the result first, then the tasks, the costs, and the paper's own figures."""
-    ours = [row for row in table.rows if row["origin"] != "paper"]
-    paper = [row for row in table.rows if row["origin"] == "paper"]
+def grids(rows: Sequence[Row]) -> list[Grid]:
+    """One table as several narrow ones: the result first, then the tasks, the costs, and the paper's own figures.
+
+    Args:
+        rows: of `tables`; "origin" is "run", "not run" or "paper".
+    """
+    ours = [row for row in rows if row["origin"] != "paper"]
+    paper = [row for row in rows if row["origin"] == "paper"]
     run = [row for row in ours if row["origin"] == "run"]
     found = [_result(ours, run)]
     if run:
-        found += [_of_tasks(run, "dice", "Dice"), _of_tasks(run, "iou", "IoU")]
+        found += [_of_tasks(run, "dice", "Dice"), _of_tasks(run, "iou", "IoU"), *_pooled(run)]
         found += [_grid(title, head, cells, run) for title, head, cells in DETAILS]
     return [*found, *([_paper(paper)] if paper else [])]
 
@@ -88,6 +93,18 @@ def _of_tasks(rows: Sequence[Row], score: str, name: str) -> Grid:
     return _grid(title, head, lambda row: [percent(row, f"{task.code}_{score}") for task in tested], rows)
 
 
+def _pooled(rows: Sequence[Row]) -> list[Grid]:
+    """Pooled Dice, and the mean over images in brackets; nothing where no run has kept its counts of pixels."""
+    codes = {task.code: task.name for task in tasks.TASKS if any(f"{task.code}_pooled" in row for row in rows)}
+    keys = {**{f"{code}_pooled": f"{code}_dice" for code in codes}, "mpooled": "mdice"}
+
+    def cells(row: Row) -> list[str]:
+        return [f"{number(row.get(key), 100)} ({number(row.get(other), 100)})" for key, other in keys.items()]
+
+    title = "Pooled Dice % of each task: all its images as one (in brackets: mean over images)"
+    return [_grid(title, [*codes.values(), "mean"], cells, rows)] if codes else []
+
+
 def _counts(row: Row) -> list[str]:
     return [f"{row[key]:,}" for key in ("n", "groups", "seeds", "ok", "missed", "false_alarm", "both_empty")]
 
@@ -103,17 +120,10 @@ def _costs(row: Row) -> list[str]:
     return [*(NONE if row[key] is None else f"{row[key]:,.0f}" for key in keys), number(row["parameters"], 1e-6)]
 
 
+TRAINING = ["images seen: labelled", "unlabelled", "variance of the passes", "decoder that predicts", "commit"]
 DETAILS: tuple[tuple[str, list[str], Cells], ...] = (
-    (
-        "What was tested",
-        ["images", "groups", "seeds", "both masks", "missed", "false alarms", "both empty"],
-        _counts,
-    ),
-    (
-        "How it was trained",
-        ["images seen: labelled", "unlabelled", "variance of the passes", "decoder that predicts", "commit"],
-        _training,
-    ),
+    ("What was tested", ["images", "groups", "seeds", "both masks", "missed", "false alarms", "both empty"], _counts),
+    ("How it was trained", TRAINING, _training),
     ("What it cost", ["training s by the clock", "test s", "peak memory MB", "parameters M"], _costs),
 )
 

@@ -1,4 +1,4 @@
-"""The comparison: every run of a grid, once; stopped at any moment and started again, by one worker or by many."""
+"""The comparison: every run of a grid, once; it can be stopped at any moment and resumed, by one worker or many."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from propl_monai import tasks
 from propl_monai.common.bundle_command import config_file
+from propl_monai.common.claims import Claim
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import labelled_images
 from propl_monai.datasets.cohort import DATALIST, external_cases, open_datalist
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.lab.claims import Claim
+from propl_monai.evaluation.lab.finished_runs import options_of, read_object
 from propl_monai.evaluation.lab.one_run import Lab, do_run
 from propl_monai.evaluation.lab.run_results import RUN
-from propl_monai.evaluation.lab.run_schema import options_of, read_object
 from propl_monai.evaluation.lab.variants import Run, grid, variants
 
 logger = logging.getLogger(__name__)
@@ -52,9 +52,7 @@ def compare_all(
     wrong = [seed for seed in seeds if not (seed.isascii() and seed.isdecimal())]
     if wrong or not (names and labelled and seeds):
         fact = f"'{wrong[0]}' is not a seed" if wrong else "names no method, fraction or seed"
-        raise ProPLError(
-            "compare", fact, "give lists such as --methods propl,supervised --labelled 1/16,1/8 --seeds 0,1"
-        )
+        raise ProPLError("compare", fact, "give lists: --methods propl,supervised --labelled 1/16,1/8 --seeds 0,1")
     return compare(lab, grid(names, list(labelled), [int(seed) for seed in seeds], budget_name, leave_out))
 
 
@@ -86,19 +84,19 @@ def compare(lab: Lab, runs: Sequence[Run]) -> Outcome:
 
 
 def _check_finished(lab: Lab, run: Run) -> None:
-    """Refuse to take a run of another preset or recipe for the one that is asked for."""
+    """Refuse to take a run of another preset or recipe for the one that is wanted now."""
     path = lab.folder(run) / RUN
     if not path.exists():
         return
     then, now = options_of(path, read_object(path)), json.loads(json.dumps(lab.options(run)))
     # Titles are words; a key that older runs lack stands for nothing.
     if other := [key for key in now if key != "title" and (then.get(key) or None) != (now[key] or None)]:
-        told = ", ".join(f"{key} {then.get(key)!r}, now {now[key]!r}" for key in other)
-        raise ProPLError(path, f"was finished with {told}", "give another folder of runs, or delete that run")
+        fact = ", ".join(f"{key} {then.get(key)!r}, now {now[key]!r}" for key in other)
+        raise ProPLError(path, f"was finished with {fact}", "give another folder of runs, or delete that run")
 
 
 def _check_external(datalist: Datalist, run: Run) -> None:
-    """Refuse to leave out all that a task could be learnt from: that would test no external data, but an unknown task."""
+    """Refuse to leave out all that a task could be learnt from: that would test an unknown task, not external data."""
     if not run.leave_out:
         return
     left = external_cases(datalist, run.leave_out)

@@ -11,8 +11,7 @@ import pandas as pd
 
 from propl_monai.common.files import file_sha256
 from propl_monai.evaluation.cases import CASES, NUMBERS, PIXELS, read_cases
-from propl_monai.evaluation.lab.finished_runs import EXTERNAL
-from propl_monai.evaluation.lab.run_schema import read_object
+from propl_monai.evaluation.lab.finished_runs import EXTERNAL, read_object
 from propl_monai.model.weights import WEIGHTS
 
 RUN, MEMORY = "run.json", "memory.json"
@@ -83,7 +82,7 @@ def unite(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "recipe": {
             key: value
             for key, value in first["recipe"].items()
-            if all(part["recipe"].get(key) == value for part in parts)
+            if key not in ("tasks", "steps_per_epoch") and all(part["recipe"].get(key) == value for part in parts)
         },
         "commit": first["commit"],
         "weights_sha256": [sha256 for part in parts for sha256 in part["weights_sha256"]],

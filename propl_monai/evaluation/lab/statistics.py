@@ -68,7 +68,7 @@ def sure_tasks(table: pd.DataFrame) -> list[str]:
 def seed_spread(runs: Sequence[RunResult]) -> float | None:
     """Standard deviation (n - 1) of the mDice over seeds, in [0, 1]; None for a single seed.
 
-    This is what another training would change; the intervals tell what other patients would change.
+    This is what another training would change; the intervals say what other patients would change.
     """
     return _deviation([_mdice(run) for run in runs])
 

@@ -15,6 +15,7 @@ from propl_monai.common.files import write_atomically
 from propl_monai.evaluation.cases import STATUSES
 from propl_monai.evaluation.lab import paper, render
 from propl_monai.evaluation.lab.comparison import SEEDS_FOR_P, Cell, Comparison
+from propl_monai.evaluation.lab.goals import goals_table
 from propl_monai.evaluation.lab.render import Table
 from propl_monai.evaluation.lab.statistics import SURE, holm, seed_spread
 from propl_monai.evaluation.lab.variants import (
@@ -34,9 +35,10 @@ ENDS = ("", "_low", "_high")  # of a score: itself and its interval
 def make_tables(comparisons: Mapping[str, Comparison], out: Path | str) -> list[Path]:
     """Write every table of some runs; rows that have not been run say so.
 
-    For each budget `<out>/<budget>/tables.md`, `tables.html`, and one CSV a table: `table-1.csv` to `table-6.csv`,
-    `controls.csv`, and `differences.csv` with the paired differences task by task. Runs on external data have a folder of
-    their own, `<out>/<budget>-without-…`, with `external-1-8.csv` in place of the tables.
+    For each budget `<out>/<budget>/tables.md`, `tables.html`, and one CSV per table: `table-1.csv` to `table-6.csv`,
+    `controls.csv`, `goals.csv` where `goals_table` gives one, and `differences.csv` with the paired differences task by
+    task. Runs on external data have a folder of their own, `<out>/<budget>-without-…`, with `external-1-8.csv` in place
+    of the tables.
 
     Args:
         comparisons: from `comparison.read_comparisons`.
@@ -62,13 +64,13 @@ def make_tables(comparisons: Mapping[str, Comparison], out: Path | str) -> list[
 
 
 def all_tables(comparison: Comparison) -> list[Table]:
-    """Tables 1-6 and the controls of one budget; of external data one table a fraction, with the rows that were run."""
+    """Goals, Tables 1-6 and the controls of one budget; of external data one table per fraction, of the rows run."""
     if comparison.leave_out:
         title = f"External data {', '.join(comparison.leave_out)}, {{}} of the labels"
         found = [_table(comparison, None, title.format(one), one, comparison.names) for one in comparison.fractions]
         names = [f"external-{fraction.replace('/', '-')}" for fraction in comparison.fractions]
         return [replace(table, name=name) for table, name in zip(found, names, strict=True)]
-    tables = []
+    tables = [goals] if (goals := goals_table(comparison)) else []
     for first, words, rows in ((1, "Methods", METHOD_ROWS), (4, "Prompts and UPLC", tuple(ABLATION.values()))):
         for number, fraction in enumerate(FRACTIONS, start=first):
             title = f"Table {number}. {words} with {fraction} of the labels"
@@ -80,7 +82,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
 
 
 def task_differences(comparison: Comparison) -> pd.DataFrame:
-    """Paired differences of the Dice, one line a row, fraction and task; p corrected over all lines of a fraction."""
+    """Paired differences of the Dice, one line per row, fraction and task; p corrected over all lines of a fraction."""
     lines: list[dict[str, Any]] = []
     for fraction in comparison.fractions:
         part: list[dict[str, Any]] = []
@@ -130,20 +132,20 @@ def common_notes(comparison: Comparison) -> list[str]:
     if comparison.leave_out:
         return notes
     notes += [f"In no table, but in differences.csv: runs at {', '.join(apart)} of the labels."] if apart else []
-    return [*notes, f"Figures of the paper: {paper.source()}. Not comparable with ours: {paper.reason()}."]
+    return [*notes, f"Figures of the paper: {paper.data()['source']}. Not comparable with ours: {paper.reason()}."]
 
 
 def _training(comparison: Comparison) -> str:
     """How the rows were trained where they all were trained alike, for a note."""
     recipes = [run.recipe for cell in comparison.cells.values() for run in cell.runs if run.recipe]
-    told = []
-    for key, words in (("encoder", "encoder {}"), ("spatial_size", "images of {} pixels"), ("precision", "{}")):
+    words = []
+    for key, phrase in (("encoder", "encoder {}"), ("spatial_size", "images of {} pixels"), ("precision", "{}")):
         found = {json.dumps(recipe.get(key)): recipe.get(key) for recipe in recipes}
         if len(found) == 1 and (value := next(iter(found.values()))):
-            told.append(words.format(" x ".join(map(str, value)) if isinstance(value, list) else value))
+            words.append(phrase.format(" x ".join(map(str, value)) if isinstance(value, list) else value))
     steps = {run.steps for cell in comparison.cells.values() for run in cell.runs}
-    told += [f"{steps.pop():,} steps"] if len(steps) == 1 and None not in steps else []
-    return f" ({', '.join(told)}; one model for all tasks where a row does not say otherwise)" if told else ""
+    words += [f"{steps.pop():,} steps"] if len(steps) == 1 and None not in steps else []
+    return f" ({', '.join(words)}; one model for all tasks where a row does not say otherwise)" if words else ""
 
 
 def _table(comparison: Comparison, number: int | None, title: str, fraction: str, names: Sequence[str]) -> Table:
@@ -153,7 +155,7 @@ def _table(comparison: Comparison, number: int | None, title: str, fraction: str
     notes = [*_notes(comparison, rows, fraction), *(paper.about(number)["remarks"] if number else [])]
     if number:
         rows += [_paper_row(row, fraction) for row in paper.paper_rows(number)]
-    return Table(f"table-{number}" if number else "controls", title, rows, notes)
+    return Table(f"table-{number}" if number else "controls", title, rows, render.grids(rows), notes)
 
 
 def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _row(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
 
 
 def _scores(cell: Cell) -> dict[str, Any]:
-    """Dice and IoU with their intervals: of each task under its code, and mdice and miou."""
+    """Dice and IoU with their intervals and pooled Dice: of each task under its code; mdice, miou and mpooled."""
     found: dict[str, Any] = {}
     for score in ("dice", "iou"):
         for task in tasks.TASKS:
@@ -192,7 +194,9 @@ def _scores(cell: Cell) -> dict[str, Any]:
                 ends = {end: cell.scores.loc[task.name, score + end] for end in ENDS}
                 found |= {f"{task.code}_{score}{end}": value for end, value in ends.items()}
         found |= {f"m{score}{end}": cell.scores.loc["mean", score + end] for end in ENDS}
-    return found
+    pooled = cell.scores["pooled_dice"]
+    codes = {"mean": "m"} | {task.name: f"{task.code}_" for task in tasks.TASKS}
+    return found | {f"{codes[name]}pooled": value for name, value in pooled.drop(SURE).items() if value is not None}
 
 
 def _difference(comparison: Comparison, name: str, fraction: str) -> dict[str, Any]:
@@ -210,12 +214,8 @@ def _paper_row(row: paper.PaperRow, fraction: str) -> dict[str, Any]:
     line: dict[str, Any] = {"origin": "paper", "variant": row.name, "title": row.kind, "labelled_fraction": fraction}
     line |= {f"{code}_dice": value / 100 for code, value in row.dice.items()}
     line |= {f"{code}_iou": value / 100 for code, value in row.iou.items()}
-    return line | {
-        "mdice": row.mdice / 100,
-        "miou": row.miou / 100,
-        "comparable": f"no: {paper.reason()}",
-        "remark": row.remark,
-    }
+    line |= {"mdice": row.mdice / 100, "miou": row.miou / 100}
+    return line | {"comparable": f"no: {paper.reason()}", "remark": row.remark}
 
 
 def _notes(comparison: Comparison, rows: Sequence[dict[str, Any]], fraction: str) -> list[str]:

@@ -146,7 +146,7 @@ def grid(
 ) -> list[Run]:
     """All runs of a comparison, without doubles; the first seed of every row comes before the second of any.
 
-    A variant that fixes its own labelled fraction (all labels) has one run a seed.
+    A variant that fixes its own labelled fraction (all labels) has one run per seed.
     """
     budget(budget_name)
     runs = []

@@ -9,9 +9,8 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,14 +26,8 @@ NO_METADATA: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"
 ONE_LINE = {"font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 9}
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """One SVG.
-
-    Attributes:
-        svg: an element to stand inside a page; scales with its width.
-        caption: under it.
-    """
+class Drawing(NamedTuple):
+    """An SVG element, which scales with its width, and the caption under it."""
 
     svg: str
     caption: str

@@ -219,5 +219,5 @@ def _task_json(part: TaskCalibration) -> dict[str, Any]:
 def _reliability_json(found: Reliability | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    errors = {"expected_error": found.expected_error, "average_error": found.average_error}
-    return errors | {key: getattr(found, key).tolist() for key in ("share", "predicted", "observed")}
+    bins = {name: values.tolist() for name, values in vars(found).items()}
+    return {"expected_error": found.expected_error, "average_error": found.average_error, **bins}

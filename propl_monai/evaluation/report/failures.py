@@ -1,4 +1,4 @@
-"""The cases that went wrong, worst first: what a reader ought to look at. Imports no torch."""
+"""The cases that went wrong, worst first: those to look at first. Imports no torch."""
 
 from __future__ import annotations
 

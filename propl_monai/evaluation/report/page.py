@@ -9,7 +9,7 @@ from typing import Any
 from propl_monai import __version__, tasks
 from propl_monai.evaluation.grids import NONE, Grid, fill_template, number, pair, percent
 from propl_monai.evaluation.report.charts import LOSSES, curves, overlay, reliability
-from propl_monai.evaluation.report.collect import FITTED_ON, Calibration, Collected, TaskCalibration
+from propl_monai.evaluation.report.collect import FITTED_ON, Calibration, Collected
 from propl_monai.evaluation.report.failures import failure_grids
 from propl_monai.evaluation.report.run_files import RunFiles
 from propl_monai.model.network import DECODERS
@@ -138,31 +138,22 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
     kinds = ["ECE, %", "ACE, %"]
     if calibration.temperature is not None:
         kinds += ["ECE at T, %", "ACE at T, %"]
-    grid = Grid(
-        "Calibration error", ["task", *kinds, "pictures"], [[name, *_errors(part)] for name, part in rows.items()]
-    )
+    lines = []
+    for name, part in rows.items():
+        measured = [one for one in (part.plain, part.scaled) if one is not None]
+        errors = [number(error, 100, 2) for one in measured for error in (one.expected_error, one.average_error)]
+        lines.append([name, *errors, f"{part.images:,}"])
+    head = ["mean predicted probability, %", "share of all pixels, %", "pixels that are target, %"]
+    points = [[number(p, 100), number(n, 100, 3), number(o, 100)] for n, p, o in calibration.all_tasks().plain.points()]
     return {
         "measured_on": calibration.measured_on,
         "fitted_on": FITTED_ON,
         "fitted_images": calibration.fitted_images,
         "temperature": None if calibration.temperature is None else f"{calibration.temperature:.3f}",
         "drawings": drawings,
-        "grid": grid,
-        "bins": _bins(rows["all tasks as one"]),
+        "grid": Grid("Calibration error", ["task", *kinds, "pictures"], lines),
+        "bins": Grid("All tasks as one, as predicted: the points of the diagram", head, points),
     }
-
-
-def _errors(part: TaskCalibration) -> list[str]:
-    measured = [one for one in (part.plain, part.scaled) if one is not None]
-    errors = [error for one in measured for error in (one.expected_error, one.average_error)]
-    return [*(number(error, 100, 2) for error in errors), f"{part.images:,}"]
-
-
-def _bins(part: TaskCalibration) -> Grid:
-    """The points of the first diagram."""
-    head = ["mean predicted probability, %", "share of all pixels, %", "pixels that are target, %"]
-    rows = [[number(p, 100), number(share, 100, 3), number(o, 100)] for share, p, o in part.plain.points()]
-    return Grid("All tasks as one, as predicted: the points of the diagram", head, rows)
 
 
 def _provenance(files: RunFiles) -> Grid:
@@ -171,8 +162,7 @@ def _provenance(files: RunFiles) -> Grid:
     facts: dict[str, Iterable[Any]] = {
         "status": [record["status"] for record in records],
         "started (UTC)": [record["started"] for record in records],
-        "seconds": [record["seconds"] for record in records],
-        "commit": [record.get("commit") for record in records],
+        **{key: [record.get(key) for record in records] for key in ("seconds", "commit")},
         "seed": [record["options"].get("seed") for record in records],
         "datalist SHA-256": [record["results"].get("datalist_sha256") for record in records],
         "device": [record["options"].get("device") for record in records],
@@ -180,9 +170,8 @@ def _provenance(files: RunFiles) -> Grid:
     for part in ("machine", "versions"):
         for key in dict.fromkeys(key for record in records for key in record[part]):
             facts[key] = [record[part].get(key) for record in records]
-    return Grid(
-        "The two runs", ["fact", "training", "evaluation"], [[key, *map(_word, row)] for key, row in facts.items()]
-    )
+    rows = [[key, *map(_word, row)] for key, row in facts.items()]
+    return Grid("The two runs", ["fact", "training", "evaluation"], rows)
 
 
 def _options(files: RunFiles) -> Grid:

@@ -91,8 +91,10 @@ def read_run_files(training: Path | str, evaluation: Path | str | None = None) -
     if table[-1].get("n") != len(cases):
         fact = f"counts {table[-1].get('n')} cases, cases.csv beside it {len(cases)}"
         raise ProPLError(path, fact, EVALUATE_AGAIN)
-    epochs, notes = _epochs(training / "metrics.jsonl"), _notes(evaluation / "table.md")
-    return RunFiles(training, evaluation, trained, evaluated, epochs, cases, table, notes)
+    require_file(evaluation / "table.md")
+    lines = (evaluation / "table.md").read_text(encoding="utf-8").splitlines()
+    notes = [line[2:] for line in lines if line.startswith("- ")]
+    return RunFiles(training, evaluation, trained, evaluated, _epochs(training / "metrics.jsonl"), cases, table, notes)
 
 
 def find_input(files: RunFiles, suffix: str, nearby: Sequence[Path], given: Path | None, option: str) -> Path:
@@ -147,9 +149,3 @@ def _epochs(path: Path) -> list[dict[str, Any]]:
             fact = f"is no epoch of a training ({type(error).__name__}: {error})"
             raise ProPLError(f"{path}, line {number}", fact, "delete that line, or resume the training") from error
     return found
-
-
-def _notes(path: Path) -> list[str]:
-    """The list items under the table of table.md."""
-    require_file(path)
-    return [line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("- ")]

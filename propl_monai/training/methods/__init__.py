@@ -2,6 +2,10 @@
 
 A new method is a subclass of `methods.base.Method` in a file of its own, a line in `METHODS`, and a config that names
 its class as `method_def`; the tests of the registry then cover it. The trainer knows no method by name.
+
+In: a network and batches. Out: losses. Must not know: files, validation, or one another.
+
+Tested elsewhere: `base` and `supervised` by `test_method_registry` and `test_propl`.
 """
 
 from __future__ import annotations

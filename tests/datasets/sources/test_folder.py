@@ -176,6 +176,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: write(folder.parents[1] / "manifest.csv"),
         "manifest.csv: is not read here",
     ),
+    "misspelled task": (lambda folder: write(folder.parents[1] / "fetal_heads" / "A" / "x"), "but nearly 'fetal_head'"),
     "not UTF-8": (_manifest(b"name\n\xff\n"), "cannot be read as CSV"),
 }
 

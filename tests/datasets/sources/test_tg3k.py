@@ -108,6 +108,7 @@ def test_videos_from_a_list(tmp_path: Path) -> None:
 BAD_LISTS = {
     "no column": ("name,video\n0000,a\n", "has no column 'group'"),
     "two groups": ("name,group\n0000,a\n0000,b\n", "gives 0000 two groups, a and b"),
+    "two spellings": ("name,group\n0000,a\n0001,A\n", "names groups that differ only in spelling: 'A' and 'a'"),
     "frames missing": ("name,group\n0000,a\n0001,\n", "names no group for 8 of 9 frames .such as 0001"),
     "not UTF-8": (b"name,group\n\xff,a\n", "cannot be read as CSV"),
     "empty": (b"", "is empty"),

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from originals import camus
 from originals import unlabelled as fake
 
+from propl_monai.datasets.prepare import prepare
 from propl_monai.datasets.sources.base import Reading
 from propl_monai.datasets.sources.unlabelled import SOURCE
 from propl_monai.errors import ProPLError
@@ -131,6 +133,50 @@ def test_the_values_of_a_metaimage_go_with_its_header(tmp_path: Path) -> None:
     assert groups(reading) == {"heart_frame001": "heart", "heart_frame003": "heart"}
     assert reading.excluded == ()
     np.testing.assert_array_equal(reading.records[1].image().pixels, camus.picture(frame=3))
+
+
+def test_results_and_masks_are_passed_over_and_told(tmp_path: Path) -> None:
+    fake.write_picture(tmp_path / "scans" / "1.png", 1)
+    fake.write_picture(tmp_path / "masks_la" / "scans" / "1" / "LA.png", 2)
+    (tmp_path / "masks_la" / "predictions.jsonl").write_text("{}\n")
+    fake.write_picture(tmp_path / "prepared" / "BUSI" / "masks" / "BC" / "1.png", 3)
+    (tmp_path / "prepared" / "BUSI" / "run.json").write_text('{"verb": "prepare"}')
+    fake.write_picture(tmp_path / "own" / "images" / "2.png", 4)
+    fake.write_picture(tmp_path / "own" / "masks" / "2.png", 5)
+    reading = SOURCE.open(tmp_path, {"task": "LA"})
+    assert list(groups(reading)) == ["own__images__2", "scans__1"]
+    assert {each.name: each.reason for each in reading.excluded} == {
+        "masks_la": "is passed over, as it holds results of an earlier prediction",
+        "prepared/BUSI": "is passed over, as it holds prepared pictures and masks",
+        "own/masks": "is passed over, as it holds masks",
+    }
+    assert not any(each.fault for each in reading.excluded)
+    with pytest.raises(ProPLError, match=r"masks_la: is passed over, .*; name the folder of the original pictures"):
+        SOURCE.open(tmp_path / "masks_la", {"task": "LA"})
+
+
+def test_an_exam_holds_more_than_pictures(tmp_path: Path) -> None:
+    fake.write_dicom(tmp_path / "exam" / "IM_0001.dicom", 70)
+    fake.write_dicom(tmp_path / "exam" / "report.dcm", 70)
+    report = pydicom.dcmread(tmp_path / "exam" / "report.dcm")
+    del report.PixelData
+    report.save_as(tmp_path / "exam" / "report.dcm")
+    meta = b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10"
+    (tmp_path / "exam" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + meta + bytes(400))
+    fake.write_picture(tmp_path / "exam" / "phone.jfif.png", 9)
+    (tmp_path / "exam" / "phone.jfif.png").rename(tmp_path / "exam" / "phone.jfif")
+    reading = SOURCE.open(tmp_path, {"task": "LV"})
+    assert list(groups(reading)) == ["exam__IM_0001", "exam__phone"]
+    assert {each.name for each in reading.excluded} == {"exam/report.dcm", "exam/DICOMDIR"}
+    assert not any(each.fault for each in reading.excluded)
+
+
+def test_files_of_other_types_are_counted_by_suffix(tmp_path: Path) -> None:
+    fake.write_picture(tmp_path / "set" / "1.png", 1)
+    for name in ("a.txt", "b.txt", "c.heic"):
+        (tmp_path / "set" / name).write_text("x")
+    made = prepare("unlabelled", tmp_path / "set", tmp_path / "out" / "list.json", {"task": "LV"})
+    assert "left out: 3 (is not a picture or cine of a known type: 2 .txt, 1 .heic)" in made.report().splitlines()
 
 
 def test_a_link_that_leads_upwards_is_not_followed(tmp_path: Path) -> None:

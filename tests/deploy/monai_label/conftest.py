@@ -32,7 +32,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def served_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A folder with `models/`: weights that a short training on all eight tasks has written. Copy it to change it."""
-    from small_training import build_training
+    from factories import build_training
 
     from propl_monai.model.weights import save_weights
     from propl_monai.tasks import NAMES

@@ -52,7 +52,7 @@ def upload(server: Server, path: str, file: Path, field: str, params: object = N
     return server.answer("PUT", f"{path}?{urllib.parse.urlencode(query)}", body, kind)[0]
 
 
-def infer(server: Server, image: str, route: str = "/infer", **params: object) -> tuple[int, bytes]:
+def infer(server: Server, image: str, route: str = "/infer", /, **params: object) -> tuple[int, bytes]:
     body, kind = multipart({"params": json.dumps(params)})
     query = urllib.parse.urlencode({"image": image, "output": "image"})
     return server.answer("POST", f"{route}/{MODEL}?{query}", body, kind)
@@ -155,15 +155,6 @@ def test_a_training_runs_no_code_of_a_request(server: Server, tmp_path: Path) ->
         (evil / f"{name}.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
     server.submit("heart0", MODEL, tmp_path / "heart0_mask.png")
     server.submit("heart1", "final", tmp_path / "heart1_mask.png", label_info="no list")
-    for params, fact in (
-        ({"bundle_path": str(evil), "max_epochs": "many"}, "max_epochs: 'many' is no number"),
-        ({"learning_rate": -1}, "learning_rate: -1 is no number from 0"),
-        ({"val_split": [1]}, "val_split: [1] is no number"),
-        ({"batch_size": 1e400}, "batch_size: inf is no number"),
-    ):
-        server.ask("POST", f"/train/{MODEL}", **params)
-        status = server.end_of_training()
-        assert status["status"] == "ERROR" and fact in "\n".join(status["details"]), (params, status["details"][-5:])
     server.train(MODEL, bundle_path=str(evil), max_epochs=1, steps_per_epoch=1, batch_size=1)
     assert not (tmp_path / "canary").exists()
 
@@ -207,4 +198,4 @@ def test_a_study_that_points_elsewhere_is_refused(app: Path, study: Path, bundle
     }
     (study / "datastore_v2.json").write_text(json.dumps(content | entry))
     code, output, _ = started(app, study, bundle, "--host", "127.0.0.1")
-    assert code != 0 and "datastore_v2.json: leaves its folder" in output
+    assert code != 0 and "datastore_v2.json: names files outside of its folder" in output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,21 @@ from ignite.engine import Engine
 from label_tools import phantom_items
 
 from propl_monai.deploy.monai_label.lib.learning import BestEpoch, KeepingOthers, Measure, Settings, learn
+from propl_monai.errors import ProPLError
 
 QUICK = {"max_epochs": 2, "steps_per_epoch": 4, "batch_size": 2}
+
+
+def test_settings_of_a_request() -> None:
+    assert Settings.of({}) == Settings() and Settings.of({"model": "x", "max_epochs": "3"}).max_epochs == 3
+    for name, value in (
+        *(("max_epochs", "many"), ("learning_rate", -1), ("learning_rate", "1e400"), ("tolerance", "nan")),
+        *(("val_split", [1]), ("batch_size", float("inf")), ("seed", None)),
+    ):
+        with pytest.raises(
+            ProPLError, match=rf"{name}: {re.escape(repr(value))} is no number from 0; give such a number"
+        ):
+            Settings.of({name: value})
 
 
 def weights(network: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -260,3 +260,32 @@ def test_seeds_of_one_row_share_their_options(tmp_path: Path) -> None:
     write_run(tmp_path, "propl", seed=1, options={"overrides": {"passes": 3}})
     with pytest.raises(ProPLError, match=r"options .*passes.*, but .* has "):
         read_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "refused"),
+    [
+        ("propl", {"learning_rate": 0.1}, True),  # what every row shares
+        ("supervised", {"learning_rate": 0.1}, True),
+        ("supervised", {"cutmix": 0.5}, False),  # of another method
+        ("prompt-none", {"cutmix": 0.5}, True),
+        ("cutmix", {"cutmix": 0.5}, False),  # what the row is for
+        ("supervised", {"seed": 3, "method": "supervised", "labelled_fraction": "1/4"}, False),
+    ],
+)
+def test_rows_of_other_recipes_are_refused(tmp_path: Path, name: str, changes: dict[str, Any], refused: bool) -> None:
+    recipe = {"learning_rate": 0.001, "cutmix": 0.0, "seed": 0, "method": "propl", "labelled_fraction": "1/8"}
+    write_run(tmp_path, "propl", seed=0, recipe=recipe)
+    write_run(tmp_path, name, seed=1, recipe=recipe | changes)
+    if not refused:
+        assert len(read_runs(tmp_path)) == 2
+        return
+    (key, value), *_ = changes.items()
+    with pytest.raises(ProPLError, match=f"was trained with {key} .*{value}"):
+        read_runs(tmp_path)
+
+
+def test_a_recipe_may_differ_in_another_budget(tmp_path: Path) -> None:
+    write_run(tmp_path, "propl", recipe={"epochs": 5})
+    write_run(tmp_path, "propl", budget="long", recipe={"epochs": 60})
+    assert len(read_runs(tmp_path)) == 2

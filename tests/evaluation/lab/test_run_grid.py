@@ -15,18 +15,18 @@ import pytest
 from factories import ROOT
 
 from propl_monai import tasks
+from propl_monai.common.claims import Claim
 from propl_monai.common.files import file_sha256
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import external_cases
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import read_cases
 from propl_monai.evaluation.lab import one_run as module
-from propl_monai.evaluation.lab.claims import Claim
 from propl_monai.evaluation.lab.comparison import read_comparisons
+from propl_monai.evaluation.lab.finished_runs import read_object
 from propl_monai.evaluation.lab.one_run import Lab, steps_of_tasks
 from propl_monai.evaluation.lab.run_grid import compare, compare_all
 from propl_monai.evaluation.lab.run_results import results_of, unite
-from propl_monai.evaluation.lab.run_schema import read_object
 from propl_monai.evaluation.lab.variants import grid
 
 BUNDLE = ROOT / "bundle"

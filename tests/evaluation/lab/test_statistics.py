@@ -171,6 +171,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+@pytest.mark.exhaustive
 def test_interval_and_p_value_of_a_difference_keep_their_promises() -> None:
     """30 patients of three images, and no true difference: 95 % of the intervals hold 0, 5 % have p < 0.05.
 

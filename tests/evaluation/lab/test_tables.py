@@ -254,6 +254,21 @@ def test_a_task_of_few_groups_leaves_the_others_their_interval(tmp_path: Path) -
     assert "Rows of 3 to 4 seeds stand side by side" in text
 
 
+def test_pooled_dice_stands_beside_that_of_the_images(tmp_path: Path) -> None:
+    counted = cases(0.0)
+    for name, pixels in (("reference_pixels", 100), ("predicted_pixels", 60), ("intersection_pixels", 40)):
+        counted[name] = [pixels] * len(counted["case"])
+    write_run(tmp_path / "runs", "propl", cases=counted)
+    write_run(tmp_path / "runs", "supervised")
+    make_tables(read_comparisons(tmp_path / "runs", resamples=100), tmp_path / "out")
+    table = read(tmp_path / "out" / "short", "table-2")
+    assert table.loc["propl", "LA_pooled"] == table.loc["propl", "mpooled"] == 0.5
+    assert np.isnan(table.loc["supervised", "mpooled"])  # its run kept no counts
+    text = (tmp_path / "out" / "short" / "tables.md").read_text()
+    line = next(line for line in text[text.index("**Pooled Dice") :].splitlines() if line.startswith("| propl:"))
+    assert line.count("| 50.0 (") == 9 and f"50.0 ({100 * table.loc['propl', 'mdice']:.1f})" in line
+
+
 def test_against_must_be_known(tmp_path: Path) -> None:
     write_run(tmp_path, "propl")
     with pytest.raises(ProPLError, match="did you mean 'supervised'"):

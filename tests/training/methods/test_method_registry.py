@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from factories import ROOT
-from small_training import TINY_ENCODER
+from factories import ROOT, TINY_ENCODER
 from torch import Tensor
 
 from propl_monai import ProPL

@@ -7,6 +7,7 @@ kind. Here every name and tag is one part of a path, and every file is a picture
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.images import image_size
 
 EXTENSIONS = ("*.png", "*.jpg", "*.jpeg", "*.nii.gz")  # NIfTI for the labels that viewers send
-LONGEST_NAME = 200  # bytes; with suffix and lock, file systems take 255
+LONGEST_NAME = 240  # bytes; file systems take 255, suffix included
 logger = logging.getLogger(__name__)
 
 
@@ -48,40 +49,36 @@ class FencedDatastore(LocalDatastore):
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Store a picture under a name; see `LocalDatastore`."""
         with bad_request():
-            require_name(image_id or "picture")
+            _require_name(image_id or "picture")
             _require_picture(image_filename, image_info)
         return super().add_image(image_id, image_filename, image_info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Store a label of a picture under a tag; see `LocalDatastore`."""
         with bad_request():
-            require_name(image_id)
-            require_name(label_tag)
+            _require_name(image_id)
+            _require_name(label_tag)
             _require_picture(label_filename, label_info)
         return super().save_label(image_id, label_filename, label_tag, label_info)
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         super()._init_from_datastore_file(throw_exception)
         content = self._datastore
-        try:
-            for name, entry in content.objects.items():
-                for part in (
-                    name,
-                    name + entry.image.ext,
-                    *entry.labels,
-                    *(name + x.ext for x in entry.labels.values()),
-                ):
-                    require_name(part)
-            if (content.images_dir, content.labels_dir) != (".", "labels"):
-                raise ProPLError(content.images_dir, "is not where the pictures of a study are", "delete the entry")
-        except ProPLError as error:
+        names = [name + entry.image.ext for name, entry in content.objects.items()]
+        for name, entry in content.objects.items():
+            names += [*entry.labels, *(name + label.ext for label in entry.labels.values())]
+        if (content.images_dir, content.labels_dir) != (".", "labels") or any(_leaves_folder(name) for name in names):
             content.objects = {}  # whatever happens next, nothing outside is served
-            raise ProPLError(self._datastore_config_path, f"leaves its folder ({error})", "delete that file") from error
+            raise ProPLError(self._datastore_config_path, "names files outside of its folder", "delete that file")
 
 
-def require_name(name: str) -> None:
-    """Check that a name or tag is one part of a path, and not hidden."""
-    if not name or name.startswith(".") or set(name) & set("/\\\0") or len(name.encode()) > LONGEST_NAME:
+def _leaves_folder(name: str) -> bool:
+    return name in ("", ".", "..") or bool(set(name) & {"/", os.sep, "\0"})
+
+
+def _require_name(name: str) -> None:
+    """Check a name or tag of a request: one part of a path, and not hidden."""
+    if _leaves_folder(name) or "\\" in name or name.startswith(".") or len(name.encode()) > LONGEST_NAME:
         raise ProPLError(repr(name[:80]), "is no name for a picture or tag", "give a short one without slashes")
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from propl_monai.data import transforms
 from propl_monai.data.loaders import DrawnDataset, PairedLoader
+from propl_monai.errors import ProPLError
 from propl_monai.model.network import ProPL
 from propl_monai.training.methods.base import Batch, Method
 from propl_monai.training.trainer import SemiSupervisedTrainer
@@ -36,6 +38,7 @@ class Settings:
         max_epochs, steps_per_epoch, batch_size, learning_rate, seed: of AdamW and the loader.
         keep_weight: weight of the loss that keeps the other tasks' predictions; the loss of the task has weight 1.
         tolerance: Dice that another task may lose.
+        val_split: share of the labels that are held out to measure the task.
     """
 
     max_epochs: int = 10
@@ -45,6 +48,22 @@ class Settings:
     keep_weight: float = 10.0
     tolerance: float = 0.02
     seed: int = 0
+    val_split: float = 0.2
+
+    @classmethod
+    def of(cls, request: Mapping[str, Any]) -> Settings:
+        """The settings of a request; its numbers may be text."""
+        return cls(**{name: _number(request, name, default) for name, default in asdict(cls()).items()})
+
+
+def _number(request: Mapping[str, Any], name: str, default: Any) -> Any:
+    try:
+        value = type(default)(request.get(name, default))
+        if not 0 <= value < math.inf:
+            raise ValueError("it is negative or not finite")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ProPLError(name, f"{request[name]!r} is no number from 0", "give such a number") from error
+    return value
 
 
 class KeepingOthers(Method):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -46,7 +45,7 @@ class TaskTrain(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """The settings that viewers show, with their defaults."""
-        return {**asdict(Settings()), "val_split": 0.2}
+        return asdict(Settings())
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train.
@@ -69,7 +68,7 @@ class TaskTrain(TrainTask):
             raise MONAILabelException(MONAILabelError.APP_TRAIN_FAILED, str(error)) from error
 
     def _train(self, request: Mapping[str, Any], datastore: Datastore, folder: Path) -> dict[str, Any]:
-        settings = _settings(request)
+        settings = Settings.of(request)
         loaded = self.served.loaded()
         network = loaded.predictor.network
         network.require_decoder("mean", str(self.served.weights))  # both are trained
@@ -78,7 +77,7 @@ class TaskTrain(TrainTask):
         if not own:
             cure = f"submit one with the tag {self.task.slug}, or with label_info that names {self.task.name}"
             raise ProPLError(self.task.name, "has no label to learn from", cure)
-        learnt, held_out = _divide(own, _number(request, "val_split", 0.2))
+        learnt, held_out = _divide(own, settings.val_split)
         others = self._others(datastore, folder)
         options = {**asdict(settings), "task": self.task.name, "reference": self.reference and str(self.reference)}
         inputs = [self.served.weights, *(label.label for label in labels)]
@@ -124,22 +123,6 @@ class TaskTrain(TrainTask):
             logger.info("%s: the weights of epoch %d are published", self.task.name, results["epoch"])
         else:
             logger.info("%s: the weights are not changed, as %s", self.task.name, results["why"])
-
-
-def _settings(request: Mapping[str, Any]) -> Settings:
-    """`Settings` with the values of a request."""
-    return Settings(**{name: _number(request, name, default) for name, default in asdict(Settings()).items()})
-
-
-def _number(request: Mapping[str, Any], name: str, default: Any) -> Any:
-    """A number of a request, of the type of the default; it may be text."""
-    try:
-        value = type(default)(request.get(name, default))
-        if not 0 <= value < math.inf:
-            raise ValueError("it is negative or not finite")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ProPLError(name, f"{request[name]!r} is no number from 0", "give such a number") from error
-    return value
 
 
 def _divide(items: Sequence[dict], share: float) -> tuple[list[dict], list[dict]]:

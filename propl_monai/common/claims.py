@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import threading
 import time
@@ -46,11 +45,16 @@ class Claim:
         number, age = _highest(self.folder)
         if number and age < self.dead_after:
             return self
-        self.path = self.folder / f"{PREFIX}{number + 1}"
-        self.won = _create(self.path, self._owner)
-        if self.won:
-            self._thread = threading.Thread(target=self._touch, daemon=True)
-            self._thread.start()
+        self._number = number + 1
+        self.path = self.folder / f"{PREFIX}{self._number}"
+        try:
+            with self.path.open("x") as stream:
+                stream.write(self._owner)
+        except FileExistsError:
+            return self
+        self.won = True
+        self._thread = threading.Thread(target=self._touch, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,13 +62,13 @@ class Claim:
             self._stop.set()
             self._thread.join()
             # Its own and the dead ones below it; a higher one is of whoever took this claim for dead.
-            for path in _claims(self.folder) if self._stands() else []:
-                if _number(path) <= _number(self.path):
+            for number, path in _claims(self.folder).items() if self._stands() else ():
+                if number <= self._number:
                     path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Call it now and then during long work."""
-        if self.won and (not self._stands() or _highest(self.folder)[0] > _number(self.path)):
+        if self.won and (not self._stands() or _highest(self.folder)[0] > self._number):
             self.won = False
             self._stop.set()
             fact = "was taken over by another worker while this one slept, or its claim was deleted"
@@ -85,31 +89,18 @@ class Claim:
                 return
 
 
-def _claims(folder: Path) -> list[Path]:
-    """From low to high; another file, such as an editor's copy `claim-1~`, is no claim."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if re.fullmatch(rf"{PREFIX}[0-9]+", path.name)]
-    return sorted(found, key=_number)
+def _claims(folder: Path) -> dict[int, Path]:
+    """By number, from low to high; another file, such as an editor's copy `claim-1~`, is no claim."""
+    found = {path.name.removeprefix(PREFIX): path for path in folder.glob(f"{PREFIX}*")}
+    return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
 
 
 def _highest(folder: Path) -> tuple[int, float]:
     """The highest claim and the seconds since it was touched; (0, 0.0) without any."""
-    claims = _claims(folder)
-    if not claims:
+    if not (claims := _claims(folder)):
         return 0, 0.0
+    number = max(claims)
     try:
-        return _number(claims[-1]), time.time() - claims[-1].stat().st_mtime
+        return number, time.time() - claims[number].stat().st_mtime
     except FileNotFoundError:  # given up this very moment: look again
         return _highest(folder)
-
-
-def _number(path: Path) -> int:
-    return int(path.name.removeprefix(PREFIX))
-
-
-def _create(path: Path, owner: str) -> bool:
-    try:
-        with path.open("x") as stream:
-            stream.write(owner)
-    except FileExistsError:
-        return False
-    return True

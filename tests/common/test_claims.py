@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from propl_monai.common.claims import Claim
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.lab.claims import Claim
 
 
 def make_dead(folder: Path) -> None:
