@@ -81,9 +81,10 @@ class _Convolution(torch.autograd.Function):
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
-            three = (gradient, x, weight)
-            three = three if ctx.stride == 1 else tuple(each.float() for each in three)
-            of_x = _gradient(*three, ctx.stride, ctx.padding, 0).to(x.dtype)
+            dtype = x.dtype if ctx.stride == 1 else torch.float32
+            of_x = _gradient(*(each.to(dtype) for each in (gradient, x, weight)), ctx.stride, ctx.padding, 0).to(
+                x.dtype
+            )
         if ctx.needs_input_grad[1]:
             of_weight = _weight_gradient(gradient, x, weight, ctx.stride, ctx.padding)
         return of_x, of_weight, None, None
