@@ -82,9 +82,7 @@ class _Convolution(torch.autograd.Function):
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
             dtype = x.dtype if ctx.stride == 1 else torch.float32
-            of_x = _gradient(*(each.to(dtype) for each in (gradient, x, weight)), ctx.stride, ctx.padding, 0).to(
-                x.dtype
-            )
+            of_x = _gradient(gradient.to(dtype), x.to(dtype), weight.to(dtype), ctx.stride, ctx.padding, 0).to(x.dtype)
         if ctx.needs_input_grad[1]:
             of_weight = _weight_gradient(gradient, x, weight, ctx.stride, ctx.padding)
         return of_x, of_weight, None, None
