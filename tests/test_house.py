@@ -193,7 +193,7 @@ def test_public_names_resolve() -> None:
         ("pydicom", {"images.dicom_header", "images.dicom"}),
         ("av", {"images.video"}),
         ("monai.metrics", {"evaluation.metrics"}),
-        ("timm", {"model.encoder", "model.gelu_linear"}),
+        ("timm", {"model.encoder", "model.gelu_linear", "model.depthwise"}),
         ("transformers", {"model.prompts"}),
         (
             "monailabel",

@@ -65,7 +65,7 @@ def fix_padding(module: nn.Module) -> None:
     every size: kernel − stride pixels, the smaller half in front. Exporters cannot follow its arithmetic.
     """
     for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and type(child).__name__ == "Conv2dSame":
+        if isinstance(child, nn.Conv2d) and any(kind.__name__ == "Conv2dSame" for kind in type(child).__mro__):
             setattr(module, name, _padded_convolution(child))
         else:
             fix_padding(child)

@@ -173,5 +173,7 @@ def enlarge(z: Tensor, upsample: SubpixelUpsample, out: UnetOutBlock) -> Tensor:
     weight = torch.einsum("c,cpikl->pikl", mix, first.weight.unflatten(0, (len(mix), -1)))
     bias = torch.einsum("c,cp->p", mix, first.bias.unflatten(0, (len(mix), -1)))
     phases = functional.conv2d(z, weight, bias, padding=first.padding)
-    smoothed = upsample.pad_pool(functional.pixel_shuffle(phases, upsample.scale_factor))
+    # One channel has two memory formats at once, and torch takes the slow one for it unless its strides say otherwise.
+    image = functional.pixel_shuffle(phases, upsample.scale_factor).flatten(0, 1).unsqueeze(1)
+    smoothed = upsample.pad_pool(image)
     return smoothed + last.bias

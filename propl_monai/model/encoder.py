@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from propl_monai.errors import ProPLError, first_line, unknown
+from propl_monai.model.depthwise import speed_up
 from propl_monai.model.gelu_linear import remember_less
 
 STRIDES = (4, 8, 16, 32)
@@ -67,6 +68,7 @@ class VisionEncoder(nn.Module):
         except RuntimeError as error:
             raise _refused(name, first_line(error)) from error
         remember_less(self.backbone)
+        speed_up(self.backbone)
         about: Any = self.backbone.feature_info
         reductions = about.reduction()
         if not set(STRIDES) <= set(reductions):
