@@ -221,7 +221,7 @@ def test_folders_stay_locked_until_the_process_ends_and_may_be_locked_again_insi
     begin(str(tmp_path / "out"))
     with lock_folder(tmp_path / "out"):
         pass
-    code = "import sys; from pathlib import Path; from propl_monai.common.files import hold_folder; hold_folder(Path(sys.argv[1]))"
+    code = "from pathlib import Path; from propl_monai.common.files import hold_folder; hold_folder(Path({!r}))"
     for name, said in (("out", "is being written to by another process"), ("models", "is being"), ("other", "")):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code.format(str(tmp_path / name))], capture_output=True, text=True)
         assert bool(done.returncode) == bool(said) and said in done.stderr
