@@ -152,7 +152,8 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
         header = read_header(path)
         _require_decoders(path, _held(header["architecture"]), network)
         _compare(path, {**header["architecture"], **header}, {**architecture(network), **(expected or {})})
-        state = load_file(str(path))
+        # Copied: rounding depends on how memory is aligned, and tensors in a file lie where its header ends.
+        state = {name: value.clone() for name, value in load_file(str(path)).items()}
     else:
         state = _torch_load(path)
     own, assign = network.state_dict(), network.get_buffer("predictor").is_meta
