@@ -60,7 +60,7 @@ def check_path(key: str, text: str) -> None:
         raise ProPLError(
             f"--{key} {text}", "holds a #, which MONAI's command line reads as its own", "rename it, or use `propl`"
         )
-    if read != text:
+    if read != text and read is not None:
         fact = f"is read as {read!r} by MONAI's command line"
         raise ProPLError(f"--{key} {text}", fact, f"give ./{text}, or use `propl`")
 

@@ -188,10 +188,10 @@ def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
 
 def hold_folder(folder: Path) -> None:
     """Lock a folder as `lock_folder` does, until this process ends; inside it a held folder can be locked again."""
-    place = folder.resolve()
+    place, lock = folder.resolve(), ExitStack()
     if place not in _HELD:
-        _HELD[place] = ExitStack()
-        _HELD[place].enter_context(lock_folder(folder))
+        lock.enter_context(lock_folder(folder))
+        _HELD[place] = lock
 
 
 def _lock(handle: int, folder: Path, shared: bool) -> None:

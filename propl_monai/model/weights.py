@@ -156,10 +156,11 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
         state = {name: value.clone() for name, value in load_file(str(path)).items()}
     else:
         state = _torch_load(path)
-    own = network.state_dict()
-    state = {name: value.to(own[name].dtype) if name in own else value for name, value in state.items()}
+    own, assign = network.state_dict(), network.get_buffer("predictor").is_meta
+    # Copies: tensors of a file begin anywhere in memory, and rounding depends on how they are aligned.
+    state = {key: value.to(own[key].dtype, copy=assign) if key in own else value for key, value in state.items()}
     try:
-        network.load_state_dict(state, assign=network.get_buffer("predictor").is_meta)
+        network.load_state_dict(state, assign=assign)
     except RuntimeError as error:
         lines = str(error).splitlines()[1:]
         fact = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from factories import ROOT
 
 from propl_monai.common import bundle_start as bundle_run
 from propl_monai.common.bundle_start import begin, check_keys, require_writable
+from propl_monai.common.files import lock_folder
 from propl_monai.errors import EXIT_BAD_INPUT, ProPLError
 
 CONFIGS = ROOT / "bundle" / "configs"
@@ -210,3 +212,16 @@ def test_begin_makes_folders_and_seeds(tmp_path: Path, hook: None) -> None:
     begin(str(tmp_path / "out"), None, 7)
     assert torch.equal(first, torch.rand(1))
     assert (tmp_path / "out").is_dir() and (tmp_path / "models").is_dir()
+
+
+def test_folders_stay_locked_until_the_process_ends_and_may_be_locked_again_inside_it(
+    tmp_path: Path, hook: None
+) -> None:
+    begin(str(tmp_path / "out"), str(tmp_path / "models"))
+    begin(str(tmp_path / "out"))
+    with lock_folder(tmp_path / "out"):
+        pass
+    code = "from pathlib import Path; from propl_monai.common.files import hold_folder; hold_folder(Path({!r}))"
+    for name, said in (("out", "is being written to by another process"), ("models", "is being"), ("other", "")):
+        done = subprocess.run([sys.executable, "-c", code.format(str(tmp_path / name))], capture_output=True, text=True)
+        assert bool(done.returncode) == bool(said) and said in done.stderr

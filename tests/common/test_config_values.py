@@ -94,6 +94,6 @@ def test_a_path_that_monai_would_read_as_another_is_refused(path: str) -> None:
     check_path("epochs", path)
 
 
-@pytest.mark.parametrize("path", ["data", "./2024", "./a,b", "./{x}", "/a/b c", "$@bundle_root", "'2024'"])
+@pytest.mark.parametrize("path", ["data", "./2024", "./a,b", "./{x}", "/a/b c", "$@bundle_root", "'2024'", "None"])
 def test_other_paths_pass(path: str) -> None:
     check_path("dataset_dir", path)
