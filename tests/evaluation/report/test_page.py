@@ -361,7 +361,7 @@ def test_other_cases_are_refused(copy: Path, phantoms: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("about", "spoilt", "message"),
     [
-        ({"normalisation": "half"}, False, "no way to prepare a picture .spatial_size None"),
+        ({"normalisation": "half"}, False, "without a valid preprocessing .spatial_size None"),
         ({"normalisation": "half", "spatial_size": SIZE}, True, "logits that are not finite"),
     ],
 )
