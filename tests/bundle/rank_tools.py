@@ -105,7 +105,9 @@ class Diary:
         """Called by Python itself with every file that is opened or renamed."""
         opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
         if (opened or event == "os.rename") and str(arguments[0]).startswith(self.places):
-            self.noted["written"].append(Path(str(arguments[0])).name)
+            self.noted["written"].append(
+                Path(str(arguments[0 if opened else 1])).name
+            )  # of a renamed file, its new name
 
 
 def _work(rank: int, ranks: int, port: int, arguments: list[str]) -> None:
