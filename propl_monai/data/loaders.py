@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose
 from torch.utils.data import Sampler
 
+from propl_monai.common.options import switch
 from propl_monai.common.ranks import rank_and_count
 from propl_monai.errors import ProPLError
 
@@ -41,26 +42,36 @@ class StreamSampler(Sampler[tuple[int, int]]):
     """Endless shuffles of a data set, cut to the length of an epoch; yields (index, seed of the view).
 
     Args:
-        size: items in the data set.
+        kinds: one entry per item of the data set. Items of different kinds are drawn equally often, each kind from
+            shuffles of its own; one kind for all items makes plain shuffles of the data set.
         length: draws per epoch, over all ranks.
         seed: of the run, with a number of its own for each stream.
         rank, ranks: this process takes every `ranks`-th draw.
     """
 
-    def __init__(self, size: int, length: int, seed: Sequence[int], rank: int = 0, ranks: int = 1) -> None:
-        self.size, self.length, self.seed, self.rank, self.ranks = size, length, tuple(seed), rank, ranks
+    def __init__(
+        self, kinds: Sequence[Hashable], length: int, seed: Sequence[int], rank: int = 0, ranks: int = 1
+    ) -> None:
+        self.length, self.seed, self.rank, self.ranks = length, tuple(seed), rank, ranks
+        self.members = [np.flatnonzero([each == kind for each in kinds]) for kind in dict.fromkeys(kinds)]
         self.epoch = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = np.random.default_rng((*self.seed, self.epoch))
-        shuffles = -(-self.length // self.size)
-        order = np.concatenate([generator.permutation(self.size) for _ in range(shuffles)])[: self.length]
+        rounds = -(-self.length // len(self.members))
+        columns = [_shuffles(members, rounds, generator) for members in self.members]
+        order = np.stack(columns, 1).reshape(-1)[: self.length]
         seeds = generator.integers(2**31, size=self.length)
         for position in range(self.rank, self.length, self.ranks):
             yield int(order[position]), int(seeds[position])
 
     def __len__(self) -> int:
         return len(range(self.rank, self.length, self.ranks))
+
+
+def _shuffles(members: np.ndarray, length: int, generator: np.random.Generator) -> np.ndarray:
+    shuffles = -(-length // len(members))
+    return np.concatenate([generator.permutation(members) for _ in range(shuffles)])[:length]
 
 
 class PairedLoader:
@@ -79,6 +90,8 @@ class PairedLoader:
         seed: of the run.
         num_workers: loader processes of each stream.
         steps: of an epoch, so that runs of different methods and batches train equally long; None for one pass.
+        balance_tasks: draw every task equally often, in turn, instead of every image equally often. An epoch has the same
+            number of draws, so it holds the images of a small task several times, and not all of a large one.
     """
 
     def __init__(
@@ -90,6 +103,7 @@ class PairedLoader:
         seed: int,
         num_workers: int = 0,
         steps: int | None = None,
+        balance_tasks: bool = False,
     ) -> None:
         if not len(labelled):
             raise ProPLError("training set", "holds no labelled image", "check datalist, tasks and labelled_fraction")
@@ -97,7 +111,7 @@ class PairedLoader:
             raise ProPLError("steps_per_epoch", f"{steps!r} is no number of steps", "give 1 or more, or null")
         one_pass = max(-(-len(labelled) // labelled_batch_size), -(-len(unlabelled) // unlabelled_batch_size))
         self.length, self.num_workers, self.seed = steps or one_pass, num_workers, seed
-        self.fixed = steps is not None
+        self.fixed, self.balance_tasks = steps is not None, switch("balance_tasks", balance_tasks)
         self.streams: dict[str, DataLoader] = {}
         for number, (name, data, batch) in enumerate(
             (("labelled", labelled, labelled_batch_size), ("unlabelled", unlabelled, unlabelled_batch_size))
@@ -113,7 +127,8 @@ class PairedLoader:
         once = not self.fixed and -(-len(data) // batch) == self.length
         draws = len(data) if once else self.length * batch
         draws += -draws % ranks  # every rank takes as many steps, or gradients would wait for ever
-        sampler = StreamSampler(len(data), draws, (self.seed, number), rank, ranks)
+        kinds = [item.get("task") for item in data.data] if self.balance_tasks else [None] * len(data)
+        sampler = StreamSampler(kinds, draws, (self.seed, number), rank, ranks)
         workers: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
         return DataLoader(data, batch_size=batch // ranks, sampler=sampler, **workers)
 

@@ -18,6 +18,7 @@ from monai.transforms import (
     MapTransform,
     RandAdjustContrastd,
     RandAffined,
+    RandCoarseDropoutd,
     RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
@@ -154,6 +155,7 @@ def training(
     flip: float = 0.0,
     photometric: float = 0.0,
     strong_view: float = 0.0,
+    cutout: float = 0.0,
 ) -> Compose:
     """Load (this part is cached), then a fresh random view at every pass.
 
@@ -167,6 +169,8 @@ def training(
         flip: probability of a left-right mirror image; not in the paper.
         photometric: strength, 0 to 1, of random changes of contrast, brightness, blur and noise of "image".
         strong_view: 0, or the strength of such changes on a second view of the same geometry, "image_strong".
+        cutout: probability that a black box hides a part of the view that photometric changes act on, as a
+            shadow does; its sides are 5 to 40 % of the picture's (DeVries & Taylor, arXiv 1708.04552).
     """
     steps = [*load(), ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
     both: dict[str, Any] = {"keys": ("image", "label"), "allow_missing_keys": True}
@@ -189,6 +193,9 @@ def training(
     if strong_view:
         steps += [CopyItemsd("image", 1, ["image_strong"]), *_photometric("image_strong", strong_view)]
         images.append("image_strong")
+    if cutout:
+        small, large = ([round(share * side) for side in spatial_size] for share in (0.05, 0.4))
+        steps.append(RandCoarseDropoutd(images[-1], 1, small, fill_value=0.0, max_spatial_size=large, prob=cutout))
     steps += [
         Normalised(images, normalisation),
         EnsureTyped(("image", "image_strong", "label"), track_meta=False, allow_missing_keys=True),
@@ -200,8 +207,8 @@ def training(
 class TrainingViews(Compose):
     """`training` for labelled items; its attribute `unlabelled` is the same for items without a mask.
 
-    The two differ in one thing: photometric changes act on the only view of a labelled item, and on the second view,
-    "image_strong", of an unlabelled one.
+    The two differ in one thing: photometric changes and cutout act on the only view of a labelled item, and on the second
+    view, "image_strong", of an unlabelled one.
 
     Args: those of `training`.
     """
@@ -216,10 +223,11 @@ class TrainingViews(Compose):
         flip: float = 0.0,
         photometric: float = 0.0,
         strong_view: float = 0.0,
+        cutout: float = 0.0,
     ) -> None:
         both = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
-        super().__init__(training(*both, photometric=photometric).transforms)
-        self.unlabelled = training(*both, strong_view=strong_view)
+        super().__init__(training(*both, photometric=photometric, cutout=cutout).transforms)
+        self.unlabelled = training(*both, strong_view=strong_view, cutout=cutout if strong_view else 0.0)
 
 
 def _photometric(key: str, strength: float) -> list:
