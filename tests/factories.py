@@ -26,6 +26,7 @@ from propl_monai.training.checkpoints import KeepCheckpoints
 from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.propl import ProPLMethod
 from propl_monai.training.records import RecordRun, TrainingLog
+from propl_monai.training.rounds import DecayInRounds, Rounds
 from propl_monai.training.trainer import SemiSupervisedTrainer
 from propl_monai.training.validation import EveryDecoder, ValidationDice
 
@@ -70,8 +71,12 @@ def build_training(
     make_method: Callable[[ProPL], Method] = PROPL,
     tasks: Sequence[str] = TASKS,
     steps: int | None = None,
+    rounds: int | None = None,
 ) -> Training:
-    """Wire a training on the phantoms in `data`: 32 px, batches of 2. `extra_handlers` come after the package's own."""
+    """Wire a training on the phantoms in `data`: 32 px, batches of 2. `extra_handlers` come after the package's own.
+
+    With `rounds`, as `propl_views.json` does.
+    """
     output_dir, model_dir = folder / "run", folder / "models"
     output_dir.mkdir(parents=True, exist_ok=True)
     cohort = TrainingCohort(str(data), None, str(output_dir), tasks, labelled_fraction, use_unlabelled)
@@ -85,7 +90,9 @@ def build_training(
         DrawnDataset(cohort.unlabelled, transforms.training(size, "half", strong_view=0.5)),
         *(2, 2, seed, num_workers, steps),
     )
-    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, epochs * len(loader), power=0.9)
+    scheduler: Any = torch.optim.lr_scheduler.PolynomialLR(optimizer, epochs * len(loader), power=0.9)
+    if rounds is not None:
+        scheduler = DecayInRounds(optimizer, epochs, len(loader), rounds)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(
@@ -116,6 +123,7 @@ def build_training(
             KeepCheckpoints(scheduler, str(output_dir), str(model_dir), evaluator, options=options, cohort=cohort),
             TrainingLog(seconds=0),
             RecordRun(),
+            *([] if rounds is None else [Rounds(rounds)]),
             *extra_handlers,
         ],
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import CacheDataset, DataLoader
-from monai.transforms import Compose
+from monai.transforms import Compose, RandomizableTrait, Transform
 from torch.utils.data import Sampler
 
 from propl_monai.common.options import switch
@@ -36,6 +36,22 @@ class DrawnDataset(CacheDataset):
             index, seed = index
             self.transform.set_random_state(seed=seed)
         return self._transform(int(index))
+
+    def still(self, index: int) -> dict:
+        """An item without its random changes."""
+        item, steps = self._cache[index], self.transform
+        begin = steps.get_index_of_first(lambda step: _is_random(step) or not isinstance(step, Transform))
+        for step in [] if begin is None else steps.transforms[begin:]:
+            item = item if _is_random(step) else step(item)
+        return item
+
+    def add(self, index: int, more: Mapping[str, Any]) -> None:
+        """Keep more with an item, or replace it: what the random part of the transform begins with."""
+        self._cache[index] = {**self._cache[index], **more}
+
+
+def _is_random(step: Any) -> bool:
+    return isinstance(step, RandomizableTrait)
 
 
 class StreamSampler(Sampler[tuple[int, int]]):
@@ -109,15 +125,25 @@ class PairedLoader:
             raise ProPLError("training set", "holds no labelled image", "check datalist, tasks and labelled_fraction")
         if steps is not None and (not isinstance(steps, int) or steps < 1):
             raise ProPLError("steps_per_epoch", f"{steps!r} is no number of steps", "give 1 or more, or null")
+        self.data = {"labelled": labelled, "unlabelled": unlabelled}
+        self.batch_sizes = (labelled_batch_size, unlabelled_batch_size)
         one_pass = max(-(-len(labelled) // labelled_batch_size), -(-len(unlabelled) // unlabelled_batch_size))
         self.length, self.num_workers, self.seed = steps or one_pass, num_workers, seed
         self.fixed, self.balance_tasks = steps is not None, switch("balance_tasks", balance_tasks)
+        self.epoch = 0
+        self.use(*self.batch_sizes)
+
+    def use(self, labelled: int, unlabelled: int) -> None:
+        """Draw other batches from the next pass on, of these numbers of images; an epoch keeps its number of steps.
+
+        Args:
+            labelled, unlabelled: images per step, over all ranks; 0 leaves a stream out.
+        """
         self.streams: dict[str, DataLoader] = {}
-        for number, (name, data, batch) in enumerate(
-            (("labelled", labelled, labelled_batch_size), ("unlabelled", unlabelled, unlabelled_batch_size))
-        ):
-            if len(data):
-                self.streams[name] = self._stream(data, batch, number)
+        for number, (name, batch) in enumerate((("labelled", labelled), ("unlabelled", unlabelled))):
+            if batch and len(self.data[name]):
+                self.streams[name] = self._stream(self.data[name], batch, number)
+        self.set_epoch(self.epoch)
 
     def _stream(self, data: DrawnDataset, batch: int, number: int) -> DataLoader:
         rank, ranks = rank_and_count()
@@ -134,6 +160,7 @@ class PairedLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of `epoch`."""
+        self.epoch = epoch
         for stream in self.streams.values():
             stream.sampler.epoch = epoch
 

@@ -42,7 +42,8 @@ NORMALISATIONS = {
 AUGMENTATIONS = ("paper", "released", "none")
 # `LoadImaged` makes all readers of MONAI, one of which complains that a decoder of NVIDIA, of no use here, is not installed.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-KEPT = ("image", "image_strong", "label", "task", "case_id")
+MAPS = ("pseudo_label", "certainty")  # of unlabelled images, 0 to 255, added to the cache by `DrawnDataset.add`
+KEPT = ("image", "image_strong", "label", *MAPS, "picture_weight", "task", "case_id")
 
 
 class ToGridd(MapTransform):
@@ -173,21 +174,19 @@ def training(
             shadow does; its sides are 5 to 40 % of the picture's (DeVries & Taylor, arXiv 1708.04552).
     """
     steps = [*load(), ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
-    both: dict[str, Any] = {"keys": ("image", "label"), "allow_missing_keys": True}
+    both: dict[str, Any] = {"keys": ("image", "label", *MAPS), "allow_missing_keys": True}
+    modes: dict[str, Any] = {"mode": ("bilinear", "nearest", "bilinear", "bilinear")}
     if augmentation == "paper":
         turn = math.radians(rotation_degrees)
-        modes: dict[str, Any] = {
-            "mode": ("bilinear", "nearest"),
-            "padding_mode": "zeros",
-        }  # black, as outside any sector
+        modes["padding_mode"] = "zeros"  # black, as outside any sector; and pseudo-labels count nothing there
         steps.append(RandAffined(prob=1.0, rotate_range=turn, scale_range=(scaling, scaling), **modes, **both))
     elif augmentation == "released":
-        steps.append(RandZoomd(prob=0.1, min_zoom=0.95, max_zoom=1.2, mode=("bilinear", "nearest"), **both))
+        steps.append(RandZoomd(prob=0.1, min_zoom=0.95, max_zoom=1.2, **modes, **both))
     elif augmentation != "none":
         raise unknown("augmentation", "augmentation", augmentation, AUGMENTATIONS)
     if flip:
         steps.append(RandFlipd(prob=flip, spatial_axis=1, **both))
-    steps.append(ToUnitd(**both))
+    steps.append(ToUnitd(("image", "label"), allow_missing_keys=True))
     steps += _photometric("image", photometric)
     images = ["image"]
     if strong_view:
@@ -198,7 +197,7 @@ def training(
         steps.append(RandCoarseDropoutd(images[-1], 1, small, fill_value=0.0, max_spatial_size=large, prob=cutout))
     steps += [
         Normalised(images, normalisation),
-        EnsureTyped(("image", "image_strong", "label"), track_meta=False, allow_missing_keys=True),
+        EnsureTyped(("image", "image_strong", "label", *MAPS), track_meta=False, allow_missing_keys=True),
         SelectItemsd(KEPT, allow_missing_keys=True),
     ]
     return Compose(steps)

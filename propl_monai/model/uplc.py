@@ -90,6 +90,29 @@ def rectify(mean: Tensor, variance: Tensor, power: int = 1) -> Tensor:
     return torch.exp(-(variance**power)) * mean
 
 
+def certainty(variance: Tensor, temperature: float = 0.02) -> Tensor:
+    """exp(-variance / temperature), in (0, 1]: the factor of eq. 5 with a scale, as a weight of pixels.
+
+    Args:
+        variance: γ of eq. 4, in [0, 0.25], any shape.
+        temperature: the variance at which a pixel counts 1/e.
+    """
+    return torch.exp(-variance / temperature)
+
+
+def sharpen(mean: Tensor, power: float = 1.0) -> Tensor:
+    """m^s / (m^s + (1 - m)^s), between the soft label (s = 1) and the hard one (s → ∞).
+
+    Args:
+        mean: m, probabilities in [0, 1], any shape.
+        power: s ≥ 1.
+    """
+    if power == 1:
+        return mean
+    target = mean**power
+    return target / (target + (1 - mean) ** power)
+
+
 def pseudo_label(mean: Tensor, variance: Tensor, kind: str = "soft", power: int = 1) -> tuple[Tensor, Tensor | None]:
     """Target and pixel weight for decoder pd.
 

@@ -68,6 +68,7 @@ class KeepCheckpoints:
         """Attach to a trainer, whose method and optimizer are saved and restored."""
         self.method, self.optimizer = cast(Method, unwrap(engine.method)), engine.optimizer
         self.network = self.method.predictor
+        self.options["epochs"] = engine.state.max_epochs
         data = {"datalist_sha256": self.cohort.sha256 if self.cohort else None}
         self.about = {key: self.options[key] for key in IN_HEADER if key in self.options} | data
         self.fingerprint = {key: value for key, value in self.options.items() if key not in MAY_CHANGE} | data

@@ -7,7 +7,7 @@ pseudo-label says nothing about any target but that of its prompt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,9 @@ class CutMix(NamedTuple):
     boxes: Tensor
 
 
-def draw_cutmix(tasks: Sequence[str], height: int, width: int, probability: float) -> CutMix:
+def draw_cutmix(
+    tasks: Sequence[str], height: int, width: int, probability: float, only: Collection[str] | None = None
+) -> CutMix:
     """Draw partners and boxes from torch's generator; the number of draws depends on the batch size alone.
 
     A box has the aspect ratio of the image and lies inside it, and its share of the area is uniform in 0…1 (Yun et al.).
@@ -37,6 +39,7 @@ def draw_cutmix(tasks: Sequence[str], height: int, width: int, probability: floa
         tasks: one name per image, B ≥ 1.
         height, width: of the images in pixels.
         probability: that an image gets a box; an image that is alone with its task in the batch stays whole.
+        only: the tasks whose images are mixed; None for all.
     """
     if not 0 <= probability <= 1:
         raise ProPLError("cutmix", f"{probability} is outside 0…1", "give a probability from 0 (never) to 1 (always)")
@@ -46,6 +49,7 @@ def draw_cutmix(tasks: Sequence[str], height: int, width: int, probability: floa
     fitting = (codes[:, None] == codes) & ~torch.eye(count, dtype=torch.bool)
     partners = torch.rand(count, count).masked_fill(~fitting, -1).argmax(1)
     mixed = fitting.any(1) & (torch.rand(count) < probability)
+    mixed &= torch.tensor([only is None or task in only for task in tasks])
     side = torch.rand(count).sqrt() * mixed
     rows, columns = (side * height).round().long(), (side * width).round().long()
     top = (torch.rand(count) * (height - rows + 1)).long()
@@ -54,12 +58,12 @@ def draw_cutmix(tasks: Sequence[str], height: int, width: int, probability: floa
     return CutMix(torch.where(mixed, partners, torch.arange(count)), boxes)
 
 
-def draw_for(batch: Mapping[str, Any], probability: float) -> CutMix | None:
-    """Partners and boxes for a batch; None, without any random draw, if the probability is 0."""
+def draw_for(batch: Mapping[str, Any], probability: float, only: Collection[str] | None = None) -> CutMix | None:
+    """Partners and boxes for a batch, see `draw_cutmix`; None, without any random draw, if the probability is 0."""
     if probability == 0:
         return None
     count, _, height, width = batch["image"].shape
-    return draw_cutmix(batch.get("task", [""] * count), height, width, probability)
+    return draw_cutmix(batch.get("task", [""] * count), height, width, probability, only)
 
 
 def taught_view(batch: Mapping[str, Any], drawing: CutMix | None) -> Tensor:

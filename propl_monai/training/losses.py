@@ -16,20 +16,26 @@ class BCEDiceLoss(nn.Module):
     gradient and no division by zero. Computed in float32 for any precision of the network.
     """
 
-    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None = None, image_weight: Tensor | None = None
+    ) -> Tensor:
         """Loss of a batch.
 
         Args:
             logits: (B, 1, H, W).
             target: (B, 1, H, W), in [0, 1].
             weight: (B, 1, H, W), ≥ 0, or None for 1 everywhere.
+            image_weight: (B,), in [0, 1], factors of the losses of the images before their mean is taken; None for 1.
 
         Returns:
             A scalar ≥ 0, at most 1 of it from Dice.
         """
         logits, target = logits.float(), target.float()
-        entropy = functional.binary_cross_entropy_with_logits(logits, target, weight)
-        return entropy + _dice_loss(logits.sigmoid(), target, weight)
+        dice = _dice_loss(logits.sigmoid(), target, weight)
+        if image_weight is None:
+            return functional.binary_cross_entropy_with_logits(logits, target, weight) + dice.mean()
+        entropy = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+        return (image_weight * (entropy.flatten(1).mean(1) + dice)).mean()
 
 
 def _dice_loss(probability: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -38,4 +44,4 @@ def _dice_loss(probability: Tensor, target: Tensor, weight: Tensor | None) -> Te
     weight = torch.ones_like(target) if weight is None else weight
     overlap = (weight * probability * target).flatten(1).sum(1)
     areas = (weight * (probability + target)).flatten(1).sum(1)
-    return (1 - (2 * overlap + SMOOTH) / (areas + SMOOTH)).mean()
+    return 1 - (2 * overlap + SMOOTH) / (areas + SMOOTH)

@@ -36,7 +36,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         train_data_loader: the paired streams.
         method: a `propl_monai.training.methods.base.Method`; may be wrapped by `DistributedDataParallel`.
         optimizer: over the method's parameters.
-        seed: of the run.
+        seed: of the run; None for that of the loader.
         precision: "fp32", "bf16" (CUDA or CPU), or "fp16" (CUDA, with loss scaling).
         train_handlers: MONAI or ignite handlers.
     """
@@ -48,7 +48,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         train_data_loader: PairedLoader,
         method: nn.Module,
         optimizer: torch.optim.Optimizer,
-        seed: int = 0,
+        seed: int | None = None,
         precision: str = "fp32",
         train_handlers: list | None = None,
     ) -> None:
@@ -56,7 +56,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             raise unknown("precision", "precision", precision, PRECISIONS)
         if precision == "fp16" and torch.device(device).type != "cuda":
             raise ProPLError("precision", "fp16 needs CUDA", "use bf16 or fp32 on this device")
-        self.method, self.seed, self.precision = method, seed, precision
+        self.method, self.precision = method, precision
+        self.seed = train_data_loader.seed if seed is None else seed
         self.bad_steps = self._bad_in_a_row = 0
         self.grad_scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
         super().__init__(

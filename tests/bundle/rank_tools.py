@@ -23,19 +23,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from propl_monai.common.bundle_command import run_bundle
 from propl_monai.common.ranks import rank_and_count
+from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.propl import ProPLMethod
+from propl_monai.training.methods.propl_views import ProPLViewsMethod
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-class SameOnAnyRanks(ProPLMethod):
-    """ProPL whose step is a mean over images, whoever has them: BatchNorm frozen, dropout drawn for the whole batch."""
+class _Same(Method):
+    """A step that is a mean over images, whoever has them: BatchNorm frozen, dropout drawn for the whole batch."""
 
     def __init__(self, network: Any, **options: Any) -> None:
         super().__init__(network, **options)
         self.generator = torch.Generator().manual_seed(7)
 
-    def train(self, mode: bool = True) -> SameOnAnyRanks:
+    def train(self, mode: bool = True) -> _Same:
         super().train(mode)
         for layer in self.modules():
             if isinstance(layer, _BatchNorm):
@@ -44,7 +46,7 @@ class SameOnAnyRanks(ProPLMethod):
 
     def step(self, *batches: Any) -> dict[str, Tensor]:
         with patch("torch.nn.functional.dropout", self._dropout):
-            return super().step(*batches)
+            return super().step(*batches)  # type: ignore[safe-super]
 
     def _dropout(self, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if not training or p == 0:
@@ -52,6 +54,14 @@ class SameOnAnyRanks(ProPLMethod):
         rank, ranks = rank_and_count()
         of_all = torch.rand((len(values) * ranks, *values.shape[1:]), generator=self.generator)
         return values * (of_all[rank::ranks] >= p) / (1 - p)
+
+
+class SameOnAnyRanks(_Same, ProPLMethod):
+    """ProPL of this kind."""
+
+
+class SameViewsOnAnyRanks(_Same, ProPLViewsMethod):
+    """ProPL with views of this kind."""
 
 
 class BadOnOneRank(ProPLMethod):

@@ -17,6 +17,7 @@ from bundle_tools import BUNDLE, SMALL, configs
 from factories import TINY_ENCODER, write_small_bundle
 
 from propl_monai.model.weights import STATE, load_state
+from propl_monai.training.pseudo_labels import path_of, read
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -57,6 +58,13 @@ def runs(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     bad = {"method_def#_target_": "rank_tools.BadOnOneRank"}
     multi = (*("train", "compact"), "multi_gpu_train")
     teacher = (*multi[:2], "mean_teacher", multi[2])
+    views = (*multi[:2], "propl_views", multi[2])
+    same_views = {
+        "method_def#_target_": "rank_tools.SameViewsOnAnyRanks",
+        "optimizer": SGD,
+        "views": ["as-is", "mirror"],
+    }
+    same_views["cutmix"] = 0.0  # drawn for the images of a rank
     write_small_bundle(folder / "small")
 
     def places(name: str, models: str = "") -> dict[str, Any]:
@@ -75,6 +83,9 @@ def runs(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     launches = [
         launch(1, "training", multi[:2], with_diary(folder, "one", **same), **fixed, **places("one")),
         launch(2, "training", multi, with_diary(folder, "two", **same), **fixed, **places("two")),
+        launch(1, "training", views[:3], with_diary(folder, "views-one", **same_views), **fixed, **places("views-one")),
+        launch(2, "training", views, with_diary(folder, "views-two", **same_views), **fixed, **places("views-two")),
+        launch(2, "training", views, with_diary(folder, "views"), **fixed, **places("views")),
         launch(2, "training", multi, with_diary(folder, "bad", **bad), epochs=2, **places("bad")),
         launch(2, "training", teacher, with_diary(folder, "teacher"), **fixed, **places("teacher")),
         evaluating(1, "table-one"),
@@ -109,7 +120,21 @@ def test_two_ranks_do_the_steps_of_one(runs: Path) -> None:
         torch.testing.assert_close(second[key], values, rtol=0, atol=1e-5, msg=key)
 
 
-@pytest.mark.parametrize("name", ["two", "bad", "teacher"])
+def test_two_ranks_share_a_round_of_one(runs: Path) -> None:
+    """Pseudo-labels of the same pictures in the same order, and steps that learn the same from them, up to rounding."""
+    (about, one), (other, two) = (read(path_of(runs / name, 1)) for name in ("views-one", "views-two"))
+    assert about["case_ids"] == other["case_ids"] and len(about["case_ids"]) % 2  # unequal shares
+    assert one.pseudo_label.unique().numel() > 5
+    assert (one.pseudo_label.int() - two.pseudo_label.int()).abs().max() <= 1
+    torch.testing.assert_close(two.picture_weight, one.picture_weight, rtol=0, atol=0.02)
+    losses = diary(runs, "views-one", 0)["losses"]
+    ranks = [diary(runs, "views-two", rank)["losses"] for rank in (0, 1)]
+    assert len(losses) == 6
+    assert np.mean(ranks, axis=0) == pytest.approx(losses, rel=1e-3)
+    assert ranks[0] != pytest.approx(losses, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["two", "bad", "teacher", "views", "views-two"])
 def test_ranks_agree_after_every_epoch(runs: Path, name: str) -> None:
     """To the bit, running statistics and the teacher's average included."""
     first, second = (diary(runs, name, rank)["states"] for rank in (0, 1))
@@ -127,7 +152,7 @@ def test_a_short_last_batch_and_a_step_that_is_bad_on_one_rank(runs: Path) -> No
     assert results["skipped_steps"] == 1
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("two", 2), ("bad", 2), ("table-three", 3)])
+@pytest.mark.parametrize(("name", "ranks"), [("two", 2), ("bad", 2), ("views", 2), ("table-three", 3)])
 def test_one_rank_writes(runs: Path, name: str, ranks: int) -> None:
     first, *others = [diary(runs, name, rank)["written"] for rank in range(ranks)]
     assert any("run.json" in file for file in first)

@@ -23,6 +23,8 @@ PROGRAM = "/somewhere/monai/bundle/__main__.py"
 # Which config a file of overrides stands on; a file that is not named here stands alone.
 BASES = {
     "compact.json": ["train.json"],
+    "strong.json": ["train.json"],
+    "propl_views.json": ["train.json"],
     "released.json": ["train.json"],
     "quickstart.json": ["train.json", "compact.json"],
     "multi_gpu_train.json": ["train.json"],
@@ -59,6 +61,8 @@ def test_no_key_of_ours_is_idle(name: str) -> None:
     "names",
     [
         ("train.json", "compact.json", "released.json"),
+        ("train.json", "compact.json", "strong.json", "propl_views.json"),
+        ("train.json", "compact.json", "strong.json", "propl_views.json", "multi_gpu_train.json"),
         ("train.json", "compact.json", "multi_gpu_train.json"),
         ("train.json", "compact.json", "quickstart.json", "multi_gpu_train.json"),
         ("train.json", "compact.json", "evaluate.json"),

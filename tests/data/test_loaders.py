@@ -300,3 +300,43 @@ def test_the_cache_takes_one_byte_per_pixel(tmp_path: Path) -> None:
         stream = DrawnDataset([{key: item[key] for key in keys}], transforms.training(SIZE, "half"))
         held = sum(value.nbytes for value in stream._cache[0].values() if isinstance(value, torch.Tensor))
         assert held == len(keys) * SIZE[0] * SIZE[1]
+
+
+def test_other_batches_from_the_next_pass_on() -> None:
+    loader = paired(5, 9, steps=3)
+    loader.set_epoch(4)
+    before = batches(loader, "labelled", "seed")
+    loader.use(4, 0)
+    assert [len(batch) for batch in batches(loader, "labelled")] == [4] * 3 and batches(loader, "unlabelled") == []
+    assert len(loader) == 3 and loader.batch_sizes == (2, 2)
+    loader.use(2, 2)
+    assert batches(loader, "labelled", "seed") == before and len(flat(batches(loader, "unlabelled"))) == 6
+
+
+def test_other_batches_keep_the_number_of_steps_of_one_pass() -> None:
+    loader = paired(5, 9)
+    loader.use(4, 0)
+    assert [len(batch) for batch in batches(loader, "labelled")] == [4] * 5
+
+
+def test_an_item_without_its_random_changes(datasets: tuple[DrawnDataset, DrawnDataset]) -> None:
+    plain = DrawnDataset(datasets[1].data, transforms.training(SIZE, "half", "none"))
+    still, again = datasets[1].still(0), datasets[1].still(0)
+    assert equal(still, again) and torch.equal(still["image"], plain[0]["image"])
+    assert torch.equal(plain.still(0)["image"], plain[0]["image"])
+    assert not torch.equal(datasets[1][0, 3]["image"], still["image"])
+
+
+def test_what_is_added_to_an_item_passes_its_transform(datasets: tuple[DrawnDataset, DrawnDataset]) -> None:
+    data = DrawnDataset(datasets[1].data[:2], datasets[1].transform)
+    data.add(1, {"certainty": torch.full((1, *SIZE), 255, dtype=torch.uint8), "picture_weight": torch.tensor(0.5)})
+    assert "certainty" not in data[0, 1] and data[1, 1]["picture_weight"].item() == 0.5
+    assert data[1, 1]["certainty"].max() == 255 and datasets[1][1, 1].keys() == data[0, 1].keys()
+
+
+def test_balanced_tasks_are_drawn_equally_often() -> None:
+    kinds = ["a"] * 9 + ["b"] * 2 + ["c"]
+    drawn = [index for index, _ in StreamSampler(kinds, 27, (0,))]
+    assert Counter(kinds[index] for index in drawn) == {"a": 9, "b": 9, "c": 9}
+    assert [kinds[index] for index in drawn] == ["a", "b", "c"] * 9
+    assert set(drawn) == set(range(12))  # a shuffle holds every item once

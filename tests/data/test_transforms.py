@@ -237,3 +237,27 @@ def test_items_without_names_get_them() -> None:
     assert transforms.Named()(item) == {"image": "a/b.png", "case_id": "a/b.png"}
     own = {"image": "a/b.png", "case_id": "7", "task": "left atrium"}
     assert transforms.Named("fetal head")(own) == own
+
+
+@pytest.mark.parametrize("augmentation", ["paper", "released", "none"])
+def test_pseudo_labels_move_with_their_image(item: dict[str, Any], augmentation: str) -> None:
+    """The picture is its own pseudo-label, and the certainty its negative; only geometry acts on them."""
+    data = DrawnDataset([item], transforms.training((96, 96), "half", augmentation, flip=0.5, strong_view=1.0))
+    levels = ((data.still(0)["image"] + 1) * 127.5).round().to(torch.uint8)
+    data.add(0, {"pseudo_label": levels, "certainty": 255 - levels, "picture_weight": torch.tensor(1.0)})
+    for seed in range(4):
+        view = data[0, seed]
+        torch.testing.assert_close(view["pseudo_label"].float() / 127.5 - 1, view["image"], rtol=0, atol=0.02)
+        inside = (view["pseudo_label"] + view["certainty"].float()) > 254
+        assert inside.float().mean() > 0.6 and type(view["certainty"]) is Tensor
+        # Outside the picture, which only a smaller scale or a rotation shows, nothing is certain.
+        assert bool(inside.all()) or augmentation == "paper"
+
+
+def test_cutout_hides_a_box_of_the_view_that_photometric_changes_act_on(item: dict[str, Any]) -> None:
+    item["image"] = save(Path(item["image"]).with_name("white.png"), np.full((90, 130), 255))
+    views = transforms.TrainingViews((40, 40), "half", "none", strong_view=1e-6, cutout=1.0)
+    hidden = (drawn(views, item, 0)["image"] == -1).float()
+    assert 0.0025 <= hidden.mean() <= 0.16 and hidden[0].any(0).sum() * hidden[0].any(1).sum() == hidden.sum()
+    unlabelled = drawn(views.unlabelled, {key: value for key, value in item.items() if key != "label"}, 0)
+    assert (unlabelled["image"] == 1).all() and 0 < (unlabelled["image_strong"] == -1).float().mean() <= 0.16

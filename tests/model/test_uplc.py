@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from propl_monai.errors import ProPLError
-from propl_monai.model.uplc import PERTURBATIONS, PSEUDO_LABELS, mean_and_variance, perturb, pseudo_label, rectify
+from propl_monai.model.uplc import (
+    PERTURBATIONS,
+    PSEUDO_LABELS,
+    certainty,
+    mean_and_variance,
+    perturb,
+    pseudo_label,
+    rectify,
+    sharpen,
+)
 
 # Two passes over four pixels: agreed background, torn, agreed foreground, torn a little above one half.
 FIRST = torch.tensor([[0.0, 0.1], [0.9, 0.1]])
@@ -216,3 +225,16 @@ def test_unknown_names_are_refused_with_the_nearest(call: Callable[[], object], 
     with pytest.raises(ProPLError) as refused:
         call()
     assert refused.value.cure == cure and refused.value.where.startswith("uplc")
+
+
+def test_certainty_by_hand() -> None:
+    expected = torch.tensor([[1.0, math.exp(-8)], [1.0, math.exp(-8.82)]])
+    torch.testing.assert_close(certainty(VARIANCE, 0.02), expected)
+    torch.testing.assert_close(certainty(VARIANCE, 1.0), torch.exp(-VARIANCE))  # the factor of eq. 5
+
+
+def test_sharpen_by_hand() -> None:
+    mean = torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0])
+    torch.testing.assert_close(sharpen(mean, 2), torch.tensor([0.0, 0.04 / 0.68, 0.5, 0.64 / 0.68, 1.0]))
+    assert torch.equal(sharpen(mean, 1), mean)
+    torch.testing.assert_close(sharpen(mean, 60), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))

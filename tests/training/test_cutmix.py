@@ -98,3 +98,17 @@ def test_without_tasks_all_pictures_are_of_the_default_task() -> None:
 def test_no_probability(probability: float) -> None:
     with pytest.raises(ProPLError, match=r"cutmix: .* is outside 0…1"):
         draw_cutmix([HEART], 8, 8, probability)
+
+
+def test_tasks_that_are_not_named_stay_whole() -> None:
+    torch.manual_seed(0)
+    batch = {"image": torch.rand(6, 1, 8, 8), "task": [HEART, NECK] * 3}
+    drawing = draw_for(batch, 1.0, [NECK])
+    assert drawing is not None
+    mixed = cutmix(drawing, batch["image"])
+    assert torch.equal(mixed[::2], batch["image"][::2]) and not torch.equal(mixed[1::2], batch["image"][1::2])
+    # Nothing else changes: the others get the boxes that they would get with all tasks.
+    torch.manual_seed(0)
+    _ = torch.rand(6, 1, 8, 8)
+    whole = draw_for(batch, 1.0)
+    assert whole is not None and torch.equal(whole.boxes[1::2], drawing.boxes[1::2])

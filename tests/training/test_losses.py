@@ -116,3 +116,12 @@ def test_gradient_against_finite_differences() -> None:
     with torch.no_grad():
         slope = (loss(logits + step, target, weight) - loss(logits - step, target, weight)) / 2e-2
     assert logits.grad[0, 0, 1, 2].item() == pytest.approx(slope.item(), abs=1e-4)
+
+
+def test_weights_of_images() -> None:
+    torch.manual_seed(0)
+    logits, target, weight = torch.randn(3, 1, 4, 4), torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4)
+    each = [loss(logits[n : n + 1], target[n : n + 1], weight[n : n + 1]) for n in range(3)]
+    factors = torch.tensor([0.5, 0.0, 1.0])
+    torch.testing.assert_close(BCEDiceLoss()(logits, target, weight, factors), (0.5 * each[0] + each[2]) / 3)
+    torch.testing.assert_close(BCEDiceLoss()(logits, target, weight, torch.ones(3)), loss(logits, target, weight))

@@ -35,6 +35,8 @@ SHARED = (
         "scaling",
         "flip",
         "photometric",
+        "cutout",
+        "balance_tasks",
     ),
 )
 FREE = ("preset", "method", "seed", "labelled_fraction", "tasks", "leave_out", "use_unlabelled")  # what a row is

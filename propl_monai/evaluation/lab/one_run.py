@@ -21,6 +21,7 @@ from propl_monai.common.bundle_command import config_file
 from propl_monai.common.bundle_process import run_bundle_apart
 from propl_monai.common.config_values import as_config
 from propl_monai.common.files import write_atomically
+from propl_monai.common.options import words
 from propl_monai.common.run_record import RunRecord
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import external_cases
@@ -43,7 +44,7 @@ class Lab:
         dataset_dir: folder of the images.
         runs: folder of all runs.
         datalist_file: of `dataset_dir`, verified; None reads the plain layout, verifies it and writes one into `runs`.
-        preset: name of a preset in the bundle's configs, such as "compact".
+        preset: name of a preset in the bundle's configs, such as "compact", or several, "compact,strong".
         overrides: config keys for every run, e.g. for a trial with fewer steps.
         record: a folder that gets a copy of run.json and cases.csv of each finished run, and nothing else.
     """
@@ -121,7 +122,7 @@ def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check)
     """Train, or resume where a stopped worker left off, and note the peak memory in MB."""
     output = folder / "train"
     keys = keys | {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
-    presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
+    presets = words(lab.preset) + ([] if run.variant.method == "propl" else [run.variant.method])
     if (output / RUN).exists() and (done := read_object(output / RUN)).get("status") == "finished":
         _check_recipe(lab, presets, keys, output / RUN, options_of(output / RUN, done))
         return

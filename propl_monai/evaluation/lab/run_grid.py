@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from propl_monai import tasks
 from propl_monai.common.bundle_command import config_file
 from propl_monai.common.claims import Claim
+from propl_monai.common.options import words
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import labelled_images
 from propl_monai.datasets.cohort import DATALIST, external_cases, open_datalist
@@ -58,7 +59,8 @@ def compare_all(
 
 def compare(lab: Lab, runs: Sequence[Run]) -> Outcome:
     """Do what is not done of a grid; call it again, or in many places at once, until nothing is left."""
-    config_file(lab.bundle, lab.preset)
+    for name in words(lab.preset):
+        config_file(lab.bundle, name)
     for run in runs:
         _check_finished(lab, run)
     given = str(lab.datalist_file) if lab.datalist_file else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from propl_monai.common.files import file_sha256
 from propl_monai.evaluation.cases import CASES, NUMBERS, PIXELS, read_cases
 from propl_monai.evaluation.lab.finished_runs import EXTERNAL, read_object
 from propl_monai.model.weights import WEIGHTS
+from propl_monai.training.rounds import cycle_ends
 
 RUN, MEMORY = "run.json", "memory.json"
 MODELS = "models"  # folder of the weights
@@ -30,11 +31,10 @@ def results_of(train: Path, test: Path) -> dict[str, Any]:
         test: output folder of the evaluation.
     """
     trained, tested, memory = read_object(train / RUN), read_object(test / RUN), train.parent / MEMORY
-    options, steps = trained["options"], trained["results"]["steps"]
-    unlabelled = options["unlabelled_batch_size"] if trained["results"]["cases"]["unlabelled"] else 0
+    options = trained["options"]
     return {
-        "images_seen": {"labelled": steps * options["labelled_batch_size"], "unlabelled": steps * unlabelled},
-        "steps": steps,
+        "images_seen": images_seen(options, trained["results"]),
+        "steps": trained["results"]["steps"],
         "seconds_training": trained["results"]["seconds_of_all_epochs"],
         "seconds_evaluation": tested["seconds"],
         # None where the worker was killed before it could note it and the training ended by itself.
@@ -51,6 +51,21 @@ def results_of(train: Path, test: Path) -> dict[str, Any]:
         "curve": [_point(json.loads(line)) for line in (train / "metrics.jsonl").read_text().splitlines()],
         "cases": read_cases(test / CASES)[COLUMNS].round(DIGITS),
     }
+
+
+def images_seen(options: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, int]:
+    """Labelled and unlabelled images of a training, counted every time they were seen.
+
+    Args:
+        options, results: of its run.json. With "rounds" among the options its first cycle sees labelled images alone.
+    """
+    steps, labelled, unlabelled = results["steps"], options["labelled_batch_size"], options["unlabelled_batch_size"]
+    if not results["cases"]["unlabelled"]:
+        return {"labelled": steps * labelled, "unlabelled": 0}
+    alone = 0
+    if "rounds" in options:
+        alone = steps // results["epochs"] * cycle_ends(results["epochs"], options["rounds"])[0]
+    return {"labelled": steps * labelled + alone * unlabelled, "unlabelled": (steps - alone) * unlabelled}
 
 
 def _point(line: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from __future__ import annotations
 from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
 from propl_monai.training.methods.propl import ProPLMethod
+from propl_monai.training.methods.propl_views import ProPLViewsMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (ProPLMethod, SupervisedMethod, MeanTeacherMethod)
+    method.name: method for method in (ProPLMethod, SupervisedMethod, MeanTeacherMethod, ProPLViewsMethod)
 }

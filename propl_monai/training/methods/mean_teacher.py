@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from propl_monai.errors import unknown
 from propl_monai.model.network import ProPL
 from propl_monai.model.uplc import PSEUDO_LABELS, THRESHOLD
+from propl_monai.training.averages import averaged
 from propl_monai.training.cutmix import CutMix, cutmix, draw_for, taught_view
 from propl_monai.training.methods.base import Batch, Method
 
@@ -26,8 +25,7 @@ class MeanTeacherMethod(Method):
 
     Args:
         network: the student, trained in place.
-        decay: α of the average; smaller at first, min(α, (t + 1) / (t + 10)) after t updates, so that the teacher soon
-            forgets the random start.
+        decay: see `averages.averaged`.
         pseudo_label: "soft", the teacher's probability p; "hard", whether p exceeds 0.5; or "weighted", the same with
             each pixel weighted by the teacher's confidence |2p - 1|.
         unlabelled_weight: λ. Its ramp exp(-5 (1 - progress)²) is the paper's, over the whole training.
@@ -49,8 +47,7 @@ class MeanTeacherMethod(Method):
         if pseudo_label not in PSEUDO_LABELS:
             raise unknown("mean_teacher pseudo_label", "pseudo-label", pseudo_label, PSEUDO_LABELS)
         self.pseudo_label, self.unlabelled_weight, self.cutmix = pseudo_label, unlabelled_weight, cutmix
-        self.teacher = AveragedModel(network, multi_avg_fn=partial(_average, decay), use_buffers=True)
-        self.teacher.requires_grad_(False).eval()
+        self.teacher = averaged(network, decay)
 
     @property
     def predictor(self) -> ProPL:
@@ -118,11 +115,3 @@ class MeanTeacherMethod(Method):
 def ramp(progress: float) -> float:
     """The Gaussian ramp-up of Tarvainen & Valpola: exp(-5) at progress 0, 1 at progress 1."""
     return math.exp(-5 * (1 - progress) ** 2)
-
-
-def _average(decay: float, averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
-    """Move one group of tensors, all of one type; in torch's order of arguments after `decay`."""
-    if not averages[0].is_floating_point():
-        return  # counters, names of prompts and the number of the decoder have no average
-    warm = min(decay, (int(updates) + 1) / (int(updates) + 10))
-    get_ema_multi_avg_fn(warm)(averages, current, updates)

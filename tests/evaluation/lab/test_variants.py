@@ -20,7 +20,9 @@ def test_a_row_changes_only_what_exists(name: str) -> None:
     assert row.method in METHODS
     train = json.loads((CONFIGS / "train.json").read_text())
     evaluate = json.loads((CONFIGS / "evaluate.json").read_text())
-    assert set(row.train) <= set(train)
+    preset = CONFIGS / f"{row.method}.json"
+    own = json.loads(preset.read_text()) if preset.is_file() else {}
+    assert set(row.train) <= set(train) | set(own)
     assert {key.lstrip("+") for key in row.evaluate} <= set(train) | set(evaluate)
     assert row.of is None or (variant(row.of).of is None and not row.train)
 

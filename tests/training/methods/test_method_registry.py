@@ -49,7 +49,7 @@ def predictions(method: Method) -> list[Tensor]:
 
 
 def test_methods_are_found_by_name() -> None:
-    assert set(METHODS) == {"propl", "supervised", "mean_teacher"}
+    assert set(METHODS) == {"propl", "supervised", "mean_teacher", "propl_views"}
     assert all(method.name == name for name, method in METHODS.items())
 
 
