@@ -143,7 +143,6 @@ class PairedLoader:
         for number, (name, batch) in enumerate((("labelled", labelled), ("unlabelled", unlabelled))):
             if batch and len(self.data[name]):
                 self.streams[name] = self._stream(self.data[name], batch, number)
-        self.set_epoch(self.epoch)
 
     def _stream(self, data: DrawnDataset, batch: int, number: int) -> DataLoader:
         rank, ranks = rank_and_count()
@@ -155,6 +154,7 @@ class PairedLoader:
         draws += -draws % ranks  # every rank takes as many steps, or gradients would wait for ever
         kinds = [item.get("task") for item in data.data] if self.balance_tasks else [None] * len(data)
         sampler = StreamSampler(kinds, draws, (self.seed, number), rank, ranks)
+        sampler.epoch = self.epoch
         workers: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
         return DataLoader(data, batch_size=batch // ranks, sampler=sampler, **workers)
 

@@ -196,7 +196,7 @@ def test_the_streams_are_shuffled_apart() -> None:
 @given(sizes, some.integers(1, 30), some.integers(1, 4), some.integers(0, 5))
 def test_ranks_share_the_draws_of_one(size: int, length: int, ranks: int, epoch: int) -> None:
     def draws(rank: int, count: int) -> list[tuple[int, int]]:
-        sampler = StreamSampler(size, length, (7, 1), rank, count)
+        sampler = StreamSampler([None] * size, length, (7, 1), rank, count)
         sampler.epoch = epoch
         drawn = list(sampler)
         assert len(drawn) == len(sampler)

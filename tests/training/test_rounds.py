@@ -192,11 +192,11 @@ def test_labels_alone_in_cycles(make_training: Make, tmp_path: Path) -> None:
 def test_streams_of_any_length(make_training: Make, tmp_path: Path) -> None:
     """One pass over the longer stream is an epoch; its number of steps stays while labelled pictures are alone."""
     diary = Diary()
-    options = {"make_method": OFFLINE, "rounds": 1, "epochs": 2, "tasks": ["fetal head"], "labelled_fraction": "3/4"}
+    options = {"make_method": OFFLINE, "rounds": 1, "epochs": 2, "tasks": ["fetal head", "breast cancer"]}
     training = make_training(tmp_path, **options, extra_handlers=(diary,))
     training.trainer.run()
-    assert (len(training.cohort.labelled), len(training.cohort.unlabelled)) == (3, 1)
-    assert diary.seen == [(4, 0), (4, 0), (2, 2), (1, 2)]
+    assert (len(training.cohort.labelled), len(training.cohort.unlabelled)) == (4, 2)
+    assert diary.seen == [(4, 0), (4, 0), (2, 2), (2, 2)]
 
 
 def test_another_method_in_cycles(make_training: Make, tmp_path: Path) -> None:

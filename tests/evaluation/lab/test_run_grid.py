@@ -26,7 +26,7 @@ from propl_monai.evaluation.lab.comparison import read_comparisons
 from propl_monai.evaluation.lab.finished_runs import read_object
 from propl_monai.evaluation.lab.one_run import Lab, steps_of_tasks
 from propl_monai.evaluation.lab.run_grid import compare, compare_all
-from propl_monai.evaluation.lab.run_results import results_of, unite
+from propl_monai.evaluation.lab.run_results import images_seen, results_of, unite
 from propl_monai.evaluation.lab.variants import grid
 
 BUNDLE = ROOT / "bundle"
@@ -260,3 +260,13 @@ def test_models_of_one_task_see_together_what_one_for_all_sees() -> None:
 def test_an_unknown_preset_is_refused_before_anything_runs(phantoms: Path, tmp_path: Path) -> None:
     with pytest.raises(ProPLError, match=r"small.json: does not exist.*compact"):
         compare(Lab(BUNDLE, phantoms, tmp_path, preset="small"), [])
+
+
+def test_images_seen_in_cycles() -> None:
+    """Of five epochs in two cycles, the first two see labelled images alone, as many as later both kinds."""
+    options = {"labelled_batch_size": 8, "unlabelled_batch_size": 4}
+    results = {"steps": 500, "epochs": 5, "cases": {"unlabelled": 9}}
+    assert images_seen(options, results) == {"labelled": 4000, "unlabelled": 2000}
+    assert images_seen({**options, "rounds": 1}, results) == {"labelled": 4800, "unlabelled": 1200}
+    alone = {**results, "cases": {"unlabelled": 0}}
+    assert images_seen({**options, "rounds": 1}, alone) == {"labelled": 4000, "unlabelled": 0}
