@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from propl_monai.common.bundle_command import run_bundle
 from propl_monai.common.ranks import rank_and_count
+from propl_monai.model.uplc import perturb
 from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.propl import ProPLMethod
 from propl_monai.training.methods.propl_views import ProPLViewsMethod
@@ -30,37 +31,35 @@ from propl_monai.training.methods.propl_views import ProPLViewsMethod
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-class _Same(Method):
-    """A step that is a mean over images, whoever has them: BatchNorm frozen, dropout drawn for the whole batch."""
+class _Frozen(Method):
+    """A method whose BatchNorm is frozen, so that its step is a mean over images, whoever has them."""
 
-    def __init__(self, network: Any, **options: Any) -> None:
-        super().__init__(network, **options)
-        self.generator = torch.Generator().manual_seed(7)
-
-    def train(self, mode: bool = True) -> _Same:
+    def train(self, mode: bool = True) -> _Frozen:
         super().train(mode)
         for layer in self.modules():
             if isinstance(layer, _BatchNorm):
                 layer.eval()
         return self
 
+
+class SameOnAnyRanks(_Frozen, ProPLMethod):
+    """ProPL of this kind, with dropout drawn for the whole batch."""
+
+    def __init__(self, network: Any, **options: Any) -> None:
+        super().__init__(network, **options)
+        self.generator = torch.Generator().manual_seed(7)
+
     def step(self, *batches: Any) -> dict[str, Tensor]:
-        with patch("torch.nn.functional.dropout", self._dropout):
-            return super().step(*batches)  # type: ignore[safe-super]
+        with patch("propl_monai.model.uplc.perturb", self._perturb):
+            return super().step(*batches)
 
-    def _dropout(self, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if not training or p == 0:
-            return values
+    def _perturb(self, v4: Tensor, kind: str, strength: float, _: torch.Generator | None) -> Tensor:
         rank, ranks = rank_and_count()
-        of_all = torch.rand((len(values) * ranks, *values.shape[1:]), generator=self.generator)
-        return values * (of_all[rank::ranks] >= p) / (1 - p)
+        of_all = perturb(v4.new_ones(len(v4) * ranks, *v4.shape[1:]), kind, strength, self.generator)
+        return v4 * of_all[rank::ranks]
 
 
-class SameOnAnyRanks(_Same, ProPLMethod):
-    """ProPL of this kind."""
-
-
-class SameViewsOnAnyRanks(_Same, ProPLViewsMethod):
+class SameViewsOnAnyRanks(_Frozen, ProPLViewsMethod):
     """ProPL with views of this kind."""
 
 
