@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import propl_monai
 from propl_monai.common.files import file_sha256, require_file, write_atomically
+from propl_monai.common.marked_text import FIGURES, marked, replace_marked
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
@@ -112,7 +113,10 @@ def assemble(
     write_atomically(folder / "large_files.yml", f"large_files:\n  - {lines}\n".encode())
     card = folder / "docs" / "README.md"
     require_file(card)
-    text = card.read_text(encoding="utf-8") + _weights_card(folder.name, header, entry["hash_val"], results)
+    text = card.read_text(encoding="utf-8")
+    if entry["hash_val"] not in (marked(text, FIGURES) or entry["hash_val"]):
+        text = replace_marked(text, FIGURES, "", card)  # measured with other weights
+    text += _weights_card(folder.name, header, entry["hash_val"], results)
     write_atomically(card, text.encode())
 
 

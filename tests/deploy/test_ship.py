@@ -24,9 +24,9 @@ from propl_monai.model.weights import load_network, read_header, save_weights
 pytestmark = pytest.mark.usefixtures("few_threads")
 OPTIONS = {
     "encoder": "x",
-    "dataset_dir": "/home/anna/data",
-    "prompts": "/home/anna/bank",
-    "encoder_weights": "/home/x.pth",
+    "dataset_dir": "/anna/data",
+    "prompts": "/anna/bank",
+    "encoder_weights": "/anna/x.pth",
 }
 
 

@@ -51,7 +51,7 @@ def export(
 def ship(
     run: Annotated[Path, typer.Argument(help="Folder of a training.")],
     data: Annotated[Path, typer.Argument(help="Folder of its images; the loss is measured on the validation cases.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to, such as bundle/models.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to, such as models of a bundle.")],
     datalist: Annotated[Path | None, typer.Option(help="Datalist of the training; default: the one in RUN.")] = None,
 ) -> None:
     """Write weights in half precision with both decoders, as the package carries them, and measure what that costs."""
@@ -66,6 +66,31 @@ def ship(
     difference = f"{halved['largest_probability_difference']:.1e}"
     typer.echo(f"{halved['measured_on']}: largest difference of a probability {difference}")
     typer.echo(f"{made['bytes'] / 1e6:.1f} MB in {output}, sha256 {made['sha256']}")
+
+
+def card(
+    data: Annotated[Path, typer.Option(help="Folder of the images of the training.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for card.json, card.md and tables of cases.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights file, or a folder that holds one; default: the package's own.")
+    ] = None,
+    datalist: Annotated[
+        Path | None, typer.Option(help="Datalist of the training; default: the folder as it is.")
+    ] = None,
+    external: Annotated[
+        Path | None, typer.Option(help="Folder of pictures from elsewhere, in the plain layout.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Model card whose marked part is replaced.")] = None,
+) -> None:
+    """Measure all figures of a model card: Dice, calibration, head circumference, areas, failures."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.evaluation.card.write import write_card
+    from propl_monai.model.bundle_folder import shipped_weights
+
+    with progress("measuring") as shown:
+        content = write_card(weights or shipped_weights(), data, output, datalist, external, card, shown)
+    mean = content["test"]["table"][-1]
+    typer.echo(f"mDice {100 * mean['dice']:.1f} % over {mean['n']} test cases; see {output / 'card.md'}")
 
 
 def release(
