@@ -25,6 +25,7 @@ from factories import ROOT, TINY_ENCODER
 from monai.bundle import download_large_files
 
 import propl_monai
+from propl_monai.common.marked_text import FIGURES, marked, replace_marked
 from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 from propl_monai.deploy.release import Release, assemble, pack, release
 from propl_monai.deploy.zoo_checks import check_files
@@ -169,11 +170,22 @@ def test_the_card_tells_what_the_weights_are(weights: Path, tmp_path: Path) -> N
     table.write_text("| task | n |\n| --- | ---: |\n| fetal head | 63 |\n")
     assemble(BUNDLE, weights, tmp_path / NAME, ADDRESS, table)
     card = (tmp_path / NAME / "docs" / "README.md").read_text(encoding="utf-8")
-    assert card.startswith((BUNDLE / "docs" / "README.md").read_text(encoding="utf-8"))
+    own = (BUNDLE / "docs" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith(replace_marked(own, FIGURES, "", "card"))  # its figures are of the shipped weights
     assert f"| sha256 of models/model.safetensors | {hashlib.sha256(weights.read_bytes()).hexdigest()} |" in card
     assert "| licence of the weights | docs/weights_license.txt |" in card
     assert "| preset | compact |" in card and "| epoch | 3 |" in card
     assert card.endswith("## Results\n\n| task | n |\n| --- | ---: |\n| fetal head | 63 |\n")
+
+
+def test_figures_of_these_weights_stay_and_those_of_others_go(weights: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle", ignore=shutil.ignore_patterns("models", "runs")))
+    own = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    for name, sha256 in (("same", hashlib.sha256(weights.read_bytes()).hexdigest()), ("other", "0" * 64)):
+        (bundle / "docs" / "README.md").write_text(replace_marked(own, FIGURES, f"| sha256 | {sha256} |", "card"))
+        assemble(bundle, weights, tmp_path / name / NAME, ADDRESS)
+        card = (tmp_path / name / NAME / "docs" / "README.md").read_text(encoding="utf-8")
+        assert marked(card, FIGURES) == (f"| sha256 | {sha256} |" if name == "same" else "")
 
 
 def test_the_line_in_the_docs_makes_a_flat_state_dict(assembled: Path, tmp_path: Path) -> None:
