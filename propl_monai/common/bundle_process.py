@@ -33,7 +33,7 @@ def run_bundle_apart(
         check: called again and again; an exception that it raises ends the process.
 
     Returns:
-        Its peak resident memory in MB, on Linux at least that of this process at its start.
+        Its peak resident memory in MB of 2**20 bytes, on Linux at least that of this process at its start.
     """
     overrides = log.with_suffix(".config.json")
     write_atomically(overrides, json.dumps(keys, indent=2).encode())

@@ -41,8 +41,8 @@ def test_work_that_makes_no_sense_is_refused(changed: dict, fact: str) -> None:
 
 def test_a_training_step_learns() -> None:
     step = build(SMALL)
-    losses = [float(step()) for _ in range(6)]
-    assert losses[-1] < losses[0]
+    losses = [float(step()) for _ in range(16)]  # the dropout of UPLC makes neighbours differ by 0.006
+    assert sum(losses[-4:]) < sum(losses[:4]) - 0.04
 
 
 def test_both_sides_answer_for_every_task() -> None:

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from propl_monai.common.bundle_command import run_bundle
 from propl_monai.common.ranks import rank_and_count
+from propl_monai.model.uplc import perturb
 from propl_monai.training.methods.propl import ProPLMethod
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -43,15 +44,13 @@ class SameOnAnyRanks(ProPLMethod):
         return self
 
     def step(self, *batches: Any) -> dict[str, Tensor]:
-        with patch("torch.nn.functional.dropout", self._dropout):
+        with patch("propl_monai.model.uplc.perturb", self._perturb):
             return super().step(*batches)
 
-    def _dropout(self, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if not training or p == 0:
-            return values
+    def _perturb(self, v4: Tensor, kind: str, strength: float, _: torch.Generator | None) -> Tensor:
         rank, ranks = rank_and_count()
-        of_all = torch.rand((len(values) * ranks, *values.shape[1:]), generator=self.generator)
-        return values * (of_all[rank::ranks] >= p) / (1 - p)
+        of_all = perturb(v4.new_ones(len(v4) * ranks, *v4.shape[1:]), kind, strength, self.generator)
+        return v4 * of_all[rank::ranks]
 
 
 class BadOnOneRank(ProPLMethod):

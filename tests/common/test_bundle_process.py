@@ -40,7 +40,7 @@ def run(folder: Path, check: Any = lambda: None) -> float:
 def test_memory_is_that_of_the_process(stand_in: Any, tmp_path: Path) -> None:
     stand_in("pass")
     small = run(tmp_path)  # Linux counts what this process has, so that the next must have more
-    stand_in(f"x = b'1' * {int((small + 400) * 1e6)}")
+    stand_in(f"x = b'1' * {int((small + 400) * 2**20)}")
     assert run(tmp_path) > small + 300
     assert (tmp_path / "train.config.json").read_text() == '{\n  "seed": 0\n}'
 
