@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from propl_monai.common.files import file_sha256, require_file, write_atomically
+from propl_monai.common.files import file_sha256, write_atomically
+from propl_monai.common.run_record import read_object
 from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.datasets.sources.registry import read_source
 from propl_monai.deploy.parity import compare, parity_inputs, safetensors_runner
@@ -24,6 +24,7 @@ from propl_monai.model.weights import WEIGHTS, copy_aside, load_network, save_sa
 LARGEST_LOSS = 0.002  # mean Dice that a task may lose
 MEASURED_ON = "validation"  # the test split is not looked at
 RECORD = "run.json"
+NAME_IT = "name the folder of a training"
 KEPT = ("status", "started", "seconds", "commit", "versions")  # of a training's run.json
 PLACES = ("_dir", "_file", "_weights", "prompts")  # endings of options that name a place on one machine
 Progress = Callable[[int, int], None]
@@ -81,10 +82,9 @@ def ship(
 
 def _training(path: Path) -> dict[str, Any]:
     """The entries of a run.json that say how weights were made, without the names of folders."""
-    require_file(path)
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_object(path, NAME_IT)
     if record.get("verb") != "train":
-        raise ProPLError(path, "is not the run.json of a training", "name the folder of the training")
+        raise ProPLError(path, "is not the run.json of a training", NAME_IT)
     options = {key: value for key, value in record["options"].items() if not key.endswith(PLACES)}
     about = {key: record.get(key) for key in KEPT} | {"cases": record["results"].get("cases")}
     return {"run_sha256": file_sha256(path), **about, "options": options}

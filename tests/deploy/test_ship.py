@@ -119,5 +119,5 @@ def test_other_data_no_record_and_its_own_folder_are_refused(phantoms: Path, dig
     with pytest.raises(ProPLError, match=r"run\.json: is not the run.json of a training"):
         ship(run, phantoms, tmp_path / "out")
     (run / "run.json").unlink()
-    with pytest.raises(ProPLError, match=r"run\.json: does not exist"):
+    with pytest.raises(ProPLError, match=r"run\.json: cannot be read as JSON .*; name the folder of a training"):
         ship(run, phantoms, tmp_path / "out")
