@@ -20,6 +20,8 @@ from propl_monai.cli.verbs import data, lab, runs, share
 from propl_monai.cli.verbs.quickstart import quickstart
 from propl_monai.errors import EXIT_FAILURE, ProPLError
 
+WEIGHTS_TERMS = "non-commercial research use only, no medical device"
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -36,13 +38,19 @@ def verbs() -> None:
 
 @app.command()
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False) -> None:
-    """List tasks, prompts, data sources and installed versions."""
+    """List tasks, prompts, data sources, the package's weights with their licence, and installed versions."""
+    from propl_monai.common.packaged_bundle import packaged_bundle
     from propl_monai.common.run_record import versions
     from propl_monai.datasets.sources.registry import facts
 
     rows = [{"name": task.name, "code": task.code, "organ": task.organ, "prompt": task.prompt} for task in tasks.TASKS]
+    bundle = packaged_bundle()
+    path, licence = bundle / "models" / "model.safetensors", bundle / "docs" / "weights_license.txt"
+    weights = {"path": str(path), "there": path.is_file(), "licence": str(licence), "terms": WEIGHTS_TERMS}
     if as_json:
-        typer.echo(json.dumps({"tasks": rows, "sources": facts(), "versions": versions()}, indent=2))
+        typer.echo(
+            json.dumps({"tasks": rows, "sources": facts(), "weights": weights, "versions": versions()}, indent=2)
+        )
         return
     typer.echo(f"propl_monai {__version__}\n")
     for row in rows:
@@ -51,6 +59,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for sc
     for source in facts():
         options = "  ".join(f"--option {name}={default}" for name, default in source["options"].items())
         typer.echo(f"{source['name']:<11} {source['title']}" + (f"\n{'':<12}{options}" if options else ""))
+    typer.echo(f"\nweights: {path}{'' if weights['there'] else ' (not there)'}\n{WEIGHTS_TERMS}: {licence}")
     typer.echo("\n" + "  ".join(f"{name} {version}" for name, version in versions().items()))
 
 
@@ -59,7 +68,7 @@ for verb in (
     *(data.phantoms, data.prepare, data.split, data.verify, data.frames),
     *(runs.train, runs.evaluate, runs.predict, runs.report),
     *(lab.compare, lab.tables, lab.panels),
-    *(share.prompts, share.export, share.release),
+    *(share.prompts, share.export, share.ship, share.card, share.release),
 ):
     app.command()(verb)
 

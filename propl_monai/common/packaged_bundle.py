@@ -18,3 +18,10 @@ def packaged_bundle(package: Path = PACKAGE) -> Path:
         if (folder / "configs" / "metadata.json").is_file():
             return folder
     raise ProPLError(package, "has no bundle folder", "install the package again, with pip from a wheel or a checkout")
+
+
+def chosen_bundle(given: Path | None) -> Path:
+    """The bundle that a user named, or the packaged one: as a relative path where it lies below the working folder."""
+    folder = given or packaged_bundle()
+    here = Path.cwd()
+    return folder.relative_to(here) if given is None and folder.is_relative_to(here) else folder

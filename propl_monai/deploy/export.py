@@ -40,7 +40,8 @@ SUFFIXES = {"onnx": (".onnx",), "torchscript": (".ts", ".pt"), "safetensors": ("
 OPSET = 20  # of ONNX; the first that has GELU as one operator
 HEADER = "propl"  # key of the description inside a file
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-DERIVED = ("architecture", "decoder", "prompt_bank_sha256")  # entries of a header that follow from the network
+# entries of a header that follow from the network, or are of another file
+DERIVED = ("architecture", "decoder", "prompt_bank_sha256", "halved")
 
 
 def export(

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import propl_monai
 from propl_monai.common.files import file_sha256, require_file, write_atomically
+from propl_monai.common.marked_text import FIGURES, marked, replace_marked
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
+from propl_monai.model.bundle_folder import CHECKSUM
 from propl_monai.model.weights import WEIGHTS, load_network
 
 NAME = "propl_us_segmentation"
@@ -25,6 +27,7 @@ HOME = (
     "https://huggingface.co/MONAI/{name}/resolve/{version}"  # where the zoo keeps its bundles, one git tag per version
 )
 CATALOGUE = "model_info.json"
+NOT_ON_CARD = ("architecture", "halved", "training")  # entries of a header that hold many more
 TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the zip: the earliest of the format
 PERMISSIONS = stat.S_IFREG | 0o644
 
@@ -105,11 +108,15 @@ def assemble(
     fit_configs(folder / "configs", header, preset)
     entry = {"path": f"models/{WEIGHTS}", "url": f"{address}/models/{WEIGHTS}"}
     entry |= {"hash_val": file_sha256(folder / "models" / WEIGHTS), "hash_type": "sha256"}
+    write_atomically(folder / "models" / CHECKSUM, f"{entry['hash_val']}  {WEIGHTS}\n".encode())
     lines = "\n    ".join(f'{key}: "{value}"' for key, value in entry.items())
     write_atomically(folder / "large_files.yml", f"large_files:\n  - {lines}\n".encode())
     card = folder / "docs" / "README.md"
     require_file(card)
-    text = card.read_text(encoding="utf-8") + _weights_card(folder.name, header, entry["hash_val"], results)
+    text = card.read_text(encoding="utf-8")
+    if entry["hash_val"] not in (marked(text, FIGURES) or entry["hash_val"]):
+        text = replace_marked(text, FIGURES, "", card)  # measured with other weights
+    text += _weights_card(folder.name, header, entry["hash_val"], results)
     write_atomically(card, text.encode())
 
 
@@ -193,16 +200,16 @@ def _catalogue(file: Path, path: Path, content: bytes, source: str) -> dict[str,
 
 def _weights_card(name: str, header: Mapping[str, Any], sha256: str, results: Path | None) -> str:
     """The part of the model card about these weights, in Markdown."""
-    facts = {**header["architecture"], **{key: value for key, value in header.items() if key != "architecture"}}
+    facts = {**header["architecture"], **{key: value for key, value in header.items() if key not in NOT_ON_CARD}}
     rows = [f"| {key} | {value if isinstance(value, str) else json.dumps(value)} |" for key, value in facts.items()]
-    rows += [f"| sha256 of models/{WEIGHTS} | {sha256} |", "| licence of the weights | docs/data_license.txt |"]
+    rows += [f"| sha256 of models/{WEIGHTS} | {sha256} |", "| licence of the weights | docs/weights_license.txt |"]
     commands = (
         f"cd {name}\n"
         "python -m monai.bundle download_large_files --bundle_path .  # checks the hashes\n"
         "python -m monai.bundle run inference --bundle_root . --config_file configs/inference.json "
         "--dataset_dir IMAGES --output_dir MASKS --tasks \"['thyroid nodule']\"\n"
         "python -m monai.bundle run training --bundle_root . --config_file configs/train.json "
-        "--dataset_dir ROOT --output_dir RUN --model_dir RUN/models\n"
+        "--dataset_dir ROOT --output_dir RUN\n"
     )
     parts = [
         "## This release",

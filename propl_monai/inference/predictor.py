@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from propl_monai import tasks as registry
-from propl_monai.common.files import file_sha256
 from propl_monai.common.options import switch
 from propl_monai.data.transforms import on_grid
 from propl_monai.errors import ProPLError, first_line
@@ -19,9 +18,8 @@ from propl_monai.images import Picture, read_image, to_grey
 from propl_monai.inference.inferer import PromptInferer
 from propl_monai.inference.postprocess import Probabilitiesd, RestoreSized
 from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps
-from propl_monai.model.bundle_folder import check_weights, find_weights, preprocessing, read_metadata
+from propl_monai.model.bundle_folder import open_bundle, open_shipped
 from propl_monai.model.network import ProPL
-from propl_monai.model.weights import load_network
 
 PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty, as in the bundle's inference.json
 Image = str | Path | np.ndarray | Picture
@@ -39,7 +37,7 @@ class Predictor:
     """A network with its preprocessing: pictures of any size in, masks of their size out. Threads may share it.
 
     Args:
-        network: with a prompt bank.
+        network: with a prompt bank; None for the weights that came with the package, whose header says all the rest.
         spatial_size, normalisation: of its training, see `transforms.training`.
         device: such as "cpu" or "cuda:1"; None for the first GPU, else the CPU.
         decoder: "sd", "pd", "mean", or None for the one that was best on validation.
@@ -50,16 +48,16 @@ class Predictor:
         about: name and version of the bundle.
 
     Example:
-        >>> predictor = Predictor.from_bundle("bundle")                                         # doctest: +SKIP
+        >>> predictor = Predictor()                                                             # doctest: +SKIP
         >>> head = predictor("scan.png", "fetal head")                                          # doctest: +SKIP
         >>> atrium, ventricle = predictor("heart.dcm", ["left atrium", "left ventricle"])       # doctest: +SKIP
     """
 
     def __init__(
         self,
-        network: ProPL,
-        spatial_size: Sequence[int],
-        normalisation: str,
+        network: ProPL | None = None,
+        spatial_size: Sequence[int] = (),
+        normalisation: str = "",
         *,
         device: str | torch.device | None = None,
         decoder: str | None = None,
@@ -69,6 +67,8 @@ class Predictor:
         weights_sha256: str | None = None,
         about: dict[str, str] | None = None,
     ) -> None:
+        if network is None:
+            network, spatial_size, normalisation, weights_sha256, about = open_shipped()
         if network.prompts is None:
             raise ProPLError("network", "has no prompt bank, so it knows no task", "attach_prompts(bank) first")
         network.require_decoder(decoder or network.chosen_decoder)
@@ -99,15 +99,7 @@ class Predictor:
             sha256: expected SHA-256 of the weights file, if you know it.
             options: device, decoder, tta, threshold, batch; see the class.
         """
-        path = Path(path)
-        weights = find_weights(path)
-        found = file_sha256(weights)
-        if sha256 is not None and sha256.lower() != found:
-            raise ProPLError(weights, f"has sha256 {found}, not {sha256}", "it was changed: download it again")
-        network, header = load_network(weights)
-        check_weights(weights, network, header)
-        size, normalisation = preprocessing(weights, header)
-        about = read_metadata(path / "configs" / "metadata.json") if path.is_dir() else {}
+        network, size, normalisation, found, about = open_bundle(Path(path), sha256)
         return cls(network, size, normalisation, weights_sha256=found, about=about, **options)
 
     @property

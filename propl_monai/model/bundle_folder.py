@@ -3,18 +3,80 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from propl_monai.common.files import file_sha256
+from propl_monai.common.packaged_bundle import packaged_bundle
 from propl_monai.data.transforms import NORMALISATIONS
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.model.network import ProPL
-from propl_monai.model.weights import WEIGHTS
+from propl_monai.model.weights import WEIGHTS, load_network
 
 LARGEST_GRID = 4096  # pixels a side; a network's grid has 160 or 224
 CURE = "give the folder of a bundle, or the model.safetensors of a training"
+CHECKSUM = "model.sha256"  # beside shipped weights, one line as `sha256sum` writes it
+RESTORE = "restore it, with git in a checkout, else by installing again; or name other weights with --weights"
+
+
+class Opened(NamedTuple):
+    """A network in eval mode, grid (rows, columns) and normalisation of its images, the weights' hash, name and version."""
+
+    network: ProPL
+    spatial_size: tuple[int, int]
+    normalisation: str
+    weights_sha256: str
+    about: dict[str, str]
+
+
+def shipped_weights(bundle: Path | None = None) -> Path:
+    """The weights that belong to the package, or to a bundle. They may be missing: `shipped_sha256` says so."""
+    return (bundle or packaged_bundle()) / "models" / WEIGHTS
+
+
+def shipped_sha256(weights: Path) -> str:
+    """The hash that shipped weights must have, from the file beside them."""
+    if not weights.is_file():
+        fact = "is not there, so this installation has no trained weights"
+        cure = (
+            "take them from a checkout or wheel that has them, or name others with --weights or `Predictor.from_bundle`"
+        )
+        raise ProPLError(weights, fact, cure)
+    beside = weights.with_name(CHECKSUM)
+    found = re.match(
+        r"([0-9a-f]{64})\b", beside.read_text(encoding="ascii", errors="replace") if beside.is_file() else ""
+    )
+    if not found:
+        raise ProPLError(beside, f"is missing, or holds no SHA-256 of the {WEIGHTS} beside it", RESTORE)
+    return found[1]
+
+
+def open_bundle(path: Path, sha256: str | None = None, cure: str = "it was changed: download it again") -> Opened:
+    """Open and check weights: tensors, header and metadata.json are read, no config.
+
+    Args:
+        path: see `find_weights`.
+        sha256: that the weights must have; None for any.
+        cure: for weights with another one.
+    """
+    weights = find_weights(path)
+    found = file_sha256(weights)
+    if sha256 is not None and sha256.lower() != found:
+        raise ProPLError(weights, f"has sha256 {found}, not {sha256}", cure)
+    network, header = load_network(weights)
+    check_weights(weights, network, header)
+    size, normalisation = preprocessing(weights, header)
+    about = read_metadata(path / "configs" / "metadata.json") if path.is_dir() else {}
+    return Opened(network, size, normalisation, found, about)
+
+
+def open_shipped() -> Opened:
+    """The weights that belong to the package, which must be those that were shipped."""
+    bundle = packaged_bundle()
+    return open_bundle(bundle, shipped_sha256(shipped_weights(bundle)), RESTORE)
 
 
 def find_weights(path: Path) -> Path:

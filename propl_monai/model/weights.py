@@ -55,13 +55,14 @@ def save_weights(network: ProPL, folder: Path | str, about: Mapping[str, Any]) -
     write_atomically(folder / FLAT_WEIGHTS, _torch_bytes(_plain_state(network)))
 
 
-def save_safetensors(network: ProPL, path: Path | str, about: Mapping[str, Any]) -> None:
+def save_safetensors(network: ProPL, path: Path | str, about: Mapping[str, Any], half: bool = False) -> None:
     """Write one safetensors file; of a network with one decoder, its header says which: it can predict, not be trained.
 
     Args:
         network: on any device.
         path: of the file; its folder is made if missing.
         about: further header entries, see `save_weights`.
+        half: kernels and matrices in float16; the rest, which is small and sensitive, as it is. Read back as float32.
     """
     held = {"decoders": list(network.decoders)} if network.decoders != BOTH else {}
     header = {
@@ -71,7 +72,11 @@ def save_safetensors(network: ProPL, path: Path | str, about: Mapping[str, Any])
         "decoder": network.chosen_decoder,
         **about,
     }
-    write_tensors(path, _plain_state(network), header)
+    state = _plain_state(network)
+    if half:  # a prompt bank is known by its hash, so it keeps its bits
+        kept = {name for name, value in state.items() if value.ndim < 2 or name.startswith("prompts.")}
+        state = {name: value if name in kept else value.half() for name, value in state.items()}
+    write_tensors(path, state, header)
 
 
 def _plain_state(network: ProPL) -> dict[str, Tensor]:

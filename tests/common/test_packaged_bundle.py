@@ -1,8 +1,12 @@
-"""The bundle folder of a wheel, a checkout and a release; and the wheel that carries it, built here with made-up weights."""
+"""The bundle folder of a wheel, a checkout and a release; and the wheel that carries it, built here.
+
+Its weights are those of the checkout, or made-up ones where it has none.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,14 +17,25 @@ from pathlib import Path
 import pytest
 from factories import ROOT
 
-from propl_monai.common.packaged_bundle import packaged_bundle
+from propl_monai.common.packaged_bundle import chosen_bundle, packaged_bundle
 from propl_monai.errors import ProPLError
 
+SHIPPED = ROOT / "bundle" / "models" / "model.safetensors"
 SOURCES = ("propl_monai", "bundle", "setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 
 
 def test_a_checkout_has_its_bundle_beside_the_package() -> None:
     assert packaged_bundle() == ROOT / "bundle"
+
+
+def test_a_named_bundle_is_taken_as_it_is_and_the_default_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chosen_bundle(ROOT / "bundle") == ROOT / "bundle" and chosen_bundle(Path("mine")) == Path("mine")
+    monkeypatch.chdir(tmp_path)
+    assert chosen_bundle(None) == ROOT / "bundle"
+    monkeypatch.chdir(ROOT)
+    assert chosen_bundle(None) == Path("bundle")
 
 
 @pytest.mark.parametrize("bundle", ["propl_monai/bundle", "bundle", "."])
@@ -54,7 +69,8 @@ def test_the_wheel_carries_the_bundle_and_its_weights_once(tmp_path: Path) -> No
     models = checkout / "bundle" / "models"
     for path in ("model.safetensors", "model.pt", "previous/1/model.safetensors"):
         (models / path).parent.mkdir(parents=True, exist_ok=True)
-        (models / path).write_bytes(b"weights")
+        (models / path).write_bytes(SHIPPED.read_bytes() if SHIPPED.is_file() else b"weights")
+    expected = (models / "model.safetensors").read_bytes()
 
     wheel = wheel_of(checkout, tmp_path / "first")
     names = set(wheel.namelist())
@@ -63,13 +79,15 @@ def test_the_wheel_carries_the_bundle_and_its_weights_once(tmp_path: Path) -> No
         path.relative_to(checkout / "bundle").as_posix() for path in (checkout / "bundle").rglob("*") if path.is_file()
     }
     assert inside == tracked - {"models/model.pt", "models/previous/1/model.safetensors"}
-    assert wheel.read("propl_monai/bundle/models/model.safetensors") == b"weights"
+    assert wheel.read("propl_monai/bundle/models/model.safetensors") == expected
     assert [name for name in names if name.endswith("model.safetensors")] == [
         "propl_monai/bundle/models/model.safetensors"
     ]
     metadata = next(wheel.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
-    assert "License-File: bundle/docs/data_license.txt" in metadata and "License-File: LICENSE" in metadata
-    assert any(name.endswith(".dist-info/licenses/bundle/docs/data_license.txt") for name in names)
+    assert re.search(r"^License(-Expression)?: Apache-2.0 AND LicenseRef-propl-weights$", metadata, re.MULTILINE)
+    for licence in ("LICENSE", "bundle/docs/weights_license.txt", "bundle/docs/data_license.txt"):
+        assert f"License-File: {licence}\n" in metadata
+        assert any(name.endswith(f".dist-info/licenses/{licence}") for name in names)
 
     installed = tmp_path / "installed"
     wheel.extractall(installed)

@@ -25,6 +25,7 @@ from factories import ROOT, TINY_ENCODER
 from monai.bundle import download_large_files
 
 import propl_monai
+from propl_monai.common.marked_text import FIGURES, marked, replace_marked
 from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
 from propl_monai.deploy.release import Release, assemble, pack, release
 from propl_monai.deploy.zoo_checks import check_files
@@ -34,6 +35,7 @@ from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network, save_safetensors, save_weights
 
 BUNDLE = ROOT / "bundle"
+SHIPPED = BUNDLE / "models" / "model.safetensors"
 NAME = "propl_us_segmentation"
 ADDRESS = "https://example.org/propl"
 ABOUT = {"preset": "compact", "spatial_size": [32, 32], "normalisation": "half", "validation_mdice": 0.5, "epoch": 3}
@@ -95,9 +97,11 @@ def test_the_zip_holds_one_folder_with_all_that_is_needed(built: Release) -> Non
     assert {name.split("/")[0] for name in names} == {NAME}
     inside = {name.removeprefix(f"{NAME}/") for name in names}
     assert {"LICENSE", "large_files.yml", "configs/metadata.json", "configs/logging.conf", "docs/README.md"} <= inside
-    assert "docs/data_license.txt" in inside and {n for n in inside if n.startswith("models/")} == {
+    assert {"docs/data_license.txt", "docs/weights_license.txt"} <= inside
+    assert [n for n in inside if n.endswith((".safetensors", ".pt")) and "prompt_bank" not in n] == [
         "models/model.safetensors"
-    }
+    ]
+    assert {n for n in inside if n.startswith("models/")} == {"models/model.safetensors", "models/model.sha256"}
     assert {"propl_monai/__init__.py", "propl_monai/model/prompt_bank_compact.safetensors"} <= inside
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc") or "/runs/" in name]
     assert names == sorted(names)
@@ -166,11 +170,22 @@ def test_the_card_tells_what_the_weights_are(weights: Path, tmp_path: Path) -> N
     table.write_text("| task | n |\n| --- | ---: |\n| fetal head | 63 |\n")
     assemble(BUNDLE, weights, tmp_path / NAME, ADDRESS, table)
     card = (tmp_path / NAME / "docs" / "README.md").read_text(encoding="utf-8")
-    assert card.startswith((BUNDLE / "docs" / "README.md").read_text(encoding="utf-8"))
+    own = (BUNDLE / "docs" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith(replace_marked(own, FIGURES, "", "card"))  # its figures are of the shipped weights
     assert f"| sha256 of models/model.safetensors | {hashlib.sha256(weights.read_bytes()).hexdigest()} |" in card
-    assert "| licence of the weights | docs/data_license.txt |" in card
+    assert "| licence of the weights | docs/weights_license.txt |" in card
     assert "| preset | compact |" in card and "| epoch | 3 |" in card
     assert card.endswith("## Results\n\n| task | n |\n| --- | ---: |\n| fetal head | 63 |\n")
+
+
+def test_figures_of_these_weights_stay_and_those_of_others_go(weights: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle", ignore=shutil.ignore_patterns("models", "runs")))
+    own = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    for name, sha256 in (("same", hashlib.sha256(weights.read_bytes()).hexdigest()), ("other", "0" * 64)):
+        (bundle / "docs" / "README.md").write_text(replace_marked(own, FIGURES, f"| sha256 | {sha256} |", "card"))
+        assemble(bundle, weights, tmp_path / name / NAME, ADDRESS)
+        card = (tmp_path / name / NAME / "docs" / "README.md").read_text(encoding="utf-8")
+        assert marked(card, FIGURES) == (f"| sha256 | {sha256} |" if name == "same" else "")
 
 
 def test_the_line_in_the_docs_makes_a_flat_state_dict(assembled: Path, tmp_path: Path) -> None:
@@ -339,9 +354,18 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("which", ["small", "shipped"])
 def test_a_download_runs_where_this_package_is_not_installed(
-    built: Release, packages: Path, phantom_folder: Path, tmp_path: Path
+    which: str, request: pytest.FixtureRequest, packages: Path, phantom_folder: Path, tmp_path: Path
 ) -> None:
+    if which == "shipped" and not SHIPPED.is_file():
+        pytest.skip("the shipped weights are not in this checkout")
+    weights = SHIPPED if which == "shipped" else request.getfixturevalue("weights")
+    built = (
+        release(BUNDLE, weights, tmp_path / "dist", url=ADDRESS)
+        if which == "shipped"
+        else request.getfixturevalue("built")
+    )
     environment = os.environ | {"PYTHONPATH": str(packages), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -366,6 +390,8 @@ def test_a_download_runs_where_this_package_is_not_installed(
     inference = ("--config_file", "configs/inference.json", "--dataset_dir", images, "--output_dir", tmp_path / "masks")
     done = alone(folder, *run, "inference", "--bundle_root", ".", *inference, "--tasks", "['thyroid nodule']")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    code = f"from propl_monai import Predictor; Predictor()('{next(images.iterdir())}', 'TN')"  # checks the hash
+    assert (done := alone(folder, "-c", code)).returncode == 0, done.stderr[-3000:]
     masks = sorted(path.name for path in (tmp_path / "masks").glob("*.png"))
     assert masks == sorted(f"{path.stem}_thyroid_nodule.png" for path in images.iterdir())
 
@@ -378,13 +404,13 @@ def test_a_download_runs_where_this_package_is_not_installed(
         tmp_path / "run",
     )
     small = ("--epochs", "1", "--encoder_weights", "none", "--labelled_batch_size", "4", "--unlabelled_batch_size", "4")
-    models = ("--model_dir", tmp_path / "models")
-    done = alone(folder, *run, "training", "--bundle_root", ".", *training, *small, *models)
+    done = alone(folder, *run, "training", "--bundle_root", ".", *training, *small)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     record = read(tmp_path / "run" / "run.json")
     assert (record["status"], record["results"]["epochs"]) == ("finished", 1)
     assert record["versions"]["propl_monai"] == propl_monai.__version__
-    assert read_spatial_size(tmp_path / "models" / "model.safetensors") == [32, 32]
+    assert read_spatial_size(tmp_path / "run" / "models" / "model.safetensors") == read_spatial_size(weights)
+    assert (folder / "models" / "model.safetensors").read_bytes() == weights.read_bytes()  # untouched by the training
     assert list((folder / "propl_monai").rglob("__pycache__/trainer.*.pyc")), "the vendored code was not what ran"
 
 

@@ -28,6 +28,7 @@ from propl_monai.images import Picture, read_image
 from propl_monai.inference import predictor as module
 from propl_monai.inference.postprocess import RestoreSized
 from propl_monai.inference.predictor import Predictor
+from propl_monai.model import bundle_folder
 from propl_monai.model.network import ProPL
 from propl_monai.model.prompts import PromptBank
 from propl_monai.model.weights import load_network, read_header, save_safetensors, save_weights
@@ -359,6 +360,26 @@ def test_bundle_folder_of_weights_and_file_are_the_same(bundle: Path, predictor:
     for path in (weights, bundle / "models", str(weights)):
         made = Predictor.from_bundle(path, device="cpu", sha256=predictor.weights_sha256)
         assert np.array_equal(made(speckle(20, 20), "LA").probability, expected) and made.about == {}
+
+
+def test_without_arguments_it_is_the_shipped_model_and_its_hash_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle")
+    monkeypatch.setattr(bundle_folder, "packaged_bundle", lambda: bundle)
+    weights, beside = bundle / "models" / "model.safetensors", bundle / "models" / "model.sha256"
+    with pytest.raises(ProPLError, match=r"model\.sha256: is missing, or holds no SHA-256 .*; restore it"):
+        Predictor()
+    beside.write_text(f"{file_sha256(weights)}  model.safetensors\n")
+    made = Predictor(device="cpu", tta=True)
+    assert made.weights_sha256 == file_sha256(weights) and made.about["name"] == "small" and made.tta
+    assert (made.spatial_size, made.normalisation) == ((32, 32), "half")
+    beside.write_text("0" * 64)
+    with pytest.raises(ProPLError, match=r"model\.safetensors: has sha256 \w+, not 0+; restore it, with git"):
+        Predictor()
+    weights.unlink()
+    with pytest.raises(ProPLError, match=r"model\.safetensors: is not there, so .* no trained weights; take them from"):
+        Predictor()
 
 
 def test_where_there_are_no_weights(tmp_path: Path) -> None:

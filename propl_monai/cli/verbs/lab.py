@@ -10,14 +10,16 @@ from typing import Annotated
 
 import typer
 
+from propl_monai.cli.verbs.runs import Bundle
 from propl_monai.common.options import words
+from propl_monai.common.packaged_bundle import chosen_bundle
 from propl_monai.errors import EXIT_OK, EXIT_PARTIAL
 
 
 def compare(
     data: Annotated[Path, typer.Argument(help="Folder of the images.")],
     runs: Annotated[Path, typer.Argument(help="Folder of all runs; workers on several machines may share it.")],
-    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    bundle: Bundle = None,
     methods: Annotated[str, typer.Option(help="Methods and controls, comma-separated, or all.")] = "propl,supervised",
     labelled: Annotated[str, typer.Option(help="Labelled fractions, comma-separated.")] = "1/8",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
@@ -41,7 +43,7 @@ def compare(
     # Clusters end a job by SIGTERM: as an exit it ends the training below it too, and gives up the claim.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
-    lab = Lab(bundle, data, runs, datalist, preset, record=record)
+    lab = Lab(chosen_bundle(bundle), data, runs, datalist, preset, record=record)
     outcome = compare_all(lab, words(methods), words(labelled), words(seeds), budget, words(leave_out))
     typer.echo(
         f"finished {len(outcome.done)}, with other workers {len(outcome.elsewhere)}, failed {len(outcome.failed)}"

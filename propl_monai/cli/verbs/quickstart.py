@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from propl_monai import tasks
+from propl_monai.cli.verbs.runs import Bundle
+from propl_monai.common.packaged_bundle import chosen_bundle
 
 PRESETS = ["compact", "quickstart"]
 SHOWN = (
@@ -26,7 +28,7 @@ def quickstart(
     folder: Annotated[
         Path, typer.Argument(help="Phantoms go to its phantoms/, results to its runs/quickstart/.")
     ] = Path(),
-    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    bundle: Bundle = None,
 ) -> None:
     """Try everything in a few minutes: make phantom images, train, evaluate, predict.
 
@@ -36,6 +38,7 @@ def quickstart(
     """
     from propl_monai.datasets.phantoms.write_phantoms import DATASET, write_phantoms
 
+    bundle = chosen_bundle(bundle)
     data, runs = folder / "phantoms", folder / "runs" / "quickstart"
     train, models, test, masks = (runs / name for name in ("train", "models", "test", "masks"))
     weights = models / "model.safetensors"
@@ -55,9 +58,7 @@ def quickstart(
         f"\nTest mDice {100 * mean['dice']:.1f} % over {mean['n']} cases; the table by task: {test / 'table.md'}"
     )
     typer.echo(f"Masks over their images: {masks}/*_overlay.png")
-    typer.echo(
-        f"The same on your images: propl train DATA -o runs/mine --preset compact --bundle {shlex.quote(str(bundle))}"
-    )
+    typer.echo("The same on your images: propl train DATA -o runs/mine --preset compact")
 
 
 def _stage(

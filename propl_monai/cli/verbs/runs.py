@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from propl_monai.common.options import pairs, words
+from propl_monai.common.packaged_bundle import chosen_bundle, packaged_bundle
 
+Bundle = Annotated[Path | None, typer.Option(help="The bundle folder; default: the package's own.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any config key=value, such as epochs=30; never evaluated, repeatable."),
@@ -18,7 +20,7 @@ Settings = Annotated[
 def train(
     data: Annotated[Path, typer.Argument(help="Folder of the images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run, with the weights in its models/.")],
-    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    bundle: Bundle = None,
     preset: Annotated[
         str, typer.Option(help="Configs that override train.json, comma-separated, such as compact.")
     ] = "",
@@ -27,6 +29,7 @@ def train(
     """Train, as `python -m monai.bundle run training` does."""
     from propl_monai.common.bundle_command import bundle_arguments, read_settings, run_bundle
 
+    bundle = chosen_bundle(bundle)
     places = {"dataset_dir": data, "output_dir": output, "model_dir": output / "models"}
     configs = ["train", *words(preset)]
     given = read_settings(bundle, configs, pairs("--set", settings or []))
@@ -36,13 +39,14 @@ def train(
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder of the images.")],
     run: Annotated[Path, typer.Argument(help="Folder of a training; the tables go to its test/.")],
-    bundle: Annotated[Path, typer.Option(help="The bundle folder.")] = Path("bundle"),
+    bundle: Bundle = None,
     preset: Annotated[str, typer.Option(help="Configs between train.json and evaluate.json; none is needed.")] = "",
     settings: Settings = None,
 ) -> None:
     """Evaluate on the test split, as `python -m monai.bundle run evaluating` does; the weights describe their network."""
     from propl_monai.common.bundle_command import bundle_arguments, read_settings, run_bundle
 
+    bundle = chosen_bundle(bundle)
     places = {"dataset_dir": data, "output_dir": run / "test", "model_dir": run / "models"}
     if (run / "datalist.json").exists():
         places["datalist_file"] = run / "datalist.json"
@@ -53,9 +57,14 @@ def evaluate(
 
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Files and folders, however deep; stills and cines.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
     task: Annotated[list[str], typer.Option("--task", "-t", help="Name or code of a task; may be repeated.")],
-    bundle: Annotated[Path, typer.Option(help="Bundle, training folder or weights file.")] = Path("bundle"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")] = Path("masks"),
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", "--bundle", help="Weights file, training folder or bundle; default: the package's own."
+        ),
+    ] = None,
     probability: Annotated[bool, typer.Option("--probability", help="Also write probabilities, 16 bit.")] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write uncertainty, 16 bit.")] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with tinted masks.")] = False,
@@ -81,8 +90,9 @@ def predict(
     from propl_monai.inference.shards import Shard
 
     part = None if shard is None else Shard.parse(shard)
-    chosen = {"device": device, "decoder": decoder, "tta": tta, "threshold": threshold, "batch": batch}
-    predictor = Predictor.from_bundle(bundle, sha256=sha256, **chosen)
+    chosen: dict[str, Any] = {"device": device, "decoder": decoder, "tta": tta, "threshold": threshold, "batch": batch}
+    given = weights or (packaged_bundle() if sha256 else None)
+    predictor = Predictor.from_bundle(given, sha256=sha256, **chosen) if given else Predictor(**chosen)
     with progress("segmenting") as shown:
         outcome = predict_paths(
             predictor,

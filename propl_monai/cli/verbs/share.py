@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from propl_monai import tasks
-from propl_monai.common.packaged_bundle import packaged_bundle
+from propl_monai.cli.verbs.runs import Bundle
+from propl_monai.common.packaged_bundle import chosen_bundle
 
 
 def prompts(
@@ -47,10 +48,57 @@ def export(
     typer.echo(f"{output}: {len(record['tasks'])} tasks, largest difference of a probability {difference}")
 
 
+def ship(
+    run: Annotated[Path, typer.Argument(help="Folder of a training.")],
+    data: Annotated[Path, typer.Argument(help="Folder of its images; the loss is measured on the validation cases.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to, such as models of a bundle.")],
+    datalist: Annotated[Path | None, typer.Option(help="Datalist of the training; default: the one in RUN.")] = None,
+) -> None:
+    """Write weights in half precision with both decoders, as the package carries them, and measure what that costs."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.deploy.ship import ship as run_ship
+
+    with progress("comparing") as shown:
+        made = run_ship(run, data, output, datalist, shown)
+    halved = made["halved"]
+    for task, row in halved["mean_dice"].items():
+        typer.echo(f"{task:<16} Dice {row['full']:.4f}, halved {row['half']:.4f} ({row['difference']:+.4f})")
+    difference = f"{halved['largest_probability_difference']:.1e}"
+    typer.echo(f"{halved['measured_on']}: largest difference of a probability {difference}")
+    typer.echo(f"{made['bytes'] / 1e6:.1f} MB in {output}, sha256 {made['sha256']}")
+
+
+def card(
+    data: Annotated[Path, typer.Option(help="Folder of the images of the training.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for card.json, card.md and tables of cases.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights file, or a folder that holds one; default: the package's own.")
+    ] = None,
+    datalist: Annotated[
+        Path | None, typer.Option(help="Datalist of the training; default: the folder as it is.")
+    ] = None,
+    external: Annotated[
+        Path | None, typer.Option(help="Folder of pictures from elsewhere, in the plain layout.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Model card whose marked part is replaced.")] = None,
+) -> None:
+    """Measure all figures of a model card: Dice, calibration, head circumference, areas, failures."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.evaluation.card.write import write_card
+    from propl_monai.model.bundle_folder import shipped_weights
+
+    with progress("measuring") as shown:
+        content = write_card(weights or shipped_weights(), data, output, datalist, external, card, shown)
+    mean = content["test"]["table"][-1]
+    typer.echo(f"mDice {100 * mean['dice']:.1f} % over {mean['n']} test cases; see {output / 'card.md'}")
+
+
 def release(
-    weights: Annotated[Path, typer.Option(help="The model.safetensors of a training.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the zip and model_info.json.")],
-    bundle: Annotated[Path | None, typer.Option(help="The bundle folder; by default the package's own.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The model.safetensors of a training; default: that of the bundle.")
+    ] = None,
+    bundle: Bundle = None,
     name: Annotated[str, typer.Option(help="Of the form organ_us_segmentation.")] = "propl_us_segmentation",
     url: Annotated[str | None, typer.Option(help="Address below which the files will be found.")] = None,
     results: Annotated[Path | None, typer.Option(help="A Markdown table for the model card.")] = None,
@@ -60,6 +108,8 @@ def release(
 ) -> None:
     """Build and check the zip that `python -m monai.bundle download` fetches (extra `release`)."""
     from propl_monai.deploy.release import release as run
+    from propl_monai.model.bundle_folder import shipped_weights
 
-    built = run(bundle or packaged_bundle(), weights, output, name, url, results, published)
+    folder = chosen_bundle(bundle)
+    built = run(folder, weights or shipped_weights(folder), output, name, url, results, published)
     typer.echo(f"{built.path}\nsha256 {built.sha256}\n{built.catalogue}")

@@ -143,7 +143,7 @@ def collect(
     fitting, measured = _items(files, Datalist.read(datalist_file, data), datalist_file)
     counter, total = count(1), len(fitting) + len(measured)
     histograms: dict[str, LogitHistogram] = {}
-    for item, _, logits, reference in _predict(predictor, fitting):
+    for item, _, logits, reference in predict_items(predictor, fitting):
         histograms.setdefault(item["task"], LogitHistogram()).add(logits, reference)
         progress(next(counter), total)
     temperature = fit_temperature(histograms.values()) if histograms else None
@@ -152,7 +152,7 @@ def collect(
     convention = files.evaluation_record["options"].get("metric_convention", "standard")
     plain, scaled = (defaultdict[str, ReliabilityCounts](ReliabilityCounts) for _ in range(2))
     shown: dict[str, Shown] = {}
-    for item, picture, logits, reference in _predict(predictor, measured):
+    for item, picture, logits, reference in predict_items(predictor, measured):
         task, case, mask = item["task"], item["case_id"], logits > 0
         plain[task].add(logits, reference)
         if temperature is not None:
@@ -169,7 +169,9 @@ def collect(
     return Collected(prompts_of(predictor.network), calibration, [shown[case] for case in ranks])
 
 
-def _predict(predictor: Predictor, items: Sequence[Item]) -> Iterator[tuple[Item, Picture, NDArray[np.float64], Mask]]:
+def predict_items(
+    predictor: Predictor, items: Sequence[Item]
+) -> Iterator[tuple[Item, Picture, NDArray[np.float64], Mask]]:
     """Each item with its picture, its logits and its reference, both (H, W) at the size of the picture."""
     restore = RestoreSized("pred")
     for item in items:

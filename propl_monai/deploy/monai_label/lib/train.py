@@ -23,7 +23,7 @@ from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, copy_aside, save_we
 from propl_monai.tasks import Task
 
 FEWEST_TO_HOLD_OUT = 5
-OUTDATED = ("version", "architecture", "prompt_bank_sha256", "decoder", "epoch", "validation_mdice")
+OUTDATED = ("version", "architecture", "prompt_bank_sha256", "decoder", "epoch", "validation_mdice", "halved")
 logger = logging.getLogger(__name__)
 
 
