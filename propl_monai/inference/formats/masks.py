@@ -32,6 +32,7 @@ class Masks:
         count: number of frames.
         tasks: one mask each.
         spacing_mm: height and width of a pixel; None when unknown.
+        seconds_per_frame: None when unknown.
         geometry: of the file, see `images.geometry`; None where it has none.
         orientation: EXIF's number of the turn that made the picture upright, see `Picture`; masks are upright.
         size: (height, width).
@@ -42,6 +43,7 @@ class Masks:
     count: int
     tasks: Sequence[Task]
     spacing_mm: Spacing | None = None
+    seconds_per_frame: float | None = None
     geometry: Geometry | None = None
     orientation: int = 1
     size: tuple[int, int] = (0, 0)

@@ -50,9 +50,11 @@ def _encoded(masks: Masks, values: np.ndarray) -> bytes:
         spacing = spacing[1], spacing[0]
     affine = placed(masks.geometry, spacing)
     image = nibabel.Nifti1Image(values, _LPS_TO_RAS @ affine if stated else None)
-    zooms = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)] + [1.0] * max(values.ndim - 3, 0)
+    lengths = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
+    zooms = [*lengths, masks.seconds_per_frame or 1.0, *[1.0] * values.ndim]
     image.header.set_zooms(zooms[: values.ndim])
-    image.header.set_xyzt_units("mm" if masks.spacing_mm is not None or stated else "unknown")
+    unit = "mm" if masks.spacing_mm is not None else "unknown"
+    image.header.set_xyzt_units(unit, "sec" if masks.seconds_per_frame and values.ndim > 3 else "unknown")
     if stated:
         image.set_sform(_LPS_TO_RAS @ affine, _SCANNER)
         image.set_qform(_LPS_TO_RAS @ affine, _SCANNER)

@@ -1,22 +1,38 @@
-"""The formats that masks can be written in."""
+"""The formats that masks can be written in. Each is imported when it is asked for, as their libraries take long to import."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
 
 from propl_monai.common.options import words
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.inference.formats.base import Format
-from propl_monai.inference.formats.coco import Coco
-from propl_monai.inference.formats.cvat import Cvat
-from propl_monai.inference.formats.dicom_seg import DicomSeg
-from propl_monai.inference.formats.nifti import Nifti
-from propl_monai.inference.formats.nrrd import Nrrd
-from propl_monai.inference.formats.yolo import Yolo
 
 PNG = "png"  # masks as `prediction.write_predictions` writes them, frame by frame
-FORMATS: dict[str, Format] = {one.name: one for one in (Nifti(), Nrrd(), DicomSeg(), Coco(), Yolo(), Cvat())}
-NAMES = (PNG, *FORMATS)
+_CLASSES = {
+    "nifti": ("propl_monai.inference.formats.nifti", "Nifti"),
+    "nrrd": ("propl_monai.inference.formats.nrrd", "Nrrd"),
+    "dicom-seg": ("propl_monai.inference.formats.dicom_seg", "DicomSeg"),
+    "coco": ("propl_monai.inference.formats.coco", "Coco"),
+    "yolo": ("propl_monai.inference.formats.yolo", "Yolo"),
+    "cvat": ("propl_monai.inference.formats.cvat", "Cvat"),
+}
+NAMES = (PNG, *_CLASSES)
+
+
+@cache
+def find_format(name: str) -> Format:
+    """The format of a name of `NAMES` other than "png"."""
+    module, kind = _CLASSES[name]
+    found: Format = getattr(import_module(module), kind)()
+    return found
+
+
+def find_formats(names: Sequence[str]) -> list[Format]:
+    """The formats of these names, without PNG."""
+    return [find_format(name) for name in names if name != PNG]
 
 
 def format_names(texts: str | Sequence[str]) -> list[str]:
@@ -31,7 +47,6 @@ def format_names(texts: str | Sequence[str]) -> list[str]:
     if not given:
         raise ProPLError("--format", "names no format", "give one of: " + ", ".join(NAMES))
     names = [name for name in NAMES if name in given]
-    for name in names:
-        if name != PNG:
-            FORMATS[name].require()
+    for one in find_formats(names):
+        one.require()
     return names
