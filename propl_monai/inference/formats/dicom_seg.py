@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
 
 from propl_monai import __version__
 from propl_monai.common.files import true_type
@@ -102,14 +103,15 @@ def _source(path: Path) -> Dataset:
 
 def _first_frame(highdicom: Any, source: Dataset, masks: Masks) -> Dataset:
     """The segmentation of the first frame."""
-    still = copy.copy(source)
+    still = copy.deepcopy(source)
     for name in _PLACES:
         still.pop(name, None)
     for name in _MAY_BE_EMPTY:
         if name not in still:
             setattr(still, name, "")
-    if "NumberOfFrames" in still:
-        still.NumberOfFrames = 1
+    # highdicom knows no retired or private class, so the class of the source comes into the references afterwards.
+    still.SOPClassUID = UltrasoundMultiFrameImageStorage if masks.count > 1 else UltrasoundImageStorage
+    still.NumberOfFrames = 1
     measures = _measures(source, masks.spacing_mm)
     shared = Dataset()  # of a multi-frame file of today, where highdicom looks for a pixel size
     shared.PixelMeasuresSequence = measures or _measures(Dataset(), (1, 1))
@@ -136,12 +138,23 @@ def _first_frame(highdicom: Any, source: Dataset, masks: Masks) -> Dataset:
         pixel_measures=shared.PixelMeasuresSequence,
         omit_empty_frames=False,
     )
+    for reference in _references(made):
+        reference.ReferencedSOPClassUID = source.SOPClassUID
     if not measures:  # which highdicom cannot do without
         made.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)
     made.PatientOrientation = source.get("PatientOrientation") or ""
     if source.get("BodyPartExamined"):
         made.BodyPartExamined = source.BodyPartExamined
     return made
+
+
+def _references(made: Dataset) -> Iterator[Dataset]:
+    """All places where the source is named."""
+    yield from made.SourceImageSequence
+    for series in made.ReferencedSeriesSequence:
+        yield from series.ReferencedInstanceSequence
+    for group in made.PerFrameFunctionalGroupsSequence:
+        yield from group.DerivationImageSequence[0].SourceImageSequence
 
 
 def _measures(source: Dataset, spacing_mm: Spacing | None) -> list[Dataset]:

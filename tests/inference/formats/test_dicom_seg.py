@@ -118,6 +118,18 @@ def test_names_codes_and_colours(tmp_path: Path) -> None:
         assert np.abs(skimage_color.lab2rgb(lab, illuminant="D65") * 255 - task.colour).max() < 2
 
 
+@pytest.mark.parametrize(
+    "kind", ["1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3", uid.SecondaryCaptureImageStorage, "1.2.3.99"]
+)
+def test_retired_and_private_classes(kind: str, tmp_path: Path) -> None:
+    frames = drawn(1)
+    made = dcmread(segmented(source(tmp_path / "a.dcm", frames, SOPClassUID=kind), frames, tmp_path))
+    group = made.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    named = [made.SourceImageSequence[0], made.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0], group]
+    assert [one.ReferencedSOPClassUID for one in named] == [kind] * 3
+    assert len(decoded(made)) == 3
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     png = save_pillow(tmp_path / "a.png", MOVING[0])
     with pytest.raises(
