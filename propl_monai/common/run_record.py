@@ -78,14 +78,20 @@ class RunRecord:
             self.content["results"] = dict(results)
         write_atomically(self.path, (json.dumps(self.content, indent=2) + "\n").encode())
 
-    def fail(self, where: Path | str, error: BaseException, outputs: Iterable[Path | str] = ()) -> None:
+    def fail(
+        self,
+        where: Path | str,
+        error: BaseException,
+        outputs: Iterable[Path | str] = (),
+        results: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write run.json with the status "failed" and the error; the error itself is left to the caller.
 
         On a full disk only the status is changed, in place, which needs no space.
         """
         self.finding(where, f"{type(error).__name__}: {error}")
         try:
-            self.write("failed", outputs)
+            self.write("failed", outputs, results)
         except ProPLError:
             with suppress(OSError, ValueError), self.path.open("r+b") as stream:
                 stream.seek(stream.read().index(b'"running"'))
@@ -97,6 +103,21 @@ def conclude(good: int, refused: int) -> tuple[str, int]:
     if not good:
         return "failed", EXIT_BAD_INPUT
     return ("partial", EXIT_PARTIAL) if refused else ("finished", EXIT_OK)
+
+
+def read_object(path: Path, cure: str) -> dict[str, Any]:
+    """The JSON object of a file, such as a run.json; the cure is that of an error."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not a JSON number")
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ProPLError(path, f"cannot be read as JSON ({error})", cure) from error
+    if not isinstance(content, dict):
+        raise ProPLError(path, "holds no JSON object", cure)
+    return content
 
 
 def made_by(path: Path, verb: str) -> bool:

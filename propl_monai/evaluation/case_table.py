@@ -126,6 +126,5 @@ class CaseTable:
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         if hasattr(self, "record"):
-            self.record.finding(self.folder, f"{type(error).__name__}: {error}")
-            self.record.write("failed")
+            self.record.fail(self.folder, error)
         raise error

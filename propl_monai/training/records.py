@@ -150,6 +150,5 @@ class RecordRun:
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         if hasattr(self, "record"):
-            self.record.finding(self.keeper.folder, f"{type(error).__name__}: {error}")
-            self.record.write("failed", results={**self.about, "epochs": engine.state.epoch})
+            self.record.fail(self.keeper.folder, error, results={**self.about, "epochs": engine.state.epoch})
         raise error

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from propl_monai.common.files import file_sha256
+from propl_monai.common.run_record import read_object
 from propl_monai.data.splits import parse_fraction
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import CASES, parse_cases, read_cases
@@ -110,7 +111,7 @@ def read_runs(folder: Path | str) -> list[RunResult]:
 
 def read_run(path: Path) -> RunResult | None:
     """The run of a run.json; None if it is of another verb or not finished."""
-    content = read_object(path)
+    content = read_object(path, RUN_AGAIN)
     if content.get("verb") != VERB or content.get("status") != "finished":
         return None
     check_form(path, content)
@@ -123,21 +124,6 @@ def read_run(path: Path) -> RunResult | None:
     values |= {"path": path, "cases": _cases(path, results), "leave_out": tuple(external)}
     values |= {"fraction": _fraction(path, options["labelled_fraction"]), "recipe": results.get("recipe") or {}}
     return RunResult(**values | {"commit": results.get("commit", content.get("commit"))})
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not a JSON number")
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ProPLError(path, f"cannot be read as JSON ({error})", RUN_AGAIN) from error
-    if not isinstance(content, dict):
-        raise ProPLError(path, "holds no JSON object", RUN_AGAIN)
-    return content
 
 
 def options_of(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:

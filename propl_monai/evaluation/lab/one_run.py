@@ -21,12 +21,12 @@ from propl_monai.common.bundle_command import config_file
 from propl_monai.common.bundle_process import run_bundle_apart
 from propl_monai.common.config_values import as_config
 from propl_monai.common.files import write_atomically
-from propl_monai.common.run_record import RunRecord
+from propl_monai.common.run_record import RunRecord, read_object
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import external_cases
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import CASES
-from propl_monai.evaluation.lab.finished_runs import options_of, read_object
+from propl_monai.evaluation.lab.finished_runs import RUN_AGAIN, options_of
 from propl_monai.evaluation.lab.run_results import MEMORY, MODELS, RUN, results_of, unite
 from propl_monai.evaluation.lab.variants import Run, budget
 from propl_monai.model.weights import STATE
@@ -122,7 +122,7 @@ def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check)
     output = folder / "train"
     keys = keys | {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
     presets = [lab.preset] + ([] if run.variant.method == "propl" else [run.variant.method])
-    if (output / RUN).exists() and (done := read_object(output / RUN)).get("status") == "finished":
+    if (output / RUN).exists() and (done := read_object(output / RUN, RUN_AGAIN)).get("status") == "finished":
         _check_recipe(lab, presets, keys, output / RUN, options_of(output / RUN, done))
         return
     keys |= {**_places(lab, folder), "output_dir": as_config(output), "leave_out": as_config(keys["leave_out"])}

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from propl_monai import tasks
 from propl_monai.common.bundle_command import config_file
 from propl_monai.common.claims import Claim
+from propl_monai.common.run_record import read_object
 from propl_monai.data.datalist import Datalist
 from propl_monai.data.splits import labelled_images
 from propl_monai.datasets.cohort import DATALIST, external_cases, open_datalist
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.lab.finished_runs import options_of, read_object
+from propl_monai.evaluation.lab.finished_runs import RUN_AGAIN, options_of
 from propl_monai.evaluation.lab.one_run import Lab, do_run
 from propl_monai.evaluation.lab.run_results import RUN
 from propl_monai.evaluation.lab.variants import Run, grid, variants
@@ -88,7 +89,7 @@ def _check_finished(lab: Lab, run: Run) -> None:
     path = lab.folder(run) / RUN
     if not path.exists():
         return
-    then, now = options_of(path, read_object(path)), json.loads(json.dumps(lab.options(run)))
+    then, now = options_of(path, read_object(path, RUN_AGAIN)), json.loads(json.dumps(lab.options(run)))
     # Titles are words; a key that older runs lack stands for nothing.
     if other := [key for key in now if key != "title" and (then.get(key) or None) != (now[key] or None)]:
         fact = ", ".join(f"{key} {then.get(key)!r}, now {now[key]!r}" for key in other)

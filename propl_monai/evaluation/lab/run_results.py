@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from propl_monai.common.files import file_sha256
+from propl_monai.common.run_record import read_object
 from propl_monai.evaluation.cases import CASES, NUMBERS, PIXELS, read_cases
-from propl_monai.evaluation.lab.finished_runs import EXTERNAL, read_object
+from propl_monai.evaluation.lab.finished_runs import EXTERNAL, RUN_AGAIN
 from propl_monai.model.weights import WEIGHTS
 
 RUN, MEMORY = "run.json", "memory.json"
@@ -29,7 +30,8 @@ def results_of(train: Path, test: Path) -> dict[str, Any]:
         train: output folder of the training; peak memory and weights lie beside it.
         test: output folder of the evaluation.
     """
-    trained, tested, memory = read_object(train / RUN), read_object(test / RUN), train.parent / MEMORY
+    trained, tested = (read_object(folder / RUN, RUN_AGAIN) for folder in (train, test))
+    memory = train.parent / MEMORY
     options, steps = trained["options"], trained["results"]["steps"]
     unlabelled = options["unlabelled_batch_size"] if trained["results"]["cases"]["unlabelled"] else 0
     return {
@@ -38,7 +40,7 @@ def results_of(train: Path, test: Path) -> dict[str, Any]:
         "seconds_training": trained["results"]["seconds_of_all_epochs"],
         "seconds_evaluation": tested["seconds"],
         # None where the worker was killed before it could note it and the training ended by itself.
-        "peak_memory_mb": read_object(memory)["peak_memory_mb"] if memory.exists() else None,
+        "peak_memory_mb": read_object(memory, RUN_AGAIN)["peak_memory_mb"] if memory.exists() else None,
         "decoder": tested["results"]["about"]["decoder"],
         "best_epoch": trained["results"]["best_epoch"],
         "best_validation_mdice": trained["results"]["best_validation_mdice"],

@@ -12,6 +12,7 @@ import pandas as pd
 
 from propl_monai import tasks
 from propl_monai.common.files import file_sha256, require_file
+from propl_monai.common.run_record import read_object
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import CASES, EVALUATE_AGAIN, PIXELS, read_cases
 
@@ -125,11 +126,8 @@ def _record(folder: Path, verb: str, cure: str) -> dict[str, Any]:
     path = folder / RECORD
     if not path.is_file():
         raise ProPLError(folder, f"holds no {RECORD}", cure)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ProPLError(path, f"cannot be read as JSON ({error})", "run it again") from error
-    absent = [key for key in RECORD_KEYS if not isinstance(content, dict) or key not in content]
+    content = read_object(path, "run it again")
+    absent = [key for key in RECORD_KEYS if key not in content]
     if absent:
         raise ProPLError(path, f"has no {', '.join(absent)}", "run it again")
     if content["verb"] != verb:

@@ -23,7 +23,6 @@ from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import read_cases
 from propl_monai.evaluation.lab import one_run as module
 from propl_monai.evaluation.lab.comparison import read_comparisons
-from propl_monai.evaluation.lab.finished_runs import read_object
 from propl_monai.evaluation.lab.one_run import Lab, steps_of_tasks
 from propl_monai.evaluation.lab.run_grid import compare, compare_all
 from propl_monai.evaluation.lab.run_results import results_of, unite
@@ -108,7 +107,7 @@ def test_a_training_that_outlived_its_worker_has_no_memory(made: Any, tmp_path: 
     again = results_of(tmp_path / "train", folder / "test")
     cases = again.pop("cases").to_csv(index=False, lineterminator="\n").encode()
     assert cases == (folder / "cases.csv").read_bytes()
-    kept = read_object(folder / "run.json")["results"]
+    kept = json.loads((folder / "run.json").read_text())["results"]
     assert kept.pop("cases_sha256") == file_sha256(folder / "cases.csv")
     assert again == kept | {"peak_memory_mb": None, "weights_sha256": []}
 
@@ -130,7 +129,7 @@ def test_external_data_are_not_trained_on_and_alone_evaluated(phantoms: Path, tm
     lab = Lab(BUNDLE, phantoms, tmp_path, overrides={**SMALL, "epochs": 1, "steps_per_epoch": 1})
     (run,) = runs = grid(["supervised"], ["1/2"], [0], "short", ["PHANTOM/heart0000"])
     assert compare(lab, runs).done == (run.folder,)
-    content = read_object(lab.folder(run) / "run.json")
+    content = json.loads((lab.folder(run) / "run.json").read_text())
     assert content["options"]["leave_out"] == ["PHANTOM/heart0000"] and content["results"]["split"] == "external"
     cases = read_cases(lab.folder(run) / "cases.csv")
     assert len(cases) and all(group == "heart0000" for group in cases["group"])
@@ -138,7 +137,7 @@ def test_external_data_are_not_trained_on_and_alone_evaluated(phantoms: Path, tm
     datalist = Datalist.read(tmp_path / "datalist.json", phantoms)
     left = {case.case_id for case in external_cases(datalist, "PHANTOM/heart0000")}
     assert set(cases["case"]) == left
-    counts = read_object(lab.folder(run) / "train" / "run.json")["results"]["cases"]
+    counts = json.loads((lab.folder(run) / "train" / "run.json").read_text())["results"]["cases"]
     seen = [case for case in datalist.cases if case.split != "test" and case.case_id not in left]
     assert counts["validation"] == sum(case.split == "validation" for case in seen)
     ((comparison),) = read_comparisons(tmp_path, resamples=100).values()

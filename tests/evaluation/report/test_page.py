@@ -397,7 +397,7 @@ def test_inputs_are_found_where_the_user_says(copy: Path, tmp_path: Path) -> Non
     ("file", "content", "message"),
     [
         ("run.json", "{", "cannot be read as JSON"),
-        ("run.json", "[]", "has no verb"),
+        ("run.json", "[]", "holds no JSON object"),
         ("metrics.jsonl", '{"epoch": 1}\n{"epo', "metrics.jsonl, line 2.*no epoch"),
         ("test/cases.csv", "case,task\na,LA\n", "has no column"),
         ("test/cases.csv", "", "is empty"),
