@@ -17,7 +17,7 @@ import torch
 
 from propl_monai import TASKS, Predictor, read_image
 from propl_monai.deploy.exportable import ExportableNetwork
-from propl_monai.deploy.parity import onnx_runner, torchscript_runner
+from propl_monai.deploy.parity import onnx_runner, program_runner
 
 
 def chosen(data: Path, code: str, count: int) -> list[Path]:
@@ -31,12 +31,12 @@ def main() -> None:
     """Compare and print."""
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("weights", type=Path, help="folder of a training, or its model.safetensors")
-    reader.add_argument("file", type=Path, help="its export, .onnx or TorchScript")
+    reader.add_argument("file", type=Path, help="its export, .onnx or .pt2")
     reader.add_argument("data", type=Path, help="folder of images in the plain layout")
     reader.add_argument("--pictures", type=int, default=9, help="per task")
     given = reader.parse_args()
     predictor = Predictor.from_bundle(given.weights, device="cpu")
-    run = onnx_runner(given.file) if given.file.suffix == ".onnx" else torchscript_runner(given.file)
+    run = onnx_runner(given.file) if given.file.suffix == ".onnx" else program_runner(given.file)
     exact = ExportableNetwork(predictor.network, predictor.decoder).double()
     differences: dict[str, list[float]] = {"file, network": [], "network, exact": [], "file, exact": []}
     logits: list[float] = []

@@ -1,4 +1,4 @@
-"""Export to ONNX or TorchScript, which run without this package, or to weights with one decoder, which need it."""
+"""Export to ONNX or to a program of torch, which run without this package, or to weights with one decoder, which need it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
@@ -25,10 +24,10 @@ from propl_monai.deploy.parity import (
     compare,
     onnx_runner,
     parity_inputs,
+    program_runner,
     require,
     require_parity,
     safetensors_runner,
-    torchscript_runner,
 )
 from propl_monai.errors import ProPLError, first_line, unknown
 from propl_monai.model.bundle_folder import find_weights
@@ -36,10 +35,11 @@ from propl_monai.model.encoder import STRIDES
 from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network, save_safetensors
 
-SUFFIXES = {"onnx": (".onnx",), "torchscript": (".ts", ".pt"), "safetensors": (".safetensors",)}
+SUFFIXES = {"onnx": (".onnx",), "pt2": (".pt2",), "safetensors": (".safetensors",)}
 OPSET = 20  # of ONNX; the first that has GELU as one operator
 HEADER = "propl"  # key of the description inside a file
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_FREE = torch.export.Dim.DYNAMIC
 # entries of a header that follow from the network, or are of another file
 DERIVED = ("architecture", "decoder", "prompt_bank_sha256", "halved")
 
@@ -49,15 +49,15 @@ def export(
 ) -> dict[str, Any]:
     """Export weights, compare the file with the network, and write the result of that to `NAME.parity.json` beside it.
 
-    An ONNX or TorchScript file maps `image` (B, 1, H, W), float32, normalised as described in the file, and `task` (B,),
-    int64, indices into its list of tasks, to `logits` (B, 1, H, W). Batch, height and width are free. A safetensors file
-    holds the encoder, the prompts and the decoder that predicts: `Predictor.from_bundle` predicts the same bits with it;
-    it cannot be trained, and without decoder sd it gives no uncertainty.
+    An ONNX file or a program of torch (`torch.export`) maps `image` (B, 1, H, W), float32, normalised as described in the
+    file, and `task` (B,), int64, indices into its list of tasks, to `logits` (B, 1, H, W). Batch, height and width are free.
+    A safetensors file holds the encoder, the prompts and the decoder that predicts: `Predictor.from_bundle` predicts the
+    same bits with it; it cannot be trained, and without decoder sd it gives no uncertainty.
 
     Args:
         source: a model.safetensors, a folder that holds one, or a bundle, whose `models` folder does.
-        output: the file to write, with the suffix of its format: .onnx, .ts or .pt, or .safetensors.
-        format: "onnx", "torchscript" or "safetensors"; None for that of the suffix.
+        output: the file to write, with the suffix of its format: .onnx, .pt2 or .safetensors.
+        format: "onnx", "pt2" or "safetensors"; None for that of the suffix.
         decoder: "sd", "pd", "mean" (which is both), or None for the one that the weights have chosen.
 
     Returns:
@@ -84,8 +84,8 @@ def export(
             _write_onnx(ExportableNetwork(network, about["decoder"]), candidate, about)
             run = onnx_runner(candidate)
         else:
-            _write_torchscript(ExportableNetwork(network, about["decoder"]), candidate, about)
-            run = torchscript_runner(candidate)
+            _write_program(ExportableNetwork(network, about["decoder"]), candidate, about)
+            run = program_runner(candidate)
         inputs = parity_inputs(len(about["tasks"]), about["spatial_size"], about["normalisation"])
         allowed = EXACT if format == "safetensors" else LARGEST_DIFFERENCE
         parity = compare(network, run, inputs, decoder, allowed)
@@ -151,13 +151,14 @@ def _example(size: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.zeros(2, 1, size[0], size[1] + STRIDES[-1]), torch.tensor([0, 0])
 
 
-def _write_torchscript(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-    with warnings.catch_warnings():
-        # Traces are deprecated, and may fix a size that should be free: the parity check would find that.
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        traced = torch.jit.trace(network, _example(about["spatial_size"]), check_trace=False)
-        torch.jit.save(traced, str(path), {f"{HEADER}.json": json.dumps(about)})
+def _write_program(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    free = {"image": {0: _FREE, 2: _FREE, 3: _FREE}, "task": {0: _FREE}}
+    try:
+        program = torch.export.export(network, _example(about["spatial_size"]), dynamic_shapes=free)
+    except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+        fact = f"cannot be exported by torch.export ({first_line(error)})"
+        raise ProPLError(f"encoder '{about['encoder']}'", fact, "use --format onnx or safetensors") from error
+    torch.export.save(program, path, extra_files={f"{HEADER}.json": json.dumps(about)})
 
 
 def _write_onnx(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
@@ -173,12 +174,12 @@ def _write_onnx(network: nn.Module, path: Path, about: Mapping[str, Any]) -> Non
             opset_version=OPSET,
             input_names=["image", "task"],
             output_names=["logits"],
-            dynamic_shapes={"image": {0: "batch", 2: "height", 3: "width"}, "task": {0: torch.export.Dim.DYNAMIC}},
+            dynamic_shapes={"image": {0: "batch", 2: "height", 3: "width"}, "task": {0: _FREE}},
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
         fact = f"cannot be exported to ONNX ({first_line(error)})"
-        raise ProPLError(f"encoder '{about['encoder']}'", fact, "use --format torchscript") from error
+        raise ProPLError(f"encoder '{about['encoder']}'", fact, "use --format pt2") from error
     finally:
         log.setLevel(level)
     program.model.metadata_props[HEADER] = json.dumps(about)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -46,11 +45,13 @@ def onnx_runner(path: Path | str) -> Runner:
     return run
 
 
-def torchscript_runner(path: Path | str) -> Runner:
-    """A TorchScript file as a function of image and task, on the CPU. Such a file is a program: load only your own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and still in use
-        return torch.jit.load(str(path), map_location="cpu")
+def program_runner(path: Path | str) -> Runner:
+    """A file of `torch.export` as a function of image and task, on the CPU. Such a file is a program: load only your own.
+
+    The conditions on sizes that torch noted while it followed the network are not checked, as they refuse a batch of one; the
+    program itself holds for every size, which `compare` measures.
+    """
+    return torch.export.load(path).module(check_guards=False)
 
 
 def safetensors_runner(path: Path | str) -> Runner:

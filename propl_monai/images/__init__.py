@@ -20,7 +20,7 @@ Tested elsewhere: `opening`, `picture`, `pillow` and `write` by `test_read`, `te
 from __future__ import annotations
 
 from propl_monai.images.picture import MAX_PIXELS, Cine, Picture, to_grey
-from propl_monai.images.read import image_size, read_frames, read_image, read_mask, read_values, turn
+from propl_monai.images.read import image_size, read_frames, read_image, read_mask, read_values, turn, turn_back
 from propl_monai.images.write import write_mask, write_overlay, write_picture, write_png16
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "read_values",
     "to_grey",
     "turn",
+    "turn_back",
     "write_mask",
     "write_overlay",
     "write_picture",

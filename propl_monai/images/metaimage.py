@@ -1,8 +1,8 @@
 """MetaImage (`.mha`; `.mhd` with its `.raw`) through SimpleITK.
 
 The file holds (x, y) or (x, y, frame), with axes of length 1 anywhere after y; SimpleITK gives `(H, W)` or `(frame, H, W)`.
-The third or fourth axis is always taken for time. Directions and offsets are not applied. This is how the first
-form of CAMUS stores its pictures and sequences.
+The third or fourth axis is always taken for time. Directions and offsets are not applied, but kept for
+masks. This is how the first form of CAMUS stores its pictures and sequences.
 
 The header is read here first, because it names the file that holds the values, and a header from elsewhere may name any
 file of this machine; and because ITK allocates what the header declares.
@@ -24,6 +24,7 @@ import SimpleITK
 
 from propl_monai.common.spacing import stated_spacing
 from propl_monai.errors import ProPLError
+from propl_monai.images.geometry import Geometry
 from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, check_size
 
 _HEADER_LIMIT = 2**26  # bytes; a tracked sequence has some hundred for each frame
@@ -49,6 +50,7 @@ class _Header:
     compressed: bool
     data: Path
     data_start: int  # least number of bytes before the values
+    affine: np.ndarray | None  # see `Geometry`
 
     @property
     def bytes(self) -> int:
@@ -68,7 +70,8 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     count = math.prod(header.sizes[2:])
     spacing, note = stated_spacing(*header.spacing[1::-1]) if len(header.spacing) >= 2 else (None, "")
     decoder = partial(_decode, path, header)
-    return Stored(path, kind, height, width, count, decoder, spacing_mm=spacing, spacing_note=note)
+    geometry = Geometry(header.sizes, header.affine)
+    return Stored(path, kind, height, width, count, decoder, spacing_mm=spacing, spacing_note=note, geometry=geometry)
 
 
 def _read_header(path: Path, stream: BinaryIO) -> _Header:
@@ -89,7 +92,28 @@ def _read_header(path: Path, stream: BinaryIO) -> _Header:
         raise ProPLError(path, "holds its values as text", "save it with BinaryData = True")
     compressed = fields.get("CompressedData", "False").lower() == "true"
     data, start = _data_file(path, fields["ElementDataFile"], end)
-    return _Header(sizes, kind, channels, spacing, compressed, data, start + skipped)
+    affine = _affine(fields, len(sizes), spacing)
+    return _Header(sizes, kind, channels, spacing, compressed, data, start + skipped, affine)
+
+
+def _affine(fields: dict[str, str], axes: int, spacing: tuple[float, ...]) -> np.ndarray | None:
+    """From (x, y, frame) to mm; None where the header does not say, or what it says makes no sense."""
+    found = []
+    for names in (("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin")):
+        words = next((fields[name].split() for name in names if name in fields), [])
+        try:
+            found.append(np.array(words, np.float64))
+        except ValueError:
+            return None
+    matrix, offset = found
+    if (matrix.size, offset.size, len(spacing)) != (axes**2, axes, axes):
+        return None
+    space = min(axes, 3)
+    affine = np.eye(4)
+    # Each row of TransformMatrix is the direction of an axis.
+    affine[:space, :space] = matrix.reshape(axes, axes).T[:space, :space] * np.array(spacing[:space])
+    affine[:space, 3] = offset[:space]
+    return affine if np.isfinite(affine).all() and np.linalg.norm(affine[:3, :3], axis=0).all() else None
 
 
 def _fields(path: Path, stream: BinaryIO) -> tuple[dict[str, str], int]:

@@ -1,7 +1,8 @@
 """NIfTI-1 and NIfTI-2, one file (`.nii`, `.nii.gz`), through nibabel.
 
 The file holds (x, y) or (x, y, frame), with axes of length 1 anywhere after y; a frame is transposed to `(H, W)`. The third
-or fourth axis is always taken for time. The affine's directions are not applied. This is how the 2023 form of
+or fourth axis is always taken for time. The affine's directions are not applied, but kept for
+masks. This is how the 2023 form of
 CAMUS stores its pictures and half sequences.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from propl_monai.common.spacing import positive, stated_spacing
 from propl_monai.errors import ProPLError
+from propl_monai.images.geometry import Geometry
 from propl_monai.images.picture import COPY_AGAIN, Stored, check_size
 
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
@@ -27,6 +29,7 @@ _SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _HEADER_BYTES = 352
 _SPARE_BYTES = 2**24  # that may follow the values in a gzip file; more is a bomb
 _TIME_AXIS = 3
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
@@ -62,7 +65,17 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
             spacing_mm=spacing,
             spacing_note=note,
             seconds_per_frame=seconds,
+            geometry=_geometry(picture, shape),
         )
+
+
+def _geometry(picture: Any, shape: tuple[int, ...]) -> Geometry:
+    """Without an affine where both codes are 0: what nibabel makes up then is not what ITK makes up."""
+    stated = int(picture.header["qform_code"]) > 0 or int(picture.header["sform_code"]) > 0
+    unit = _MM_PER_UNIT.get(picture.header.get_xyzt_units()[0], 1.0)
+    affine = np.diag([unit, unit, unit, 1]) @ _RAS_TO_LPS @ picture.affine if stated else None
+    usable = affine is not None and np.isfinite(affine).all() and np.linalg.norm(affine[:3, :3], axis=0).all()
+    return Geometry(shape, affine if usable else None)
 
 
 @contextmanager

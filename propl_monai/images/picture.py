@@ -11,6 +11,7 @@ from PIL import Image
 
 from propl_monai.common.spacing import Spacing
 from propl_monai.errors import ProPLError
+from propl_monai.images.geometry import Geometry
 
 MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
 MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
@@ -50,6 +51,7 @@ class Cine:
         spacing_mm: height and width of a pixel (row, column), None when the file does not say.
         seconds_per_frame: None when the file does not say.
         spacing_note, orientation: see `Picture`.
+        geometry: of a NIfTI or MetaImage; None for other files.
     """
 
     count: int
@@ -58,6 +60,7 @@ class Cine:
     _decode: Callable[[], Frames] = field(repr=False)
     spacing_note: str = ""
     orientation: int = 1
+    geometry: Geometry | None = None
 
     def __iter__(self) -> Frames:
         return self._decode()
@@ -82,6 +85,7 @@ class Stored:
         lossy: the word for a compression that blurs labels, such as "JPEG"; empty when values are exact.
         spacing_note: see `Picture`.
         orientation: see `Picture`.
+        geometry: see `Cine`.
         show: turns values into uint8 where the format says how; None for the rule of `to_uint8`.
     """
 
@@ -96,6 +100,7 @@ class Stored:
     lossy: str = ""
     spacing_note: str = ""
     orientation: int = 1
+    geometry: Geometry | None = None
     show: Callable[[np.ndarray], np.ndarray] | None = None
 
 

@@ -32,6 +32,7 @@ def read_frames(path: str | Path) -> Cine:
         lambda: map(without_equal_channels, shown(stored)),
         stored.spacing_note,
         stored.orientation,
+        stored.geometry,
     )
 
 
@@ -75,6 +76,11 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
         **{5: np.transpose, 6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).T, 8: np.rot90},
     }
     return np.ascontiguousarray(turns[orientation](pixels))
+
+
+def turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The inverse of `turn`: upright pixels `(H, W)` as the file stores them."""
+    return turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

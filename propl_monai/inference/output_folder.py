@@ -1,4 +1,4 @@
-"""What a prediction leaves in its output folder: results, journal, measurements.csv and run.json."""
+"""What a prediction leaves in its output folder: results, journal, measurements.csv, files of formats and run.json."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ import numpy as np
 from propl_monai.common.files import write_atomically
 from propl_monai.common.run_record import RunRecord, conclude
 from propl_monai.errors import EXIT_OK, ProPLError
+from propl_monai.inference.formats.base import Format
+from propl_monai.inference.formats.masks import Masks, frame_name
+from propl_monai.inference.formats.registry import PNG, find_formats
 from propl_monai.inference.journal import Entry, Journal
 from propl_monai.inference.measurements import Measurements, measure
 from propl_monai.inference.prediction import Prediction, write_predictions
@@ -22,6 +25,10 @@ from propl_monai.inference.prediction import Prediction, write_predictions
 MEASUREMENTS = "measurements.csv"
 COLUMNS = ("name", "file", "frame", "task", "row_mm", "column_mm", *Measurements.__dataclass_fields__)
 logger = logging.getLogger(__name__)
+
+
+class _CannotCarry(Exception):
+    """A format cannot carry this input; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,21 @@ class InputFile:
         path, sha256: of the file.
         name: of its results, relative to the output folder, without suffix.
         count: number of frames.
+        masks: kept for formats that hold all frames in one file; None where PNG is the only one.
     """
 
     path: Path
     name: str
     sha256: str
     count: int = 1
+    masks: Masks | None = None
     written: int = 0
     outputs: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def frame_name(self, number: int) -> str:
         """The name of the results of a frame, from 1."""
-        return self.name if self.count == 1 else f"{self.name}_frame_{number:04d}"
+        return frame_name(self.name, self.count, number)
 
 
 @dataclass
@@ -70,7 +79,7 @@ class OutputFolder:
 
     Args:
         folder: the output folder.
-        options: tasks, probability, uncertainty, overlay and measurements, as in `predict_paths`.
+        options: tasks, probability, uncertainty, overlay, measurements and formats, as in `predict_paths`.
         record: of the run.
         total: number of input files.
         journal: of the folder; None for none.
@@ -93,6 +102,11 @@ class OutputFolder:
     refused: set[Path] = field(default_factory=set)
     pictures: int = 0
 
+    @property
+    def formats(self) -> list[Format]:
+        """The formats of the masks, without PNG."""
+        return find_formats(self.options.get("formats", []))
+
     def write(self, file: InputFile, number: int, predictions: Sequence[Prediction], below: np.ndarray | None) -> None:
         """Write the results of a frame; after the last frame of a file, add the file to the journal.
 
@@ -106,9 +120,17 @@ class OutputFolder:
         """
         if file.path in self.refused:
             return
-        base = self.folder / file.frame_name(number)
+        base, png = self.folder / file.frame_name(number), PNG in self.options.get("formats", [PNG])
+        parts: dict[str, Any] = {}
         try:
-            written = write_predictions(base, predictions, self.options["probability"], below)
+            written = write_predictions(base, predictions, self.options["probability"], below, png)
+            if file.masks is not None:
+                file.masks.add([one.mask for one in predictions])
+                if file.written + 1 == file.count:
+                    written += self._write_formats(file.masks, parts)
+        except _CannotCarry as error:
+            self.refuse(file.path, str(error))
+            return
         except ProPLError as error:
             if error.of_machine or not isinstance(error.__cause__, OSError):
                 raise
@@ -123,10 +145,25 @@ class OutputFolder:
         self.pictures += 1
         if file.written == file.count:
             entry: Entry = {"name": file.name, "sha256": file.sha256, "options": self.options}
-            entry |= {"files": file.outputs, "rows": file.rows}
+            entry |= {"files": file.outputs, "rows": file.rows} | ({"parts": parts} if parts else {})
             if self.journal:
                 self.journal.add(entry)
             self._add(file.path, entry)
+
+    def _write_formats(self, masks: Masks, parts: dict[str, Any]) -> list[Path]:
+        """Write the files of one input in all formats but PNG; `parts` is given what the files for the folder say of it."""
+        written = []
+        for one in self.formats:
+            try:
+                contents, part = one.files(masks), one.part(masks)
+            except ProPLError as error:
+                raise _CannotCarry(f"{error.fact}; {error.cure}") from error
+            for name, content in contents.items():
+                written.append(self.folder / name)
+                write_atomically(written[-1], content)
+            if one.shared:
+                parts[one.name] = part
+        return written
 
     def skip(self, path: Path, entry: Entry) -> None:
         """Count an input whose results are there already; `entry` is that of the journal."""
@@ -155,12 +192,17 @@ class OutputFolder:
         return [self.folder / file for name in sorted(self.entries) for file in self.entries[name]["files"]]
 
     def finish(self) -> Outcome:
-        """Write measurements.csv, if it is wanted, and run.json."""
+        """Write measurements.csv and the formats' files for the whole folder, if they are wanted, and run.json."""
         outputs = self._outputs()
         if self.options["measurements"]:
             outputs.append(self.record.path.with_name(MEASUREMENTS))
             rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
             write_atomically(outputs[-1], _csv(rows))
+        for one in self.formats:
+            if one.shared:
+                outputs.append(self.record.path.with_name(one.shared))
+                found = (self.entries[name].get("parts", {}).get(one.name, []) for name in sorted(self.entries))
+                write_atomically(outputs[-1], one.whole([each for part in found for each in part]))
         # A shard of few files may have none; elsewhere that is an error before this.
         status, code = conclude(len(self.entries), len(self.refused)) if self.total else ("finished", EXIT_OK)
         outcome = Outcome(len(self.entries) - self.skipped, self.skipped, len(self.refused), self.pictures, code)

@@ -21,7 +21,9 @@ from torch import Tensor
 from propl_monai.common.files import file_sha256, sweep_orphans
 from propl_monai.common.run_record import JOURNAL, RunRecord
 from propl_monai.errors import ProPLError
-from propl_monai.images import MAX_PIXELS, Picture, read_frames, to_grey
+from propl_monai.images import MAX_PIXELS, Cine, Picture, read_frames, to_grey
+from propl_monai.inference.formats.masks import Masks
+from propl_monai.inference.formats.registry import PNG, format_names
 from propl_monai.inference.inputs import find_inputs
 from propl_monai.inference.journal import Journal
 from propl_monai.inference.measurements import Spacing, require_spacing
@@ -29,6 +31,7 @@ from propl_monai.inference.output_folder import InputFile, Outcome, OutputFolder
 from propl_monai.inference.predictor import Predictor, Prepared
 from propl_monai.inference.shards import Shard, files_of_shards, lock_results
 from propl_monai.inference.threads import BackgroundWriter, prefetch
+from propl_monai.tasks import find_all
 
 DARK = 16  # of 255; a picture of tissue has brighter pixels
 logger = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ def predict_paths(
     uncertainty: bool = False,
     overlay: bool = False,
     measurements: bool = False,
+    formats: str | Sequence[str] = PNG,
     spacing_mm: Spacing | None = None,
     overwrite: bool = False,
     shard: Shard | None = None,
@@ -52,7 +56,8 @@ def predict_paths(
     """Segment files, folders (however deep) and cines (each frame), all formats of `propl_monai.images`.
 
     The results of a picture `a/b.png` are `a/b_<task>.png` and what `prediction.write_predictions` writes beside it; those
-    of a cine are `b_frame_0001_<task>.png` and so on. `predictions.jsonl` lists what is done; run.json describes the run.
+    of a cine are `b_frame_0001_<task>.png` and so on; those in other formats are told in `propl_monai.inference.formats`.
+    `predictions.jsonl` lists what is done; run.json describes the run.
 
     A file is skipped when it was predicted before from the same bytes, with the same settings and outputs. A folder that
     holds results of other settings (weights, decoder, threshold, tta, spacing) is refused; other tasks or outputs are
@@ -69,14 +74,19 @@ def predict_paths(
         tasks: names, codes or slugs.
         probability, uncertainty, overlay: what to write beside masks.
         measurements: write measurements.csv, see `propl_monai.inference.measurements`.
+        formats: of the masks: names of `formats.registry`, any number of them, as a list or separated by commas.
         spacing_mm: height and width of a pixel, whatever the files hold; None takes theirs.
         overwrite: overwrite results made with other settings.
-        shard: predict only this part of the files, beside other processes with other shards; journal, run.json and
-            measurements.csv go to `shard.folder`. A later run without it takes over the journals of all shards.
+        shard: predict only this part of the files, beside other processes with other shards; journal, run.json,
+            measurements.csv and the formats' files for the whole folder go to `shard.folder`. A later run without it takes
+            over the journals of all shards.
         progress: called with (files done, files in all), from another thread.
     """
     options = {"tasks": list(dict.fromkeys(predictor.names(tasks))), "probability": probability}
     options |= {"uncertainty": uncertainty, "overlay": overlay, "measurements": measurements}
+    chosen = format_names(formats)
+    if chosen != [PNG]:  # so that journals from before there were formats go on
+        options["formats"] = chosen
     if uncertainty:
         predictor.network.require_decoder("sd", "uncertainty")
     spacing = require_spacing(spacing_mm)
@@ -160,8 +170,8 @@ class _Run:
             yield partial(self.results.skip, path, entry)
             return
         cine = read_frames(path)
-        file = InputFile(path, name, sha256, cine.count)
         spacing = self.spacing or cine.spacing_mm
+        file = InputFile(path, name, sha256, cine.count, self._masks(path, name, cine, spacing))
         if spacing is None and self.options["measurements"]:
             self.notes[f"lengths are in pixels: {cine.spacing_note or 'the pixel size is unknown'}"].append(path)
         elif cine.spacing_mm not in (None, spacing):
@@ -177,6 +187,14 @@ class _Run:
             self.notes[f"nearly black, no pixel reaches {DARK} of 255: see that the file holds what you expect"].append(
                 path
             )
+
+    def _masks(self, path: Path, name: str, cine: Cine, spacing: Spacing | None) -> Masks | None:
+        """What formats other than PNG are written from; refuses a file that one of them cannot carry."""
+        for one in self.results.formats:
+            one.check(path, name)
+        tasks = find_all(self.options["tasks"])
+        place = (spacing, cine.seconds_per_frame, cine.geometry, cine.orientation)
+        return Masks(path, name, cine.count, tasks, *place) if self.results.formats else None
 
     def _grouped(self, items: Iterator[_Step]) -> Iterator[list[_Step]]:
         """Groups of one batch, smaller where the pictures that overlays need are large."""

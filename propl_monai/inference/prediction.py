@@ -55,7 +55,11 @@ def from_maps(
 
 
 def write_predictions(
-    base: Path, predictions: Sequence[Prediction], probability: bool = False, overlay_on: np.ndarray | None = None
+    base: Path,
+    predictions: Sequence[Prediction],
+    probability: bool = False,
+    overlay_on: np.ndarray | None = None,
+    masks: bool = True,
 ) -> list[Path]:
     """Write the files of one picture, each complete or not at all.
 
@@ -68,6 +72,7 @@ def write_predictions(
         predictions: one per task.
         probability: write probabilities too.
         overlay_on: the picture, uint8 (H, W) or (H, W, 3), shown in grey below the masks; None for no overlay.
+        masks: write masks.
 
     Returns:
         The files.
@@ -80,7 +85,8 @@ def write_predictions(
 
     for one in predictions:
         slug = registry.find(one.task).slug
-        write_mask(path(slug), one.mask)
+        if masks:
+            write_mask(path(slug), one.mask)
         if probability:
             write_png16(path(f"{slug}_probability"), one.probability)
         if one.uncertainty is not None:

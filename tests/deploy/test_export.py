@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from propl_monai.common.files import file_sha256
 from propl_monai.deploy import export as exporter
 from propl_monai.deploy.export import export
 from propl_monai.deploy.exportable import ExportableNetwork, fix_padding, take_grey
-from propl_monai.deploy.parity import Runner, compare, onnx_runner, parity_inputs, require_parity, torchscript_runner
+from propl_monai.deploy.parity import Runner, compare, onnx_runner, parity_inputs, program_runner, require_parity
 from propl_monai.errors import ProPLError
 from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network, save_weights
@@ -57,14 +58,14 @@ class Made:
     run: Runner
 
 
-@pytest.fixture(scope="module", params=["onnx", "torchscript"])
+@pytest.fixture(scope="module", params=["onnx", "pt2"])
 def made(request: pytest.FixtureRequest, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "onnx":
         path = folder / "small.onnx"
         return Made(path, export(bundle, path), "pd", onnx_runner(path))
-    path = folder / "small.ts"
-    return Made(path, export(bundle, path, "torchscript", "mean"), "mean", torchscript_runner(path))
+    path = folder / "small.pt2"
+    return Made(path, export(bundle, path, "pt2", "mean"), "mean", program_runner(path))
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 32), (3, 50, 77), (2, 96, 31)])
@@ -112,9 +113,9 @@ def test_the_file_says_what_it_is(made: Made) -> None:
         assert shapes["task"] == ("tensor(int64)", ["batch"])
         assert shapes["image"] == ("tensor(float)", ["batch", 1, "height", "width"])
     else:
-        extra = {"propl.json": ""}
-        torch.jit.load(str(made.path), _extra_files=extra)
-        told = json.loads(extra["propl.json"])
+        with zipfile.ZipFile(made.path) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith("extra/propl.json")]
+            told = json.loads(archive.read(name))
     assert told["tasks"] == list(NAMES)
     assert told["prompts"][7] == "Segment the thyroid nodule in the ultrasound image."
     assert (told["decoder"], told["spatial_size"]) == (made.decoder, [64, 32])
@@ -138,7 +139,7 @@ def test_weights_with_one_decoder(bundle: Path, small: ProPL, tmp_path: Path, de
         again = export(path, tmp_path / "again.safetensors")
         assert load_network(tmp_path / "again.safetensors")[1] == header and again["sha256"] == record["sha256"]
         with pytest.raises(ProPLError, match="decoder 'sd': these weights hold decoder pd alone"):
-            export(path, tmp_path / "x.ts", decoder="sd")
+            export(path, tmp_path / "x.pt2", decoder="sd")
 
 
 def test_weights_with_one_decoder_must_give_the_same_bits(
@@ -168,9 +169,10 @@ def test_a_file_that_differs_is_not_kept(bundle: Path, tmp_path: Path, monkeypat
     def wrong(path: Path) -> Runner:
         return lambda image, task: torch.zeros_like(image)
 
-    monkeypatch.setattr(exporter, "torchscript_runner", wrong)
-    with pytest.raises(ProPLError, match=r"small\.ts: would differ .* over 50 images.* not kept"):
-        export(bundle, tmp_path / "small.ts", "torchscript")
+    monkeypatch.setattr(exporter, "_write_program", lambda network, path, about: path.touch())
+    monkeypatch.setattr(exporter, "program_runner", wrong)
+    with pytest.raises(ProPLError, match=r"small\.pt2: would differ .* over 50 images.* not kept"):
+        export(bundle, tmp_path / "small.pt2", "pt2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,8 +214,7 @@ def test_probabilities_and_masks_decide(small: ProPL, shift: float, kept: bool) 
             require_parity(Path("x.onnx"), found)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".ts"])
-def test_the_mean_of_certain_decoders_is_exported(small: ProPL, tmp_path: Path, suffix: str) -> None:
+def test_the_mean_of_certain_decoders_is_exported(small: ProPL, tmp_path: Path) -> None:
     """Weights trained for long have large logits; here they reach ±40, where probabilities round to 0 and 1."""
     certain = copy.deepcopy(small)
     image, _ = next(iter(parity_inputs(8, (64, 32), "half")))
@@ -227,7 +228,7 @@ def test_the_mean_of_certain_decoders_is_exported(small: ProPL, tmp_path: Path, 
             last.bias.sub_(middle).mul_(40 / spread)
         assert certain(image, task=["fetal head"], decoder="sd").abs().max() > 20
     save_weights(certain, tmp_path, ABOUT)
-    parity = export(tmp_path, tmp_path / f"mean{suffix}", decoder="mean")["parity"]
+    parity = export(tmp_path, tmp_path / "mean.onnx", decoder="mean")["parity"]
     assert parity["largest_probability_difference"] <= 1e-4 and parity["mask_disagreement"] <= 1e-4
     assert parity["largest_logit_difference"] < 5e-3  # 8.7e-2 before, by a logit of a mean of probabilities
 
@@ -285,9 +286,11 @@ def test_the_network_itself_is_left_as_it_is(small: ProPL) -> None:
     ("name", "format", "decoder", "said"),
     [
         ("a.onnx", "onxn", None, "unknown format 'onxn'; did you mean 'onnx'"),
-        ("a.safetensor", None, None, "has no suffix of an export; end it in one of .onnx, .ts, .pt, .safetensors"),
-        ("a.ts", "onnx", None, "has a suffix that is not one of onnx; end it in .onnx"),
-        ("a.ts", "torchscript", "dp", "unknown decoder 'dp'"),
+        ("a.safetensor", None, None, "has no suffix of an export; end it in one of .onnx, .pt2, .safetensors"),
+        ("a.pt2", "onnx", None, "has a suffix that is not one of onnx; end it in .onnx"),
+        ("a.ts", None, None, "has no suffix of an export"),
+        ("a.pt2", "torchscript", None, "unknown format 'torchscript'"),
+        ("a.pt2", "pt2", "dp", "unknown decoder 'dp'"),
     ],
 )
 def test_wrong_options_are_named(
@@ -304,6 +307,20 @@ def test_weights_that_are_missing_or_do_not_say_their_size(small: ProPL, tmp_pat
     save_weights(small, tmp_path, {"preset": "test"})
     with pytest.raises(ProPLError, match=r"do not state .* the size and normalisation"):
         export(tmp_path, tmp_path / "a.onnx")
+
+
+def test_an_encoder_that_torch_cannot_follow_is_named(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a branch on values\nand more")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    with pytest.raises(
+        ProPLError, match=r"cannot be exported by torch.export \(a branch on values\); use --format onnx"
+    ):
+        export(bundle, tmp_path / "a.pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_without_prompts_is_refused() -> None:

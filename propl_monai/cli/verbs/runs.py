@@ -71,6 +71,10 @@ def predict(
     measure: Annotated[
         bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference.")
     ] = False,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Of masks: png (default), nifti, nrrd, dicom-seg, coco, yolo, cvat; repeatable."),
+    ] = None,
     spacing: Annotated[
         tuple[float, float] | None, typer.Option(help="Height and width of a pixel in mm, whatever the files hold.")
     ] = None,
@@ -103,6 +107,7 @@ def predict(
             uncertainty=uncertainty,
             overlay=overlay,
             measurements=measure,
+            formats=formats or "png",
             spacing_mm=spacing,
             overwrite=overwrite,
             shard=part,

@@ -30,15 +30,13 @@ def prompts(
 
 def export(
     source: Annotated[Path, typer.Argument(help="A model.safetensors, the folder of a training, or a bundle.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx, .ts, .pt or .safetensors.")],
-    format: Annotated[
-        str | None, typer.Option(help="onnx, torchscript or safetensors; by default that of the suffix.")
-    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx, .pt2 or .safetensors.")],
+    format: Annotated[str | None, typer.Option(help="onnx, pt2 or safetensors; by default that of the suffix.")] = None,
     decoder: Annotated[
         str | None, typer.Option(help="sd, pd or mean; by default the one chosen on validation.")
     ] = None,
 ) -> None:
-    """Export to ONNX or TorchScript (extra `export`), or to weights of one decoder for `propl predict`, with the parity."""
+    """Export to ONNX (extra `export`), a program of torch, or weights of one decoder for `propl predict`, with the parity."""
     from propl_monai.deploy.export import export as run
 
     record = run(source, output, format, decoder)
