@@ -22,6 +22,7 @@ from monai.transforms import (
     RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
+    RandomizableTransform,
     RandScaleIntensityd,
     RandShiftIntensityd,
     RandZoomd,
@@ -33,6 +34,7 @@ from torch.nn import functional
 
 from propl_monai.common.options import switch
 from propl_monai.errors import ProPLError, unknown
+from propl_monai.tasks import find
 
 NORMALISATIONS = {
     "imagenet": (0.449, 0.226),  # grey mean and deviation of ImageNet, for timm's ConvNeXt weights
@@ -132,6 +134,34 @@ class Named(Transform):
         return {"case_id": str(data["image"]), **named, **data}
 
 
+class RandTransposed(RandomizableTransform, MapTransform):
+    """Rows and columns change places, with some probability, in items of some tasks.
+
+    Echocardiograms are shown with the apex at the top, but archives that were read with x first (CAMUS as an array) hold
+    them lying on their side. A network that saw one of the two alone does not know the other.
+
+    Args:
+        keys: items (C, H, W) with H = W.
+        tasks: of the items that are changed.
+        prob: of a change.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, tasks: Sequence[str], prob: float = 0.5, allow_missing_keys: bool = False
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.tasks = frozenset(tasks)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        self.randomize(None)
+        if self._do_transform and result.get("task") in self.tasks:
+            for key in self.key_iterator(result):
+                result[key] = result[key].transpose(-1, -2)
+        return result
+
+
 def load(keys: Sequence[str] = ("image", "label")) -> list:
     """Files to upright (1, H, W): grey levels 0-255 for "image", {0, 1} for "label", which may be missing."""
     reader = "propl_monai.data.monai_reader.UltrasoundReader"
@@ -157,6 +187,7 @@ def training(
     photometric: float = 0.0,
     strong_view: float = 0.0,
     cutout: float = 0.0,
+    transposed_tasks: Sequence[str] = (),
 ) -> Compose:
     """Load (this part is cached), then a fresh random view at every pass.
 
@@ -172,9 +203,14 @@ def training(
         strong_view: 0, or the strength of such changes on a second view of the same geometry, "image_strong".
         cutout: probability that a black box hides a part of the view that photometric changes act on, as a
             shadow does; its sides are 5 to 40 % of the picture's (DeVries & Taylor, arXiv 1708.04552).
+        transposed_tasks: whose pictures are transposed every other time, see `RandTransposed`; the grid must be square.
     """
     steps = [*load(), ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
     both: dict[str, Any] = {"keys": ("image", "label", *MAPS), "allow_missing_keys": True}
+    if transposed_tasks:
+        if spatial_size[0] != spatial_size[1]:
+            raise ProPLError("transposed_tasks", f"the grid {list(spatial_size)} is not square", "give a square one")
+        steps.append(RandTransposed(tasks=[find(task).name for task in transposed_tasks], **both))
     modes: dict[str, Any] = {"mode": ("bilinear", "nearest", "bilinear", "bilinear")}
     if augmentation == "paper":
         turn = math.radians(rotation_degrees)
@@ -223,10 +259,13 @@ class TrainingViews(Compose):
         photometric: float = 0.0,
         strong_view: float = 0.0,
         cutout: float = 0.0,
+        transposed_tasks: Sequence[str] = (),
     ) -> None:
         both = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
-        super().__init__(training(*both, photometric=photometric, cutout=cutout).transforms)
-        self.unlabelled = training(*both, strong_view=strong_view, cutout=cutout if strong_view else 0.0)
+        turned = {"transposed_tasks": transposed_tasks}
+        super().__init__(training(*both, photometric=photometric, cutout=cutout, **turned).transforms)
+        hidden = cutout if strong_view else 0.0
+        self.unlabelled = training(*both, strong_view=strong_view, cutout=hidden, **turned)
 
 
 def _photometric(key: str, strength: float) -> list:

@@ -18,6 +18,7 @@ import propl_monai
 from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.model.decoder import BLOCKS
+from propl_monai.model.encoder import load_pretrained
 from propl_monai.model.network import BOTH, ProPL
 from propl_monai.model.prompts import PromptBank, Prompts
 from propl_monai.model.tensor_file import read_tensors, write_tensors
@@ -174,6 +175,20 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
         cure = "give the model.safetensors of that training, whose header describes the network"
         raise ProPLError(path, fact, cure) from error
     return header
+
+
+def start_from(network: ProPL, source: str | None) -> None:
+    """What a training starts from: pretrained weights of the encoder, or all weights of an earlier training.
+
+    Args:
+        network: changed in place.
+        source: a file of this package, `….safetensors`, with the encoder, decoders and prompts of this network; or see
+            `encoder.load_pretrained`.
+    """
+    if str(source).endswith(".safetensors"):
+        load_weights(network, str(source))
+    else:
+        load_pretrained(network.encoder, source)
 
 
 def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
