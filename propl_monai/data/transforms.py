@@ -262,7 +262,7 @@ class TrainingViews(Compose):
         transposed_tasks: Sequence[str] = (),
     ) -> None:
         both = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
-        turned = {"transposed_tasks": transposed_tasks}
+        turned: dict[str, Any] = {"transposed_tasks": transposed_tasks}
         super().__init__(training(*both, photometric=photometric, cutout=cutout, **turned).transforms)
         hidden = cutout if strong_view else 0.0
         self.unlabelled = training(*both, strong_view=strong_view, cutout=hidden, **turned)

@@ -261,3 +261,18 @@ def test_cutout_hides_a_box_of_the_view_that_photometric_changes_act_on(item: di
     assert 0.0025 <= hidden.mean() <= 0.16 and hidden[0].any(0).sum() * hidden[0].any(1).sum() == hidden.sum()
     unlabelled = drawn(views.unlabelled, {key: value for key, value in item.items() if key != "label"}, 0)
     assert (unlabelled["image"] == 1).all() and 0 < (unlabelled["image_strong"] == -1).float().mean() <= 0.16
+
+
+def test_pictures_of_some_tasks_are_transposed_every_other_time() -> None:
+    turn = transforms.RandTransposed(("image", "label"), ["left atrium"])
+    turn.set_random_state(0)
+    picture = torch.arange(16.0).reshape(1, 4, 4)
+    for task, wanted in (("left atrium", {True, False}), ("fetal head", {False})):
+        items = [turn({"image": picture, "label": picture, "task": task}) for _ in range(20)]
+        assert all(torch.equal(one["image"], one["label"]) for one in items)
+        assert {torch.equal(one["image"], picture.transpose(1, 2)) for one in items} == wanted
+
+
+def test_only_a_square_grid_can_be_transposed() -> None:
+    with pytest.raises(ProPLError, match="not square"):
+        transforms.training((32, 64), "half", transposed_tasks=["LA"])

@@ -29,6 +29,7 @@ from propl_monai.model.weights import (
     save_safetensors,
     save_state,
     save_weights,
+    start_from,
 )
 from propl_monai.tasks import NAMES
 
@@ -99,6 +100,17 @@ def test_network_from_the_file_alone(network: ProPL, folder: Path) -> None:
     image = torch.rand(1, 1, 40, 33)
     with torch.no_grad():
         assert torch.equal(made(image, task="TG", decoder="pd"), network(image, task="TG", decoder="pd"))
+
+
+def test_a_training_starts_from_all_weights_of_a_file(network: ProPL, folder: Path) -> None:
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    start_from(other, str(folder / "model.safetensors"))
+    assert same_state(other, network, but=("predictor",))
+    start_from(other, None)  # nothing to start from: nothing changes
+    assert same_state(other, network, but=("predictor",))
 
 
 def test_flat_file_holds_the_same_tensors_and_nothing_else(network: ProPL, folder: Path) -> None:
