@@ -187,7 +187,7 @@ def training(
     photometric: float = 0.0,
     strong_view: float = 0.0,
     cutout: float = 0.0,
-    transposed_tasks: Sequence[str] = (),
+    transposed_tasks: Sequence[str] | None = None,
 ) -> Compose:
     """Load (this part is cached), then a fresh random view at every pass.
 
@@ -203,7 +203,8 @@ def training(
         strong_view: 0, or the strength of such changes on a second view of the same geometry, "image_strong".
         cutout: probability that a black box hides a part of the view that photometric changes act on, as a
             shadow does; its sides are 5 to 40 % of the picture's (DeVries & Taylor, arXiv 1708.04552).
-        transposed_tasks: whose pictures are transposed every other time, see `RandTransposed`; the grid must be square.
+        transposed_tasks: whose pictures are transposed every other time, see `RandTransposed`; None for no task. The
+            grid must be square.
     """
     steps = [*load(), ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
     both: dict[str, Any] = {"keys": ("image", "label", *MAPS), "allow_missing_keys": True}
@@ -259,7 +260,7 @@ class TrainingViews(Compose):
         photometric: float = 0.0,
         strong_view: float = 0.0,
         cutout: float = 0.0,
-        transposed_tasks: Sequence[str] = (),
+        transposed_tasks: Sequence[str] | None = None,
     ) -> None:
         both = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
         turned: dict[str, Any] = {"transposed_tasks": transposed_tasks}
