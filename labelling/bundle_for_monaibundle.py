@@ -20,7 +20,12 @@ from propl_monai.errors import ProPLError
 from propl_monai.model.bundle_folder import find_weights
 from propl_monai.model.weights import FLAT_WEIGHTS, load_network, save_state
 
-FOR_MONAI_LABEL = {"encoder_weights": "none", "dataset_dir": "given by MONAI Label", "use_unlabelled": False}
+FOR_MONAI_LABEL = {
+    "encoder_weights": "none",
+    "dataset_dir": "given by MONAI Label",
+    "use_unlabelled": False,
+    "model_dir": "$@bundle_root + '/models'",  # the app predicts with what it has trained
+}
 
 
 def write_bundle(bundle: Path, models: Path, target: Path, preset: str | None = None) -> None:

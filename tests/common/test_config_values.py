@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fire.parser import DefaultParseValue
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 
@@ -34,6 +34,7 @@ def test_text_survives_a_command_line_and_a_config(name: str) -> None:
     assert ConfigParser({"key": DefaultParseValue(as_argument([name, 3]))}).get_parsed_content("key") == values
 
 
+@settings(deadline=None)  # no test asserts a time
 @given(st.text("#@$%:\\'\"[]{}(),- =1aT", max_size=8))
 def test_any_text_survives(text: str) -> None:
     assert parsed(DefaultParseValue(as_argument(text))) == text
