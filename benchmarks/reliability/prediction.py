@@ -17,10 +17,11 @@ from benchmarks.reliability.data import picture
 from benchmarks.reliability.processes import Child, Kills, command, orphans
 from benchmarks.reliability.training import of_file
 from benchmarks.reliability.trials import Room, Row, Tally
-from propl_monai.deploy.export import export
+from propl_monai.deploy.export import SUFFIXES, export
 from propl_monai.errors import EXIT_OK, EXIT_PARTIAL, ProPLError
 from propl_monai.images.picture import Picture
 
+FORMATS = [suffixes[0] for suffixes in SUFFIXES.values()]
 PREDICTOR = "tests/inference/test_predictor.py"
 RESULTS = ("run.json", "predictions.jsonl")  # hold times
 BAD = (b"", b"<html>", b"not a picture", b"\x89PNG\r\n\x1a\n")
@@ -123,7 +124,7 @@ def exports(room: Room) -> Tally:
     """Every format that `propl export` writes, with every decoder: 50 pictures each, compared with the network."""
     tally, worst = Tally(), 0.0
     bundle = write_small_bundle(room.sub("bundle"))
-    combinations = list(product((".onnx", ".ts", ".safetensors"), ("sd", "pd", "mean")))
+    combinations = list(product(FORMATS, ("sd", "pd", "mean")))
     for suffix, decoder in combinations[: room.times(len(combinations))]:
         try:
             parity = export(bundle, room.folder / f"{decoder}{suffix}", decoder=decoder)["parity"]
@@ -136,7 +137,7 @@ def exports(room: Room) -> Tally:
         tally.trial(good, f"{suffix}, {decoder}: {parity}")
     tally.notes.append(f"a small network: {len(combinations)} files, largest difference of a logit {worst:.1e}")
     shipped = ROOT / "bundle" / "models" / "model.safetensors"
-    for suffix in (".onnx", ".ts") if shipped.exists() and room.share == 1 else ():
+    for suffix in FORMATS[:2] if shipped.exists() and room.share == 1 else ():
         try:
             parity = export(shipped, room.folder / f"shipped{suffix}", decoder="mean")["parity"]
         except ProPLError as error:
