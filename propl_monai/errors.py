@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterable
 from difflib import get_close_matches
 from types import TracebackType
@@ -19,7 +21,8 @@ EXIT_BAD_INPUT = 2  # nothing was done, the message says why
 EXIT_PARTIAL = 3  # the rest was done, some inputs were refused
 # Errors of the disk or the machine, not of one file.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-_MACHINE |= {errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+_MACHINE |= {errno.ECHILD, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+_LOADER_LOST = ("DataLoader worker (pid", "DataLoader timed out")  # what torch says of a process that is gone, or hangs
 
 
 class ProPLError(Exception):
@@ -80,12 +83,23 @@ def find_cause(error: BaseException | None) -> ProPLError | None:
 
 
 def _from_worker(error: BaseException) -> ProPLError | None:
-    """The `ProPLError` in the traceback that a loader process leaves of itself: torch sends text, not the chain."""
+    """Of a loader process: the `ProPLError` in the traceback that it leaves, as torch sends text, not the chain; its end."""
     text = str(error)
+    if isinstance(error, RuntimeError) and text.startswith(_LOADER_LOST):  # raised wherever the signal comes
+        cure = "lower num_workers, or free memory; a training goes on from its last epoch with resume=true"
+        lost = ProPLError("num_workers", f"a loader process was ended or hangs ({first_line(error)})", cure)
+        lost.__cause__ = ChildProcessError(errno.ECHILD, text)
+        return lost
     name = f"{ProPLError.__module__}.{ProPLError.__qualname__}"
     # The traceback goes on after an empty line. Wherever these parts are cut, together they make the same message.
     found = re.search(rf"^{re.escape(name)}: (.+?): (.+); (.+?)$(?=\n\n|\s*\Z)", text, re.MULTILINE | re.DOTALL)
     return ProPLError(*found.groups()) if found and "DataLoader worker" in text else None
+
+
+def exit_on_sigterm() -> None:
+    """Make SIGTERM, by which clusters end a job, an exit like any other: run.json says so, child processes end, too."""
+    if threading.current_thread() is threading.main_thread():  # signals are the business of no other
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def install_exit_messages() -> None:
@@ -93,6 +107,7 @@ def install_exit_messages() -> None:
 
     The bundle configs call this first, as `python -m monai.bundle` itself catches nothing.
     """
+    exit_on_sigterm()
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         cause = find_cause(error)

@@ -72,6 +72,7 @@ def build_training(
     tasks: Sequence[str] = TASKS,
     steps: int | None = None,
     rounds: int | None = None,
+    precision: str = "fp32",
 ) -> Training:
     """Wire a training on the phantoms in `data`: 32 px, batches of 2. `extra_handlers` come after the package's own.
 
@@ -117,6 +118,7 @@ def build_training(
         method=method,
         optimizer=optimizer,
         seed=seed,
+        precision=precision,
         train_handlers=[
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             ValidationHandler(interval=1, validator=evaluator, epoch_level=True),
@@ -128,6 +130,17 @@ def build_training(
         ],
     )
     return Training(trainer, evaluator, network, method, optimizer, cohort, output_dir, model_dir)
+
+
+def same_bits(first: Any, second: Any) -> bool:
+    """Whether two nested states are the same to the bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same_bits(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same_bits, first, second))
+    return bool(first == second)
 
 
 class Killed(BaseException):

@@ -65,6 +65,21 @@ def test_cause_is_found_through_wrapping() -> None:
     assert find_cause(ValueError("another")) is None
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Killed. ",
+        "DataLoader worker (pid(s) 7) exited unexpectedly",
+        "DataLoader timed out after 600 seconds",
+    ],
+)
+def test_a_lost_loader_process_is_a_fault_of_the_machine(told: str) -> None:
+    found = find_cause(RuntimeError(told))
+    assert found is not None and found.where == "num_workers" and found.exit_code == EXIT_FAILURE
+    assert told.strip() in found.fact and "lower num_workers" in found.cure
+    assert find_cause(RuntimeError("Caught an error in DataLoader worker process 0")) is None
+
+
 def test_a_circle_of_causes_ends() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
@@ -86,6 +101,7 @@ HOOKED = (
             "Trace",
         ),
         ("raise ValueError('a fault of ours')", EXIT_FAILURE, "Traceback", "error: a.png"),
+        ("import os; os.kill(os.getpid(), 15); print('still here')", 143, "", "Trace"),
     ],
 )
 def test_exit_messages(raised: str, code: int, told: str, silent: str) -> None:

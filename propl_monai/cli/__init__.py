@@ -18,7 +18,7 @@ import typer
 from propl_monai import __version__, tasks
 from propl_monai.cli.verbs import data, lab, runs, share
 from propl_monai.cli.verbs.quickstart import quickstart
-from propl_monai.errors import EXIT_FAILURE, ProPLError
+from propl_monai.errors import EXIT_FAILURE, ProPLError, exit_on_sigterm
 
 WEIGHTS_TERMS = "non-commercial research use only, no medical device"
 
@@ -78,6 +78,7 @@ def main(command: typer.Typer | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files may hold what a console cannot show
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    exit_on_sigterm()
     try:
         (command or app)()
     except ProPLError as error:

@@ -25,6 +25,7 @@ _RIFF_KINDS = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video"}
 # Stills in the container of MP4; no video reader applies their rotation and tiles.
 _STILLS = re.compile(rb"ftyp(avi[fs]|hei[cmsx]|hev[cx]|mif1|msf1)")
 _QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # the first atom of old files, which have no ftyp
+DICOM_DIRECTORY = "a DICOM directory, which lists the files of an exam"
 _DICOMDIR = b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10"
 # A data set that starts with an element of group 2 or 8: with a VR, in either order, or implicit with a short length.
 _BARE_DICOM = re.compile(
@@ -112,7 +113,7 @@ def true_type(path: Path) -> str:
 def type_of(head: bytes) -> str:
     """What the first `HEAD_BYTES` of a file say it is, in words."""
     if head[128:132] == b"DICM":  # first, as the bytes before it are free and may look like a TIFF
-        return "a DICOM directory, which lists the files of an exam" if _DICOMDIR in head else "a DICOM file"
+        return DICOM_DIRECTORY if _DICOMDIR in head else "a DICOM file"
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind

@@ -15,6 +15,8 @@ from propl_monai.common.options import switch
 from propl_monai.common.ranks import rank_and_count
 from propl_monai.errors import ProPLError
 
+LONGEST_WAIT = 600  # seconds for a batch of a loader process, which hangs then; network disks stall for minutes
+
 
 class DrawnDataset(CacheDataset):
     """A `CacheDataset` whose random transforms can be seeded item by item.
@@ -156,6 +158,7 @@ class PairedLoader:
         sampler = StreamSampler(kinds, draws, (self.seed, number), rank, ranks)
         sampler.epoch = self.epoch
         workers: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
+        workers["timeout"] = LONGEST_WAIT if self.num_workers else 0
         return DataLoader(data, batch_size=batch // ranks, sampler=sampler, **workers)
 
     def set_epoch(self, epoch: int) -> None:

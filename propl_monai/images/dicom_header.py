@@ -24,7 +24,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from propl_monai.common.spacing import Spacing, is_spacing, positive, stated_spacing
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, NO_PIXELS
+from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, NoPicture
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10, 7.1)
@@ -43,6 +43,11 @@ PIXEL_KEYWORDS = (
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 _SIZE_KEYWORDS = ("SequenceOfUltrasoundRegions", "PixelSpacing", "FrameTime")
+# In the names of classes that hold no pixels (PS3.6, table A-1).
+_NO_PICTURES = (
+    *("SR", "Report", "Presentation State", "Key Object", "Encapsulated", "Waveform", "Procedure Log", "Raw Data"),
+    *("Registration", "Fiducials", "Real World Value", "Structure Set", "Plan", "Protocol"),
+)
 _PLANE, _TISSUE, _CENTIMETRES = 1, 1, 3  # Region Spatial Format, Region Data Type, Physical Units X and Y Direction
 _ALONE = threading.RLock()
 
@@ -120,13 +125,13 @@ def read_syntax(path: Path, stream: BinaryIO) -> UID:
 def read_header(path: Path, stream: BinaryIO, syntax: UID) -> Header:
     """Read the elements before the pixel data; errors of pydicom are left to the caller, who must not quote them."""
     stream.seek(0)
-    wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS]
+    wanted: list[Any] = [*PIXEL_KEYWORDS, *_SIZE_KEYWORDS, "SOPClassUID"]
     elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)
     tag, start, vr, length = _pixel_element(stream, syntax)
     there = stream.seek(0, os.SEEK_END) - start
     elements.file_meta.TransferSyntaxUID = syntax
     if tag not in PIXEL_TAGS:
-        raise ProPLError(path, NO_PIXELS, "give the file that holds the picture")
+        raise _without_pixels(path, elements)
     if PIXEL_TAGS[tag]:
         raise ProPLError(path, f"holds {PIXEL_TAGS[tag]} pixel data", "export it with integer pixel data")
     names = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
@@ -137,6 +142,16 @@ def read_header(path: Path, stream: BinaryIO, syntax: UID) -> Header:
     seconds = positive(float(elements.get("FrameTime") or 0) / 1000)
     colours = str(elements.get("PhotometricInterpretation", ""))
     return Header(elements, syntax, numbers, colours, start, vr, length, there, *_spacing(elements), seconds)
+
+
+def _without_pixels(path: Path, elements: Dataset) -> ProPLError:
+    """By the standard's name of its class, a file without pixel data is a report or the like, or a picture cut short."""
+    fact, cure = "is a DICOM file without pixel data", "give the file that holds the picture"
+    uid = UID(elements.file_meta.get("MediaStorageSOPClassUID") or elements.get("SOPClassUID") or "")
+    name = "" if uid.is_private else uid.name.removesuffix(" Storage")
+    if any(word in name for word in _NO_PICTURES):
+        return NoPicture(path, f"{fact} ({name})", cure)
+    return ProPLError(path, fact, cure)
 
 
 def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, str, int]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from propl_monai.common.files import HEAD_BYTES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, opened, type_of
+from propl_monai.common.files import DICOM_DIRECTORY, HEAD_BYTES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, opened, type_of
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.images.picture import COPY_AGAIN, Stored, full_scale, require_finite, to_uint8, too_large
+from propl_monai.images.picture import COPY_AGAIN, NoPicture, Stored, full_scale, require_finite, to_uint8, too_large
 
 PICTURES = ("a PNG picture", "a JPEG picture", "a BMP picture", "a TIFF picture", "a WebP picture")
 # The readers' libraries take long to import, so each is imported when the first file of its kind comes.
@@ -32,6 +32,8 @@ def open_file(path: Path) -> Stored:
         stream.seek(0)
         if kind in ("a GIF picture", "an AVIF or HEIC picture"):
             raise ProPLError(path, f"is {kind}", "export the frame you mean as PNG")
+        if kind == DICOM_DIRECTORY:
+            raise NoPicture(path, f"is {kind}", "give the files that it lists")
         if kind not in _READERS:
             raise ProPLError(path, f"is {kind}", "give one of " + ", ".join(PICTURE_SUFFIXES + VIDEO_SUFFIXES))
         with _named_errors(path, kind):

@@ -16,10 +16,13 @@ from propl_monai.images.geometry import Geometry
 MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
 MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
 NOISE = 1e-3  # of the greatest value: what resampling and scale factors leave around 0 and 1 in floating point
-NO_PIXELS = "is a DICOM file without pixel data"
 COPY_AGAIN = "copy or export the file again"
 
 Frames = Iterator[np.ndarray]
+
+
+class NoPicture(ProPLError):
+    """A sound file that is not meant to hold a picture, such as a report in the folder of an exam."""
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,15 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 ORIENTATION_TAG = 0x0112
 _BITS_TAG, _MEANING_TAG, _SIGN_TAG = 258, 262, 339  # TIFF 6.0: BitsPerSample, PhotometricInterpretation, SampleFormat
 _WHITE_IS_ZERO, _SIGNED = 0, 2
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk with its check sum (PNG, 11.2.5)
 _HEAD_BYTES = 30  # hold the size of a WebP, and bit depth and colour type of a PNG
 
 
 def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of Pillow are left to the caller."""
     picture = _open(path, stream)
+    if picture.format == "PNG" and _PNG_END not in _all_bytes(stream):  # Pillow needs no more than the pixels
+        raise EOFError("its end is missing")
     count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
     height, width = _upright_size(stream, picture)
     pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms

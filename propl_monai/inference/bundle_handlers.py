@@ -17,6 +17,7 @@ from propl_monai.common.files import file_sha256, lock_folder
 from propl_monai.common.options import switch
 from propl_monai.common.run_record import RunRecord
 from propl_monai.errors import find_cause
+from propl_monai.images.picture import NoPicture
 from propl_monai.inference.inputs import find_inputs
 from propl_monai.inference.output_folder import InputFile, OutputFolder
 from propl_monai.inference.prediction import from_maps
@@ -47,7 +48,7 @@ class InputImages(Dataset):
         transform: Callable[[dict[str, Any]], dict[str, Any]],
         spatial_size: Sequence[int] = (224, 224),
     ) -> None:
-        self.transform, self.spatial_size = transform, spatial_size
+        self.transform, self.spatial_size, self.of_folder = transform, spatial_size, Path(data).is_dir()
         self.items: list[dict[str, Any]] = [
             {"image": str(file), "image_path": str(file), "name": name}
             for file, name in find_inputs([data], output_dir)
@@ -57,7 +58,7 @@ class InputImages(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = {**self.items[index], "sha256": "", "picture": b"", "refused": ""}
+        item = {**self.items[index], "sha256": "", "picture": b"", "refused": "", "passed_over": ""}
         try:
             return self.transform({**item, "sha256": file_sha256(Path(item["image"]))})
         except Exception as error:  # MONAI wraps what its transforms raise
@@ -65,6 +66,8 @@ class InputImages(Dataset):
             if cause is None:
                 raise
             black = {"image": torch.zeros(1, *self.spatial_size), "original_size": (1, 1)}
+            if isinstance(cause, NoPicture) and self.of_folder:
+                return {**item, **black, "passed_over": cause.fact}
             return {**item, **black, "refused": f"{cause.fact}; {cause.cure}"}
 
 
@@ -124,6 +127,9 @@ class SavePredictions:
     def _save(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             path = Path(item["image_path"])
+            if item["passed_over"]:
+                self.results.pass_over(item["passed_over"])
+                continue
             if item["refused"]:
                 self.results.refuse(path, item["refused"])
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ class OutputFolder:
         entries: of the journal, for all files whose results are there, by the name of the results.
         refused: paths of refused files.
         skipped, pictures: as in `Outcome`.
+        passed_over: numbers of files that hold no picture, by kind.
     """
 
     folder: Path
@@ -101,6 +103,7 @@ class OutputFolder:
     skipped: int = 0
     refused: set[Path] = field(default_factory=set)
     pictures: int = 0
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     @property
     def formats(self) -> list[Format]:
@@ -179,6 +182,11 @@ class OutputFolder:
         self.record.finding(path, reason)
         self._show_progress()
 
+    def pass_over(self, reason: str) -> None:
+        """Count a file of a folder that holds no picture; `reason` says what it is."""
+        self.passed_over[reason.removeprefix("is a ")] += 1
+        self._show_progress()
+
     def _add(self, path: Path, entry: Entry) -> None:
         self.entries[entry["name"]] = entry
         self.record.add_input(path, entry["sha256"])
@@ -186,7 +194,7 @@ class OutputFolder:
 
     def _show_progress(self) -> None:
         if self.progress:
-            self.progress(len(self.entries) + len(self.refused), self.total)
+            self.progress(len(self.entries) + len(self.refused) + self.passed_over.total(), self.total)
 
     def _outputs(self) -> list[Path]:
         return [self.folder / file for name in sorted(self.entries) for file in self.entries[name]["files"]]
@@ -203,15 +211,22 @@ class OutputFolder:
                 outputs.append(self.record.path.with_name(one.shared))
                 found = (self.entries[name].get("parts", {}).get(one.name, []) for name in sorted(self.entries))
                 write_atomically(outputs[-1], one.whole([each for part in found for each in part]))
+        if self.passed_over:
+            kinds = [f"{count} × {kind}" for kind, count in sorted(self.passed_over.items())]
+            logger.warning("passed over, as they hold no picture: %s", ", ".join(kinds))
+            if not (self.entries or self.refused):
+                self.record.finding(self.folder, f"the inputs hold no picture: {', '.join(kinds)}")
         # A shard of few files may have none; elsewhere that is an error before this.
         status, code = conclude(len(self.entries), len(self.refused)) if self.total else ("finished", EXIT_OK)
         outcome = Outcome(len(self.entries) - self.skipped, self.skipped, len(self.refused), self.pictures, code)
-        results = {
+        results: dict[str, Any] = {
             "files": outcome.done,
             "skipped": self.skipped,
             "refused": outcome.refused,
             "pictures": self.pictures,
         }
+        if self.passed_over:
+            results["passed_over"] = dict(self.passed_over)
         self.record.write(status, outputs, results)
         return outcome
 

@@ -22,6 +22,7 @@ from propl_monai.common.files import file_sha256, sweep_orphans
 from propl_monai.common.run_record import JOURNAL, RunRecord
 from propl_monai.errors import ProPLError
 from propl_monai.images import MAX_PIXELS, Cine, Picture, read_frames, to_grey
+from propl_monai.images.picture import NoPicture
 from propl_monai.inference.formats.masks import Masks
 from propl_monai.inference.formats.registry import PNG, format_names
 from propl_monai.inference.inputs import find_inputs
@@ -61,7 +62,7 @@ def predict_paths(
 
     A file is skipped when it was predicted before from the same bytes, with the same settings and outputs. A folder that
     holds results of other settings (weights, decoder, threshold, tta, spacing) is refused; other tasks or outputs are
-    added.
+    added. In folders, DICOM files that hold no picture, such as reports, are passed over and counted by kind.
 
     Frames of several files share a batch, and the network rounds differently in batches of another size: compared with
     files predicted one by one, or in another run, a probability or variance differs by less than 1e-5, and a mask only at
@@ -104,7 +105,7 @@ def predict_paths(
         about = {"inputs": [str(path) for path in inputs], **options, **settings, **about}
         record = RunRecord(journal.path.with_name("run.json"), "predict", about)
         results = OutputFolder(output, options, record, len(files), journal, progress)
-        return _Run(predictor, options, spacing, results, journal).all(files)
+        return _Run(predictor, inputs, options, spacing, results, journal).all(files)
 
 
 def _journal(output: Path, settings: dict[str, Any], overwrite: bool, shard: Shard | None) -> Journal:
@@ -137,6 +138,7 @@ class _Run:
     """One call of `predict_paths`."""
 
     predictor: Predictor
+    inputs: Sequence[str | Path]
     options: dict[str, Any]
     spacing: Spacing | None
     results: OutputFolder
@@ -161,6 +163,14 @@ class _Run:
         for path, name in files:
             try:
                 yield from self._frames_of(path, name)
+            except NoPicture as error:
+                named = any(path.samefile(given) for given in self.inputs)
+                pass_over, reason = self.results.pass_over, error.fact
+                yield (
+                    partial(self.results.refuse, path, f"{reason}; {error.cure}")
+                    if named
+                    else partial(pass_over, reason)
+                )
             except ProPLError as error:
                 yield partial(self.results.refuse, path, f"{error.fact}; {error.cure}")
 

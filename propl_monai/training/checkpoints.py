@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +41,10 @@ class KeepCheckpoints:
         options: settings of the run, see `run_options`; with `resume` the run continues from `output_dir`, or starts if
             nothing is there yet.
         cohort: the cases of the run.
+
+    Attributes:
+        before_saving: called with the engine at the end of each epoch, before the state is saved. What they record of the
+            epoch is there if the run can be resumed after it, and a resumed run takes back what a kill left too much.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class KeepCheckpoints:
         self.options = dict(options or {})
         self.resume = switch("resume", self.options.get("resume", False))
         self.best_score, self.best_epoch = NO_SCORE, 0
+        self.before_saving: list[Callable[[Engine], None]] = []
 
     @property
     def best_mdice(self) -> float | None:
@@ -135,6 +140,8 @@ class KeepCheckpoints:
         if better:
             about = {**self.about, "epoch": engine.state.epoch, "validation_mdice": score if dice else None}
             save_weights(self.network, self.model_dir, about)
+        for record in self.before_saving:
+            record(engine)
         save_state(self.path, self._state(engine))
 
     def _state(self, engine: Engine) -> dict[str, Any]:

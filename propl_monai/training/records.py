@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,16 +16,20 @@ from ignite.engine import Engine, Events
 from propl_monai.common.files import write_atomically
 from propl_monai.common.ranks import is_writer
 from propl_monai.common.run_record import RunRecord
+from propl_monai.errors import ProPLError
 from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS
 from propl_monai.training.checkpoints import KeepCheckpoints
 from propl_monai.training.validation import validation_of
 
 METRICS = "metrics.jsonl"
+COLLAPSED = 1e-3  # of the pixels of pseudo-labels; the smallest targets cover a hundredth of their pictures
 logger = logging.getLogger(__name__)
 
 
 class TrainingLog:
     """Logs losses and remaining time, and writes one JSON object per epoch to `metrics.jsonl`.
+
+    Warns of pseudo-labels that hold no foreground for a whole epoch, or nothing else: they teach nothing.
 
     Attach it after the validation handler, so that the line of an epoch holds its validation, and after `KeepCheckpoints`,
     which restores the epoch of a resumed run and gives the folder.
@@ -41,7 +46,7 @@ class TrainingLog:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
+        engine.keeper.before_saving.append(self._epoch)
 
     def _start(self, engine: Engine) -> None:
         """Keep the lines of the epochs that a resumed run builds on."""
@@ -92,10 +97,21 @@ class TrainingLog:
             line["validation_tasks"] = dice.per_task[dice.best_decoder]
             logger.info("epoch %d  validation mDice %s", state.epoch, _percent(dice.per_decoder))
             logger.info("epoch %d  %s: %s", state.epoch, dice.best_decoder, _percent(dice.per_task[dice.best_decoder]))
+        foreground = line.get("pseudo_foreground", 0.5)
+        if not COLLAPSED <= foreground <= 1 - COLLAPSED:
+            told = (
+                "epoch %d  the pseudo-labels have collapsed: %.2g %% of their pixels are foreground; see docs/method.md"
+            )
+            logger.warning(told, state.epoch, 100 * foreground)
         line["seconds"] = round(time.monotonic() - self._epoch_begun, 2)
-        if is_writer():
+        try:
             with self.path.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            fact = f"cannot be written ({error.strerror})"
+            raise ProPLError(self.path, fact, "check the folder, its permissions and the free space") from error
 
 
 def _epoch_of(line: str) -> float:

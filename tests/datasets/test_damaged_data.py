@@ -322,7 +322,7 @@ def test_flipped_bits_are_found_or_harmless(hearts: PhantomSet, tmp_path: Path) 
         harmless += not flipped.faults
         assert flipped.faults or flipped.pixels == sound.pixels, (offset, bit)
         assert flipped.sha256 != sound.sha256
-    assert harmless <= 4  # in the last chunk, which holds nothing
+    assert harmless == 0
 
 
 def test_a_changed_file_is_found_by_its_hash(hearts: PhantomSet) -> None:

@@ -303,5 +303,5 @@ def test_a_dicom_directory_says_what_it_is(tmp_path: Path) -> None:
     files.add(elements)
     files.write(tmp_path / "exam")
     assert true_type(tmp_path / "exam" / "DICOMDIR") == "a DICOM directory, which lists the files of an exam"
-    with pytest.raises(ProPLError, match="is a DICOM directory, which lists the files of an exam; give one of"):
+    with pytest.raises(ProPLError, match="is a DICOM directory, which lists the files of an exam; give the files"):
         read_image(tmp_path / "exam" / "DICOMDIR")

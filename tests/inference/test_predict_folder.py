@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from factories import small_predictor, speckle
 from output_tools import content, pixels, rows
-from picture_samples import save_pages
+from picture_samples import save_dicom, save_pages
 from PIL import Image
+from pydicom import uid
 
 from propl_monai.common.files import lock_folder
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
@@ -282,3 +284,54 @@ def test_pages_of_a_tiff_are_frames(predictor: Predictor, tmp_path: Path) -> Non
     save_pages(tmp_path / "pages.tif", [speckle(12, 13, seed) for seed in range(2)])
     assert predict_paths(predictor, [tmp_path / "pages.tif"], tmp_path / "out", "LA").pictures == 2
     assert len(content(tmp_path / "out")) == 2
+
+
+def exam(folder: Path) -> Path:
+    """A still, two reports, a presentation state, a directory, and a picture that has lost its pixels."""
+    folder.mkdir()
+    save_dicom(folder / "still.dcm", speckle(12, 13)[None])
+    for name, kind in (("r1.dcm", uid.ComprehensiveSRStorage), ("r2", uid.ComprehensiveSRStorage)):
+        without_pixels(folder / name, kind)
+    without_pixels(folder / "state.dcm", uid.GrayscaleSoftcopyPresentationStateStorage)
+    meta = b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10"
+    (folder / "DICOMDIR.dcm").write_bytes(bytes(128) + b"DICM" + meta + bytes(400))
+    return folder
+
+
+def without_pixels(path: Path, kind: Any) -> Path:
+    save_dicom(path, speckle(12, 13)[None], PatientName="Doe^Jane")
+    elements = pydicom.dcmread(path)
+    del elements.PixelData
+    elements.file_meta.MediaStorageSOPClassUID = elements.SOPClassUID = kind
+    elements.save_as(path)
+    return path
+
+
+def test_what_is_no_picture_in_an_exam_is_passed_over_and_counted(
+    predictor: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture, check_run_json: Check
+) -> None:
+    folder, out = exam(tmp_path / "exam"), tmp_path / "out"
+    seen: list[tuple[int, int]] = []
+    for turn in range(2):
+        found = predict_paths(predictor, [folder], out, "LA", progress=lambda *given: seen.append(given))
+        assert (found.done, found.skipped, found.refused, found.code) == (1 - turn, turn, 0, EXIT_OK)
+    assert seen[4] == (5, 5)
+    assert (
+        "passed over, as they hold no picture: 1 × DICOM directory, which lists the files of an exam, " in caplog.text
+    )
+    assert "1 × DICOM file without pixel data (Grayscale Softcopy Presentation State)\n" in caplog.text
+    assert "2 × DICOM file without pixel data (Comprehensive SR), " in caplog.text and "Doe" not in caplog.text
+    record = check_run_json(out / "run.json")
+    assert record["status"] == "finished" and sum(record["results"]["passed_over"].values()) == 4
+    # An image without its pixels is damaged, and a file that is named itself is meant.
+    without_pixels(folder / "cut.dcm", uid.UltrasoundImageStorage)
+    found = predict_paths(predictor, [folder, folder / "r1.dcm"], out, "LA")
+    assert (found.skipped, found.refused, found.code) == (1, 2, EXIT_PARTIAL)
+
+
+def test_an_exam_of_reports_alone(predictor: Predictor, tmp_path: Path, check_run_json: Check) -> None:
+    without_pixels(exam(tmp_path / "exam") / "still.dcm", uid.ComprehensiveSRStorage)
+    found = predict_paths(predictor, [tmp_path / "exam"], tmp_path / "out", "LA")
+    assert (found.done, found.refused, found.code) == (0, 0, EXIT_BAD_INPUT)
+    record = check_run_json(tmp_path / "out" / "run.json")
+    assert record["status"] == "failed" and "hold no picture: 1 × DICOM dir" in record["findings"][0]["message"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from factories import TASKS, KillAt, Killed, build_training
+from factories import TASKS, KillAt, Killed, build_training, same_bits
 from ignite.engine import Engine, Events
 
 from propl_monai.errors import ProPLError
@@ -20,17 +20,6 @@ from propl_monai.training.records import TrainingLog
 
 Make = Callable[..., Any]  # `make_training` of conftest.py
 STEPS = 3  # an epoch of the small training
-
-
-def equal(first: Any, second: Any) -> bool:
-    """Whether two nested states are the same to the bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(equal, first, second))
-    return bool(first == second)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +45,7 @@ def test_resumed_equals_uninterrupted(make_training: Make, whole: Any, tmp_path:
     states = [load_state(one.output_dir / "checkpoint_last.pt") for one in (whole, second)]
     assert states[0].keys() == states[1].keys()
     for key in states[0]:
-        assert equal(states[0][key], states[1][key]), key
+        assert same_bits(states[0][key], states[1][key]), key
     assert second.metrics() == whole.metrics()
     for name in ("model.safetensors", "model.pt"):
         assert (second.model_dir / name).read_bytes() == (whole.model_dir / name).read_bytes(), name
@@ -338,7 +327,7 @@ def log_on(path: Path, lines: str, epoch: int) -> list[str]:
     (path / "metrics.jsonl").write_text(lines)
     engine = Engine(lambda *_: None)
     engine.state.epoch = epoch
-    engine.keeper = SimpleNamespace(folder=path)
+    engine.keeper = SimpleNamespace(folder=path, before_saving=[])
     log = TrainingLog()
     log.attach(engine)
     log._start(engine)
@@ -361,3 +350,56 @@ def test_progress_lines(make_training: Make, tmp_path: Path, caplog: pytest.LogC
     assert all(re.search(r"  loss \d\.\d{4}  left 0:00:\d\d$", line) for line in steps)
     assert steps[-1].endswith("left 0:00:00")
     assert any(line.startswith("epoch 1  validation mDice sd ") for line in told)
+
+
+class KilledAtSaving:
+    """Ends a training as the state of its second epoch is to be saved."""
+
+    def attach(self, engine: Engine) -> None:
+        keeper: Any = engine
+        keeper.keeper.before_saving.append(self.kill)
+
+    def kill(self, engine: Engine) -> None:
+        if engine.state.epoch == 2:
+            raise Killed
+
+
+def test_a_kill_between_record_and_state_loses_no_line(make_training: Make, whole: Any, tmp_path: Path) -> None:
+    first = make_training(tmp_path, extra_handlers=(KilledAtSaving(),))
+    with pytest.raises(Killed):
+        first.trainer.run()
+    assert [line["epoch"] for line in first.metrics()] == [1, 2]
+    assert load_state(first.output_dir / "checkpoint_last.pt")["epoch"] == 1
+    second = make_training(tmp_path, resume=True)
+    second.trainer.run()
+    assert second.metrics() == whole.metrics()
+
+
+def test_a_record_that_cannot_be_written_names_its_file(make_training: Make, tmp_path: Path) -> None:
+    class Block:
+        def attach(self, engine: Engine) -> None:
+            engine.add_event_handler(Events.EPOCH_STARTED(once=1), self.block)
+
+        def block(self, engine: Engine) -> None:
+            (tmp_path / "run" / "metrics.jsonl").unlink()
+            (tmp_path / "run" / "metrics.jsonl").mkdir()
+
+    with pytest.raises(ProPLError, match=r"metrics\.jsonl: cannot be written \(Is a directory\)"):
+        make_training(tmp_path, extra_handlers=(Block(),)).trainer.run()
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.0, True), (0.0005, True), (0.01, False), (0.9999, True)])
+def test_pseudo_labels_that_collapse_are_told(
+    make_training: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float, told: bool
+) -> None:
+    class Replace:
+        def attach(self, engine: Engine) -> None:
+            engine.add_event_handler(Events.EPOCH_STARTED, lambda: replace(engine))
+
+    def replace(engine: Any) -> None:
+        step = engine.method.step
+        engine.method.step = lambda *given: {**step(*given), "pseudo_foreground": torch.tensor(share)}
+
+    training = make_training(tmp_path, tasks=("left atrium",), steps=1, epochs=1, extra_handlers=(Replace(),))
+    training.trainer.run()
+    assert ("the pseudo-labels have collapsed" in caplog.text) == told

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,8 +38,6 @@ def compare(
     from propl_monai.evaluation.lab.one_run import Lab
     from propl_monai.evaluation.lab.run_grid import compare_all
 
-    # Clusters end a job by SIGTERM: as an exit it ends the training below it too, and gives up the claim.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     lab = Lab(chosen_bundle(bundle), data, runs, datalist, preset, record=record)
     outcome = compare_all(lab, words(methods), words(labelled), words(seeds), budget, words(leave_out))

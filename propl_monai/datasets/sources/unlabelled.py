@@ -19,12 +19,11 @@ from propl_monai.datasets.sources.cines import parse_every, read_frame
 from propl_monai.datasets.sources.listing import visible
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_frames, read_image
-from propl_monai.images.picture import NO_PIXELS
+from propl_monai.images.picture import NoPicture
 
 NAME = "unlabelled"
 GROUPS = ("folder", "file")
 SUFFIXES = PICTURE_SUFFIXES + VIDEO_SUFFIXES
-_OTHER_DICOM = (NO_PIXELS, "is a DICOM directory, which lists the files of an exam")  # reports and DICOMDIR of an exam
 _NO_PICTURES = ("is plain text", "is of no known picture type")  # a file without a suffix may be anything
 STILLS = (".png", ".jpg", ".jpeg", ".bmp")  # need not be opened to know that they hold one frame
 
@@ -64,7 +63,7 @@ def read_unlabelled(folder: Path, *, task: str = "", every: str = "1", group: st
                     excluded.append(Exclusion(place.as_posix(), f"another file is named {record.name} too"))
             files += 1
         except ProPLError as problem:
-            by_chance = problem.fact in _OTHER_DICOM or (not _suffix(path) and problem.fact in _NO_PICTURES)
+            by_chance = isinstance(problem, NoPicture) or (not _suffix(path) and problem.fact in _NO_PICTURES)
             excluded.append(Exclusion(place.as_posix(), problem.fact, fault=not by_chance))
     return Reading.of([*records.values(), *excluded], {"files": files})
 

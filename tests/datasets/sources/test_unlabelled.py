@@ -160,6 +160,7 @@ def test_an_exam_holds_more_than_pictures(tmp_path: Path) -> None:
     fake.write_dicom(tmp_path / "exam" / "report.dcm", 70)
     report = pydicom.dcmread(tmp_path / "exam" / "report.dcm")
     del report.PixelData
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID = pydicom.uid.ComprehensiveSRStorage
     report.save_as(tmp_path / "exam" / "report.dcm")
     meta = b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10"
     (tmp_path / "exam" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + meta + bytes(400))
