@@ -32,7 +32,8 @@ def run_tests(tests: Sequence[str], options: Sequence[str], folder: Path, **envi
     settings = dict(word.split("=", 1) for word in options if re.match(r"[A-Z_]+=", word))
     words = [word for word in options if word.partition("=")[0] not in settings]
     report = folder / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "benchmarks.reliability.suite"]
+    command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
+    command += ["-p", "no:cacheprovider", "-p", "benchmarks.reliability.suite"]
     command += [f"--junitxml={report}", f"--basetemp={folder / 'tmp'}", "-o", "addopts=--strict-markers", *words]
     command += [] if "-m" in words else ["-m", "not exhaustive"]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

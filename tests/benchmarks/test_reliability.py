@@ -1,4 +1,4 @@
-"""`python -m benchmarks.reliability`: a tenth of its own trials, what its table counts, and that every test it names exists."""
+"""`python -m benchmarks.reliability`: a tenth of its own trials, its table, and that every test it names exists."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_failing_and_missing_tests_are_lost(tmp_path: Path) -> None:
         "    with pytest.raises(ConnectionRefusedError): socket.create_connection(('192.0.2.1', 80), 1)\n"
     )
     tally = run_tests([str(tmp_path / "test_it.py")], [], tmp_path)
-    assert (tally.tried, len(tally.faults)) == (7, 1) and tally.faults[0].endswith("test_it::test_bad")
+    assert (tally.tried, len(tally.faults)) == (7, 1) and tally.faults[0].endswith("::test_bad")
     assert tally.notes == ["1 tests left out by their own conditions"]
     assert "code 4" in run_tests([f"{tmp_path / 'test_it.py'}::test_gone"], [], tmp_path).faults[0]
 
