@@ -125,7 +125,8 @@ def exports(room: Room) -> Tally:
     tally, worst = Tally(), 0.0
     bundle = write_small_bundle(room.sub("bundle"))
     combinations = list(product(FORMATS, ("sd", "pd", "mean")))
-    for suffix, decoder in combinations[: room.times(len(combinations))]:
+    combinations = combinations[: room.times(len(combinations))]
+    for suffix, decoder in combinations:
         try:
             parity = export(bundle, room.folder / f"{decoder}{suffix}", decoder=decoder)["parity"]
         except ProPLError as error:
