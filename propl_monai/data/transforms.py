@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -262,11 +263,10 @@ class TrainingViews(Compose):
         cutout: float = 0.0,
         transposed_tasks: Sequence[str] | None = None,
     ) -> None:
-        both = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
-        turned: dict[str, Any] = {"transposed_tasks": transposed_tasks}
-        super().__init__(training(*both, photometric=photometric, cutout=cutout, **turned).transforms)
-        hidden = cutout if strong_view else 0.0
-        self.unlabelled = training(*both, strong_view=strong_view, cutout=hidden, **turned)
+        geometry = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
+        view = partial(training, *geometry, transposed_tasks=transposed_tasks)
+        super().__init__(view(photometric=photometric, cutout=cutout).transforms)
+        self.unlabelled = view(strong_view=strong_view, cutout=cutout if strong_view else 0.0)
 
 
 def _photometric(key: str, strength: float) -> list:

@@ -66,6 +66,22 @@ def open_datalist(
     return datalist
 
 
+def datalist_of_training(dataset_dir: Path | str, datalist_file: Path | str | None, sha256: str | None) -> Datalist:
+    """The datalist that weights were trained with, so that their splits are known; another one is refused.
+
+    Args:
+        dataset_dir: folder of the images.
+        datalist_file: of that folder; None reads the plain layout.
+        sha256: of the datalist, from the header of the weights.
+    """
+    datalist = Datalist.read(datalist_file, dataset_dir) if datalist_file else read_source("folder", dataset_dir)
+    if datalist.sha256 != sha256:
+        fact = f"has sha256 {datalist.sha256}, the weights were trained with {sha256}"
+        cure = "give the datalist of that training, else cases that it has seen would count as new"
+        raise ProPLError(datalist_file or dataset_dir, fact, cure)
+    return datalist
+
+
 def datalist_inputs(datalist: Datalist, datalist_file: str | None, output_dir: str) -> list[str]:
     """The files that `open_datalist` took a datalist from: its own, and the record of its verification if it has one."""
     file = Path(datalist_file or Path(output_dir) / DATALIST)

@@ -19,7 +19,7 @@ from propl_monai.common.marked_text import FIGURES, marked, replace_marked
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.model.bundle_folder import CHECKSUM
+from propl_monai.model.bundle_folder import write_checksum
 from propl_monai.model.weights import WEIGHTS, load_network
 
 NAME = "propl_us_segmentation"
@@ -108,7 +108,7 @@ def assemble(
     fit_configs(folder / "configs", header, preset)
     entry = {"path": f"models/{WEIGHTS}", "url": f"{address}/models/{WEIGHTS}"}
     entry |= {"hash_val": file_sha256(folder / "models" / WEIGHTS), "hash_type": "sha256"}
-    write_atomically(folder / "models" / CHECKSUM, f"{entry['hash_val']}  {WEIGHTS}\n".encode())
+    write_checksum(folder / "models" / WEIGHTS, entry["hash_val"])
     lines = "\n    ".join(f'{key}: "{value}"' for key, value in entry.items())
     write_atomically(folder / "large_files.yml", f"large_files:\n  - {lines}\n".encode())
     card = folder / "docs" / "README.md"

@@ -12,13 +12,13 @@ import numpy as np
 
 from propl_monai.common.files import file_sha256, write_atomically
 from propl_monai.common.run_record import read_object
-from propl_monai.data.datalist import Datalist, as_items
-from propl_monai.datasets.sources.registry import read_source
+from propl_monai.data.datalist import as_items
+from propl_monai.datasets.cohort import datalist_of_training
 from propl_monai.deploy.parity import compare, parity_inputs, safetensors_runner
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image, read_mask
 from propl_monai.inference.predictor import Predictor
-from propl_monai.model.bundle_folder import CHECKSUM, find_weights
+from propl_monai.model.bundle_folder import find_weights, write_checksum
 from propl_monai.model.weights import WEIGHTS, copy_aside, load_network, save_safetensors
 
 LARGEST_LOSS = 0.002  # mean Dice that a task may lose
@@ -62,10 +62,7 @@ def ship(
     network.require_decoder("mean", str(weights))
     beside = record.with_name("datalist.json")
     listed = datalist_file or (beside if beside.is_file() else None)
-    datalist = Datalist.read(listed, data) if listed else read_source("folder", data)
-    if header.get("datalist_sha256") != datalist.sha256:
-        fact = f"has sha256 {datalist.sha256}, the weights were trained with {header.get('datalist_sha256')}"
-        raise ProPLError(listed or data, fact, "give the datalist of that training")
+    datalist = datalist_of_training(data, listed, header.get("datalist_sha256"))
     items = as_items([case for case in datalist.select(MEASURED_ON).cases if case.mask], datalist.root)
     with tempfile.TemporaryDirectory() as scratch:
         candidate = Path(scratch) / WEIGHTS
@@ -76,7 +73,7 @@ def ship(
         content, sha256 = candidate.read_bytes(), file_sha256(candidate)
     copy_aside(output)
     write_atomically(output / WEIGHTS, content)
-    write_atomically(output / CHECKSUM, f"{sha256}  {WEIGHTS}\n".encode())
+    write_checksum(output / WEIGHTS, sha256)
     return {"halved": halved, "training": training, "bytes": len(content), "sha256": sha256}
 
 

@@ -16,6 +16,7 @@ The resolution fields of these formats describe paper, not tissue, and are not r
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -41,7 +42,7 @@ _HEAD_BYTES = 30  # hold the size of a WebP, and bit depth and colour type of a 
 def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of Pillow are left to the caller."""
     picture = _open(path, stream)
-    if picture.format == "PNG" and _PNG_END not in _all_bytes(stream):  # Pillow needs no more than the pixels
+    if picture.format == "PNG" and not _holds_end(stream):  # Pillow needs no more than the pixels
         raise EOFError("its end is missing")
     count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
     height, width = _upright_size(stream, picture)
@@ -146,6 +147,15 @@ def _lossy(stream: BinaryIO, picture: Image.Image) -> str:
     if picture.format == "TIFF" and picture.info.get("compression") == "jpeg":
         return "JPEG-compressed TIFF"
     return "lossy WebP" if picture.format == "WEBP" and "VP8 " in _webp_chunks(_all_bytes(stream)) else ""
+
+
+def _holds_end(stream: BinaryIO) -> bool:
+    """Whether a PNG is whole. Most end with their end; bytes may follow it, and then all are looked at."""
+    place, length = stream.tell(), stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, length - len(_PNG_END)))
+    last = stream.read()
+    stream.seek(place)
+    return last == _PNG_END or _PNG_END in _all_bytes(stream)
 
 
 def _all_bytes(stream: BinaryIO) -> bytes:

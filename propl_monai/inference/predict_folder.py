@@ -200,11 +200,12 @@ class _Run:
 
     def _masks(self, path: Path, name: str, cine: Cine, spacing: Spacing | None) -> Masks | None:
         """What formats other than PNG are written from; refuses a file that one of them cannot carry."""
-        for one in self.results.formats:
+        if not (formats := self.results.formats):
+            return None
+        for one in formats:
             one.check(path, name)
-        tasks = find_all(self.options["tasks"])
         place = (spacing, cine.seconds_per_frame, cine.geometry, cine.orientation)
-        return Masks(path, name, cine.count, tasks, *place) if self.results.formats else None
+        return Masks(path, name, cine.count, find_all(self.options["tasks"]), *place)
 
     def _grouped(self, items: Iterator[_Step]) -> Iterator[list[_Step]]:
         """Groups of one batch, smaller where the pictures that overlays need are large."""

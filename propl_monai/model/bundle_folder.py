@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from propl_monai.common.files import file_sha256
+from propl_monai.common.files import file_sha256, write_atomically
 from propl_monai.common.packaged_bundle import packaged_bundle
 from propl_monai.data.transforms import NORMALISATIONS
 from propl_monai.errors import ProPLError, first_line
@@ -52,6 +52,11 @@ def shipped_sha256(weights: Path) -> str:
     if not found:
         raise ProPLError(beside, f"is missing, or holds no SHA-256 of the {WEIGHTS} beside it", RESTORE)
     return found[1]
+
+
+def write_checksum(weights: Path, sha256: str) -> None:
+    """The file beside weights that `shipped_sha256` reads."""
+    write_atomically(weights.with_name(CHECKSUM), f"{sha256}  {weights.name}\n".encode())
 
 
 def open_bundle(path: Path, sha256: str | None = None, cure: str = "it was changed: download it again") -> Opened:

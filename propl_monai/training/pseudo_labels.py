@@ -14,6 +14,7 @@ from propl_monai.common.files import file_sha256, sweep_orphans
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.model.tensor_file import read_tensors, write_tensors
 
+LEVELS = 255  # the byte that stands for 1
 FOLDER = "pseudo_labels"  # in the output folder of a training
 
 
@@ -37,7 +38,7 @@ class PseudoLabels(NamedTuple):
 
 def levels(share: Tensor) -> Tensor:
     """Numbers in [0, 1] as bytes."""
-    return (share * 255).round().to(torch.uint8).cpu()
+    return (share * LEVELS).round().to(torch.uint8).cpu()
 
 
 def path_of(output_dir: Path, number: int) -> Path:

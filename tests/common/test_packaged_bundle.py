@@ -90,7 +90,7 @@ def test_the_wheel_carries_the_bundle_and_its_weights_once(tmp_path: Path) -> No
         assert any(name.endswith(f".dist-info/licenses/{licence}") for name in names)
 
     installed = tmp_path / "installed"
-    wheel.extractall(installed)
+    wheel.extractall(installed)  # as pip does; this test has built it, and zipfile keeps members inside the folder
     code = "from propl_monai.common.packaged_bundle import packaged_bundle; print(packaged_bundle())"
     environment = os.environ | {"PYTHONPATH": str(installed)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from propl_monai.evaluation.calibration import LogitHistogram, ReliabilityCounts, fit_temperature
 from propl_monai.evaluation.card.measures import agreement, published_circumferences
 from propl_monai.evaluation.metrics import case_row
-from propl_monai.evaluation.report.collect import Calibration, Item, TaskCalibration, predict_items
+from propl_monai.evaluation.report.collect import Calibration, CalibrationCounts, Item, predict_items
 from propl_monai.inference.measurements import measure
 from propl_monai.inference.predictor import Predictor
 from propl_monai.tasks import NAMES
@@ -36,15 +34,6 @@ class Scored:
     circumference: Mapping[str, Mapping[str, Any]]
 
 
-def temperature_of(predictor: Predictor, items: Sequence[Item], step: Step) -> float:
-    """The temperature that fits the items, of validation, best; see `calibration.fit_temperature`."""
-    histograms: dict[str, LogitHistogram] = defaultdict(LogitHistogram)
-    for item, _, logits, reference in predict_items(predictor, items):
-        histograms[item["task"]].add(logits, reference)
-        step()
-    return fit_temperature(histograms.values())
-
-
 def score(
     predictor: Predictor, items: Sequence[Item], measured_on: str, temperature: float | None, fitted: int, step: Step
 ) -> Scored:
@@ -60,7 +49,7 @@ def score(
     """
     published = published_circumferences(items)
     rows: list[dict[str, Any]] = []
-    plain, scaled = (defaultdict[str, ReliabilityCounts](ReliabilityCounts) for _ in range(2))
+    counts = CalibrationCounts(temperature)
     lengths: dict[str, list[tuple[float, float]]] = {"predicted": [], "reference": []}
     for item, _, logits, reference in predict_items(predictor, items):
         task, case, mask = item["task"], item["case_id"], logits > 0
@@ -68,21 +57,13 @@ def score(
         spacing = (height, width) if height and width else None
         row = case_row(torch.from_numpy(mask), torch.from_numpy(reference), spacing, where=case)
         rows.append({"case": case, "task": task, "source": item["source"], "group": item["group"], **row})
-        plain[task].add(logits, reference)
-        if temperature is not None:
-            scaled[task].add(logits, reference, temperature)
+        counts.add(task, logits, reference)
         if case in published and spacing:
             for name, one in (("predicted", mask), ("reference", reference)):
                 if (length := measure(one, spacing, task).head_circumference) is not None:
                     lengths[name].append((length, published[case]))
         step()
-    parts = {
-        name: TaskCalibration(
-            plain[name].images, plain[name].reliability(), scaled[name].reliability() if name in scaled else None
-        )
-        for name in NAMES
-        if name in plain
-    }
+    parts = counts.of([name for name in NAMES if name in counts.plain])
     circumference = {
         name: {**agreement(*zip(*pairs, strict=True)), "of": len(published)}
         for name, pairs in lengths.items()

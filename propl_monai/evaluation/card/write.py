@@ -15,11 +15,13 @@ from propl_monai.common.marked_text import FIGURES, replace_marked
 from propl_monai.common.run_record import commit, versions
 from propl_monai.data.cases import SPLITS, Case
 from propl_monai.data.datalist import Datalist, as_items
+from propl_monai.datasets.cohort import datalist_of_training
 from propl_monai.datasets.sources.registry import read_source
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.card.measures import failures, ventricle_areas
 from propl_monai.evaluation.card.render import to_markdown
-from propl_monai.evaluation.card.score import score, temperature_of
+from propl_monai.evaluation.card.score import score
+from propl_monai.evaluation.report.collect import temperature_of
 from propl_monai.evaluation.summary import summarise
 from propl_monai.inference.predictor import Predictor
 from propl_monai.model.bundle_folder import find_weights
@@ -59,12 +61,7 @@ def write_card(
     if card:
         replace_marked(text, FIGURES, "", card)  # before the work of minutes
     predictor, header = Predictor.from_bundle(path), read_header(path)
-    datalist = Datalist.read(datalist_file, data) if datalist_file else read_source("folder", data)
-    if header.get("datalist_sha256") != datalist.sha256:
-        fact = f"has sha256 {datalist.sha256}, the weights were trained with {header.get('datalist_sha256')}"
-        raise ProPLError(
-            datalist_file or data, fact, "give the datalist of that training, else its test cases were seen"
-        )
+    datalist = datalist_of_training(data, datalist_file, header.get("datalist_sha256"))
     labelled = [case for case in datalist.cases if case.mask and case.task in predictor.tasks]
     fitting, measured = (_of(labelled, name, datalist.root) for name in ("validation", "test"))
     elsewhere = _external(Path(external), datalist, predictor.tasks) if external else None

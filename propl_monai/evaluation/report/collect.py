@@ -142,31 +142,56 @@ def collect(
     predictor = Predictor.from_bundle(weights, decoder=decoder)
     fitting, measured = _items(files, Datalist.read(datalist_file, data), datalist_file)
     counter, total = count(1), len(fitting) + len(measured)
-    histograms: dict[str, LogitHistogram] = {}
-    for item, _, logits, reference in predict_items(predictor, fitting):
-        histograms.setdefault(item["task"], LogitHistogram()).add(logits, reference)
+
+    def step() -> None:
         progress(next(counter), total)
-    temperature = fit_temperature(histograms.values()) if histograms else None
+
+    temperature = temperature_of(predictor, fitting, step) if fitting else None
     ranks = ranks_to_show(files) if pictures else {}
     known = dict(zip(files.cases["case"], files.cases["dice"], strict=True))
     convention = files.evaluation_record["options"].get("metric_convention", "standard")
-    plain, scaled = (defaultdict[str, ReliabilityCounts](ReliabilityCounts) for _ in range(2))
+    counts = CalibrationCounts(temperature)
     shown: dict[str, Shown] = {}
     for item, picture, logits, reference in predict_items(predictor, measured):
         task, case, mask = item["task"], item["case_id"], logits > 0
-        plain[task].add(logits, reference)
-        if temperature is not None:
-            scaled[task].add(logits, reference, temperature)
+        counts.add(task, logits, reference)
         if case in ranks:
             check_dice(mask, reference, known[case], case, CASES, EVALUATE_AGAIN, convention)
             shown[case] = Shown(task, ranks[case], case, known[case], to_grey(picture.pixels), mask, reference)
-        progress(next(counter), total)
-    tasks = {}
-    for name in files.task_names:
-        after = scaled[name].reliability() if temperature is not None else None
-        tasks[name] = TaskCalibration(plain[name].images, plain[name].reliability(), after)
-    calibration = Calibration(files.measured_on, temperature, len(fitting), tasks)
+        step()
+    calibration = Calibration(files.measured_on, temperature, len(fitting), counts.of(files.task_names))
     return Collected(prompts_of(predictor.network), calibration, [shown[case] for case in ranks])
+
+
+class CalibrationCounts:
+    """Counts for the reliability of each task, of the probabilities as they are and, with a temperature, scaled."""
+
+    def __init__(self, temperature: float | None) -> None:
+        self.temperature = temperature
+        self.plain, self.scaled = (defaultdict[str, ReliabilityCounts](ReliabilityCounts) for _ in range(2))
+
+    def add(self, task: str, logits: NDArray[np.float64], reference: Mask) -> None:
+        """Count a picture: logits and reference (H, W)."""
+        self.plain[task].add(logits, reference)
+        if self.temperature is not None:
+            self.scaled[task].add(logits, reference, self.temperature)
+
+    def of(self, names: Sequence[str]) -> dict[str, TaskCalibration]:
+        """The calibration of these tasks, by name."""
+        found = {}
+        for name in names:
+            after = self.scaled[name].reliability() if self.temperature is not None else None
+            found[name] = TaskCalibration(self.plain[name].images, self.plain[name].reliability(), after)
+        return found
+
+
+def temperature_of(predictor: Predictor, items: Sequence[Item], step: Callable[[], None]) -> float:
+    """The temperature that fits the items, of validation, best; `step` is called after each of them."""
+    histograms: dict[str, LogitHistogram] = defaultdict(LogitHistogram)
+    for item, _, logits, reference in predict_items(predictor, items):
+        histograms[item["task"]].add(logits, reference)
+        step()
+    return fit_temperature(histograms.values())
 
 
 def predict_items(

@@ -11,7 +11,8 @@ import numpy as np
 
 from propl_monai.common.spacing import Spacing
 from propl_monai.errors import ProPLError
-from propl_monai.images.geometry import Geometry
+from propl_monai.images import turn_back
+from propl_monai.images.geometry import Geometry, placed
 from propl_monai.tasks import Task
 
 MOST_VALUES = 2_000_000_000  # in one file of all frames, which is built in memory
@@ -60,6 +61,20 @@ class Masks:
         for frame in self._frames:
             bits = np.frombuffer(zlib.decompress(frame), np.uint8)
             yield np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+
+    def stored(self, mask: np.ndarray) -> np.ndarray:
+        """An upright mask (H, W) as the file stores its picture, x first.
+
+        Viewers of volumes do not turn a picture by its EXIF orientation.
+        """
+        return turn_back(mask, self.orientation).T
+
+    def stored_affine(self) -> np.ndarray:
+        """Where the pixels of `stored` masks lie, see `geometry.placed`."""
+        spacing = self.spacing_mm
+        if self.orientation >= 5 and spacing is not None:  # turned by a quarter
+            spacing = spacing[1], spacing[0]
+        return placed(self.geometry, spacing)
 
     def names(self) -> list[str]:
         """The names of the results of all frames."""

@@ -12,8 +12,6 @@ import gzip
 import nibabel
 import numpy as np
 
-from propl_monai.images import turn_back
-from propl_monai.images.geometry import placed
 from propl_monai.inference.formats.base import Format
 from propl_monai.inference.formats.masks import Masks
 
@@ -31,8 +29,7 @@ class Nifti(Format):
         masks.require_room()
         written = {}
         for index, task in enumerate(masks.tasks):
-            # as stored: NIfTI's viewers do not turn a picture by its EXIF orientation
-            frames = [turn_back(frame[index], masks.orientation).T for frame in masks]
+            frames = [masks.stored(frame[index]) for frame in masks]
             values = np.stack(frames, axis=-1, dtype=np.uint8, casting="unsafe")
             written[f"{masks.name}_{task.slug}.nii.gz"] = _encoded(masks, values)
         return written
@@ -45,10 +42,7 @@ def _encoded(masks: Masks, values: np.ndarray) -> bytes:
         values = values.reshape(masks.geometry.shape)
     elif masks.count == 1:
         values = values[..., 0]
-    spacing = masks.spacing_mm
-    if masks.orientation >= 5 and spacing is not None:  # turned by a quarter
-        spacing = spacing[1], spacing[0]
-    affine = placed(masks.geometry, spacing)
+    affine = masks.stored_affine()
     image = nibabel.Nifti1Image(values, _LPS_TO_RAS @ affine if stated else None)
     lengths = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
     zooms = [*lengths, masks.seconds_per_frame or 1.0, *[1.0] * values.ndim]

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from propl_monai.images import turn_back
-from propl_monai.images.geometry import placed
 from propl_monai.inference.formats.base import Format
 from propl_monai.inference.formats.masks import Masks
 
@@ -28,16 +26,12 @@ class Nrrd(Format):
         layer_of = _layers(masks)
         layers = max(layer_of) + 1
         masks.require_room(layers)
-        turned = turn_back(np.zeros(masks.size, bool), masks.orientation)
-        values = np.zeros((layers, *turned.T.shape, masks.count), np.uint8, order="F")
+        shape = masks.stored(np.zeros(masks.size, bool)).shape
+        values = np.zeros((layers, *shape, masks.count), np.uint8, order="F")
         for number, frame in enumerate(masks):
             for index, mask in enumerate(frame):
-                # as stored: viewers of NRRD do not turn a picture by its EXIF orientation
-                values[layer_of[index], ..., number][turn_back(mask, masks.orientation).T] = index + 1
-        spacing = masks.spacing_mm
-        if masks.orientation >= 5 and spacing is not None:  # turned by a quarter
-            spacing = spacing[1], spacing[0]
-        affine = placed(masks.geometry, spacing)
+                values[layer_of[index], ..., number][masks.stored(mask)] = index + 1
+        affine = masks.stored_affine()
         directions = affine[:3, :3].T  # one row per axis
         if layers == 1:
             values = values[0]
@@ -49,7 +43,7 @@ class Nrrd(Format):
             "kinds": ["list"] * (layers > 1) + ["domain"] * 3,
             "space directions": directions,
             "space origin": affine[:3, 3],
-            **_fields(masks, layer_of),
+            **_fields(masks, layer_of, shape),
         }
         buffer = io.BytesIO()
         self.require().write(buffer, values, header, compression_level=6)
@@ -71,8 +65,8 @@ def _layers(masks: Masks) -> list[int]:
     return chosen
 
 
-def _fields(masks: Masks, layer_of: list[int]) -> dict[str, Any]:
-    width, height = masks.size[::-1] if masks.orientation < 5 else masks.size
+def _fields(masks: Masks, layer_of: list[int], shape: tuple[int, ...]) -> dict[str, Any]:
+    width, height = shape
     extent = f"0 {width - 1} 0 {height - 1} 0 {masks.count - 1}"
     fields = {
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",

@@ -18,10 +18,10 @@ from propl_monai.model.views import VIEWS, check_views, look
 from propl_monai.training.averages import averaged
 from propl_monai.training.cutmix import CutMix, cutmix, draw_for, taught_view
 from propl_monai.training.methods.base import Batch, Method
+from propl_monai.training.pseudo_labels import LEVELS
 
 TEACHERS = ("offline", "ema")
 STUDENTS = {"both": BOTH, "pd": ("pd",)}
-LEVELS = 255  # of a pseudo-label that comes with a batch
 
 
 class Lesson(NamedTuple):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from factories import TINY_ENCODER
 from torch import Tensor
 
 from propl_monai import ProPL
@@ -19,17 +18,6 @@ from propl_monai.training.methods.mean_teacher import PSEUDO_LABELS, MeanTeacher
 
 pytestmark = pytest.mark.usefixtures("few_threads")
 TASK = "left atrium"
-
-
-@pytest.fixture(scope="module")
-def start() -> ProPL:
-    torch.manual_seed(0)
-    return ProPL(TINY_ENCODER)
-
-
-@pytest.fixture
-def net(start: ProPL) -> ProPL:
-    return copy.deepcopy(start)
 
 
 def batch(seed: int, labelled: bool = False) -> dict[str, Any]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
-from factories import TINY_ENCODER
 from torch import Tensor
 
 from propl_monai import ProPL
@@ -22,17 +20,6 @@ pytestmark = pytest.mark.usefixtures("few_threads")
 TASK = "breast cancer"
 VIEWS = ["as-is", "mirror", "gamma 1.3"]
 loss = BCEDiceLoss()
-
-
-@pytest.fixture(scope="module")
-def start() -> ProPL:
-    torch.manual_seed(0)
-    return ProPL(TINY_ENCODER)
-
-
-@pytest.fixture
-def net(start: ProPL) -> ProPL:
-    return copy.deepcopy(start)
 
 
 def labelled() -> dict[str, Any]:
