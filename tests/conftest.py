@@ -1,12 +1,14 @@
 """What many tests share: one small phantom data set, a network, the schema of run.json, and a whole small training.
 
-Imports of torch stand inside the fixtures, so that tests of torch-free modules start at once.
+Imports of torch stand inside the fixtures, so that tests of torch-free modules start at once. torch has one thread in every
+process of the tests: their pictures are too small for more, and the number of threads changes the last digits of a training.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import jsonschema
 import pytest
 
 import propl_monai
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
 
 
 @pytest.fixture(scope="session")
@@ -37,17 +41,6 @@ def network() -> Any:
     return ProPL("tf_efficientnet_lite0", default_task="left atrium").eval()
 
 
-@pytest.fixture
-def few_threads() -> Iterator[None]:
-    """One thread for torch: pictures of 32 × 32 only lose by more."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def check_run_json() -> Callable[[Path], dict[str, Any]]:
     """Reads a run.json, checks it against the schema, and returns its content."""
@@ -66,7 +59,7 @@ def _refuse(name: str) -> None:
 
 
 @pytest.fixture
-def make_training(phantoms: Path, few_threads: None) -> Callable[..., Any]:
+def make_training(phantoms: Path) -> Callable[..., Any]:
     """Builds a `factories.Training` on the phantoms."""
     from factories import build_training
 

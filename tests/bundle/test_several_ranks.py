@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +35,7 @@ def launch(ranks: int, run_id: str, names: tuple[str, ...], extra: Path, **optio
 
 def run(launches: list[tuple[int, list[str]]]) -> subprocess.CompletedProcess:
     command = [sys.executable, str(HERE / "rank_tools.py"), json.dumps(launches)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def with_diary(folder: Path, name: str, **config: object) -> Path:

@@ -27,7 +27,6 @@ from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network, save_weights
 from propl_monai.tasks import NAMES
 
-pytestmark = pytest.mark.usefixtures("few_threads")
 ABOUT = {"preset": "test", "spatial_size": [64, 32], "normalisation": "half"}
 
 

@@ -21,7 +21,6 @@ from propl_monai.deploy.ship import ship
 from propl_monai.errors import ProPLError
 from propl_monai.model.weights import load_network, read_header, save_weights
 
-pytestmark = pytest.mark.usefixtures("few_threads")
 OPTIONS = {
     "encoder": "x",
     "dataset_dir": "/anna/data",

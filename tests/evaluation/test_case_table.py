@@ -132,9 +132,7 @@ def test_a_second_run_starts_afresh(tmp_path: Path) -> None:
     assert len(pandas.read_csv(tmp_path / "cases.csv")) == 4
 
 
-def test_through_monais_evaluator(
-    network: ProPL, phantoms: Path, tmp_path: Path, check_run_json: Check, few_threads: None
-) -> None:
+def test_through_monais_evaluator(network: ProPL, phantoms: Path, tmp_path: Path, check_run_json: Check) -> None:
     """As `bundle/configs/evaluate.json` wires it: at the original size, each case by its own task."""
     items = evaluation_items(open_datalist(str(phantoms), None, str(tmp_path), ["LA", "TN"]))
     seen: list[tuple[str, tuple[int, ...]]] = []

@@ -25,7 +25,6 @@ from propl_monai.model.weights import save_weights
 
 Check = Callable[[Path], dict[str, Any]]
 TWO = ["left atrium", "thyroid nodule"]
-pytestmark = pytest.mark.usefixtures("few_threads")
 
 
 def picture(path: Path, height: int, width: int, colour: bool = False) -> Path:

@@ -15,7 +15,6 @@ from propl_monai.model.network import ProPL
 from propl_monai.tasks import NAMES
 
 TWO = ["left atrium", "thyroid nodule"]
-pytestmark = pytest.mark.usefixtures("few_threads")
 
 
 class Counted:

@@ -17,8 +17,6 @@ from propl_monai.inference import output_folder
 from propl_monai.inference.predict_folder import predict_paths
 from propl_monai.inference.predictor import Predictor
 
-pytestmark = pytest.mark.usefixtures("few_threads")
-
 
 def test_a_second_run_skips_what_is_done(predictor: Predictor, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -23,7 +23,6 @@ from propl_monai.inference.predict_folder import predict_paths
 from propl_monai.inference.predictor import Predictor
 
 Check = Callable[[Path], dict[str, Any]]
-pytestmark = pytest.mark.usefixtures("few_threads")
 
 
 def test_a_disk_that_is_full_ends_the_run_with_a_run_json(

@@ -27,7 +27,6 @@ from propl_monai.inference.predictor import Predictor
 from propl_monai.inference.shards import Shard
 
 Check = Callable[[Path], dict[str, Any]]
-pytestmark = pytest.mark.usefixtures("few_threads")
 
 
 def test_stills_cines_and_folders(predictor: Predictor, images: Path, tmp_path: Path, check_run_json: Check) -> None:

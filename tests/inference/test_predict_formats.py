@@ -27,7 +27,6 @@ from propl_monai.inference.predictor import Predictor
 from propl_monai.inference.shards import Shard
 
 Check = Callable[[Path], dict[str, Any]]
-pytestmark = pytest.mark.usefixtures("few_threads")
 KEPT = "nifti,yolo,cvat"  # need no extra
 NAMES = ["a", "cine_frame_0001", "cine_frame_0002", "cine_frame_0003", "deep er/b (1)"]
 

@@ -35,7 +35,6 @@ from propl_monai.model.weights import load_network, read_header, save_safetensor
 
 CONFIGS = ROOT / "bundle" / "configs"
 TWO = ["left atrium", "thyroid nodule"]
-pytestmark = pytest.mark.usefixtures("few_threads")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ from propl_monai.inference.predictor import Predictor
 from propl_monai.inference.shards import Shard, lock_results
 
 Check = Callable[[Path], dict[str, Any]]
-pytestmark = pytest.mark.usefixtures("few_threads")
 NAMES = [f"deep er/{number:04d}" for number in range(10_000)]
 
 

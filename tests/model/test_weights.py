@@ -33,8 +33,6 @@ from propl_monai.model.weights import (
 )
 from propl_monai.tasks import NAMES
 
-pytestmark = pytest.mark.usefixtures("few_threads")
-
 
 @pytest.fixture(scope="module")
 def folder(network: ProPL, tmp_path_factory: pytest.TempPathFactory) -> Path:

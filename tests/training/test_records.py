@@ -25,7 +25,6 @@ STEPS = 3  # an epoch of the small training
 @pytest.fixture(scope="module")
 def whole(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A training of three epochs that nobody disturbed. Read its files, do not change them."""
-    torch.set_num_threads(1)
     training = build_training(phantoms, tmp_path_factory.mktemp("whole"))
     assert len(training.trainer.data_loader) == STEPS
     training.trainer.run()

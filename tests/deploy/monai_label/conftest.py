@@ -19,18 +19,7 @@ ABOUT = {"spatial_size": list(SIZE), "normalisation": "half", "preset": "test"}
 
 
 @pytest.fixture(scope="session")
-def one_thread() -> Iterator[None]:
-    """One thread for torch: pictures of 32 × 32 only lose by more, and sums come out the same in every process."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def served_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def served_folder(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `models/`: weights that a short training on all eight tasks has written. Copy it to change it."""
     from factories import build_training
 
@@ -66,8 +55,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         for name, value in conf.items():
             command += ["--conf", name, str(value)]
         log = tmp_path / f"server{len(running)}.log"
-        # One thread, as here: sums in another order could move a pixel on the edge.
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with log.open("w") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=tmp_path, env=environment)
         running.append(process)

@@ -16,7 +16,6 @@ from propl_monai.training.cutmix import cutmix, draw_cutmix
 from propl_monai.training.losses import BCEDiceLoss
 from propl_monai.training.methods.mean_teacher import PSEUDO_LABELS, MeanTeacherMethod, ramp
 
-pytestmark = pytest.mark.usefixtures("few_threads")
 TASK = "left atrium"
 
 

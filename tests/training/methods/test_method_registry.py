@@ -14,7 +14,6 @@ from propl_monai import ProPL
 from propl_monai.model.network import DECODERS
 from propl_monai.training.methods import METHODS, Method
 
-pytestmark = pytest.mark.usefixtures("few_threads")
 TASKS = ["left atrium", "myocardium", "left atrium"]
 CONFIGS = ROOT / "bundle" / "configs"
 every_method = pytest.mark.parametrize("name", METHODS)

@@ -16,7 +16,6 @@ from propl_monai.training.cutmix import cutmix, draw_for
 from propl_monai.training.losses import BCEDiceLoss
 from propl_monai.training.methods.propl_views import Lesson, ProPLViewsMethod
 
-pytestmark = pytest.mark.usefixtures("few_threads")
 TASK = "breast cancer"
 VIEWS = ["as-is", "mirror", "gamma 1.3"]
 loss = BCEDiceLoss()
