@@ -68,7 +68,7 @@ def graph_of(described: Described) -> bytes:
     if len(content) > LARGEST:
         fact = f"would have {len(content)} bytes, as many of its tensors are not in the weights"
         raise ProPLError(f"ONNX form of {described.weights}", fact, "give --engine torch")
-    _require_equal(described, network, Graph(described.weights, content, decoder, tensors))
+    require_equal(described, network, Graph(described.weights, content, decoder, tensors))
     return content
 
 
@@ -135,8 +135,14 @@ def _value(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
     return array.shape, array.tobytes()
 
 
-def _require_equal(described: Described, network: ProPL, graph: Graph) -> None:
-    """Run graph and network on noise over smooth shades, see `parity.parity_inputs`, those of the network's size."""
+def require_equal(described: Described, network: ProPL, graph: Graph) -> None:
+    """Refuse a graph that differs from its network on noise over smooth shades, see `parity.parity_inputs`.
+
+    Args:
+        described: the weights, which fill the graph.
+        network: of these weights.
+        graph: that is tried, with pictures of the network's size.
+    """
     engine = OnnxEngine(described, graph, tta=False)
     tasks = len(described.header["architecture"]["tasks"])
 
