@@ -21,7 +21,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="Methods and controls, comma-separated, or all.")] = "propl,supervised",
     labelled: Annotated[str, typer.Option(help="Labelled fractions, comma-separated.")] = "1/8",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
-    budget: Annotated[str, typer.Option(help="short, long or longer.")] = "short",
+    budget: Annotated[str, typer.Option(help="short, medium or long.")] = "short",
     preset: Annotated[str, typer.Option(help="Preset of the bundle, or several, comma-separated.")] = "compact",
     datalist: Annotated[
         Path | None, typer.Option(help="A verified datalist; default: one is made and verified.")

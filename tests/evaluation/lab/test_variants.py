@@ -35,7 +35,7 @@ def test_rows_differ() -> None:
     assert len(set(made)) == len(made)
 
 
-@pytest.mark.parametrize("name", ["short", "long"])
+@pytest.mark.parametrize("name", ["short", "medium", "long"])
 def test_a_budget_fixes_the_pictures_seen(name: str) -> None:
     keys = budget(name)
     assert {"epochs", "steps_per_epoch", "labelled_batch_size", "unlabelled_batch_size", "spatial_size"} <= set(keys)
