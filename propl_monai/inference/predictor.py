@@ -177,8 +177,8 @@ class Predictor:
         return from_maps(names, done["probability"], done.get("uncertainty"), self.threshold, prepared.spacing_mm)
 
     def names(self, task: str | Sequence[str]) -> list[str]:
-        """The names of tasks given by name, code or slug."""
-        names = [found.name for found in registry.find_all(task, "task")]
+        """The names of tasks given by name, code, slug, synonym or sentence, see `tasks.understand`."""
+        names = [registry.understand(one).name for one in ([task] if isinstance(task, str) else task)]
         if not names:
             raise ProPLError("task", "none was given", "give one of: " + ", ".join(self.tasks))
         for name in names:

