@@ -24,7 +24,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def reliability(
     only: Annotated[str, typer.Option(help="Rows, comma-separated, such as D1,T3; default: all.")] = "",
-    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Also write the results to this file, after each row.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the trials, without those that are tests.")
     ] = False,
@@ -41,15 +43,19 @@ def reliability(
         if name not in rows:
             raise unknown("--only", "row", name, rows)
     results = []
-    for name in words(only) or rows:
-        with tempfile.TemporaryDirectory(prefix=f"reliability-{name}-") as folder:
-            results.append(rows[name].run(Room(Path(folder).resolve(), QUICK if quick else 1.0)))
-        last = results[-1]
-        typer.echo(f"{name}: {last['tried']} tried, {len(last['faults'])} lost, {last['seconds']:.0f} s", err=True)
-    if as_json:
-        content = {"share": QUICK if quick else 1.0, "commit": commit(), "versions": versions(), "rows": results}
-        write_atomically(as_json, (json.dumps(content, indent=1) + "\n").encode())
-    typer.echo(table(results))
+    about = {"share": QUICK if quick else 1.0, "commit": commit(), "versions": versions()}
+    wanted = list(words(only) or rows)
+    try:
+        for name in wanted:
+            with tempfile.TemporaryDirectory(prefix=f"reliability-{name}-") as folder:
+                results.append(rows[name].run(Room(Path(folder).resolve(), QUICK if quick else 1.0)))
+            last = results[-1]
+            typer.echo(f"{name}: {last['tried']} tried, {len(last['faults'])} lost, {last['seconds']:.0f} s", err=True)
+            if as_json:
+                write_atomically(as_json, (json.dumps({**about, "rows": results}, indent=1) + "\n").encode())
+    finally:  # what was found is not lost where the run is ended
+        results += [rows[name].left_out("the run was ended before it") for name in wanted[len(results) :]]
+        typer.echo(table(results))
     if any(result["faults"] for result in results):
         raise typer.Exit(EXIT_FAILURE)
 

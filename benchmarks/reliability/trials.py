@@ -101,6 +101,10 @@ class Row:
             tally.trial(False, f"the trial itself failed: {type(error).__name__}: {error}")
         return {"row": self.name, "fault": self.fault, **asdict(tally), "seconds": round(time.monotonic() - begun, 1)}
 
+    def left_out(self, reason: str) -> dict[str, Any]:
+        """The result of a row that was not reached."""
+        return {"row": self.name, "fault": self.fault, **asdict(Tally(not_run=reason)), "seconds": 0.0}
+
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The results as a Markdown table."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import propl_monai
 from propl_monai.common.files import file_sha256, require_file, write_atomically
 from propl_monai.common.marked_text import FIGURES, marked, replace_marked
+from propl_monai.deploy.sbom import sbom
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
@@ -33,11 +34,12 @@ PERMISSIONS = stat.S_IFREG | 0o644
 
 
 class Release(NamedTuple):
-    """The zip's path, its sha256, and the path of `model_info.json` beside it."""
+    """The zip's path, its sha256, and the paths of `model_info.json` and the parts list beside it."""
 
     path: Path
     sha256: str
     catalogue: Path
+    parts: Path
 
 
 def release(
@@ -58,7 +60,7 @@ def release(
     Args:
         bundle: the folder with configs, docs and LICENSE.
         weights: the model.safetensors of a training.
-        output_dir: where the zip and `model_info.json` go.
+        output_dir: where the zip, `model_info.json` and the parts list (SBOM) go.
         name: of the bundle, such as organ_us_segmentation.
         url: the address below which the files will be found; None for the zoo's own on Hugging Face.
         results: a table in Markdown for the model card, such as the table.md of an evaluation.
@@ -81,7 +83,9 @@ def release(
         raise ProPLError(bundle, fact, "fix them, and build again")
     write_atomically(path, content)
     _write_json(catalogue, entries)
-    return Release(path, hashlib.sha256(content).hexdigest(), catalogue)
+    parts = path.with_suffix(".cdx.json")  # not in the zip, whose bytes do not depend on what is installed
+    write_atomically(parts, sbom())
+    return Release(path, hashlib.sha256(content).hexdigest(), catalogue, parts)
 
 
 def assemble(

@@ -113,4 +113,4 @@ def release(
 
     folder = chosen_bundle(bundle)
     built = run(folder, weights or shipped_weights(folder), output, name, url, results, published)
-    typer.echo(f"{built.path}\nsha256 {built.sha256}\n{built.catalogue}")
+    typer.echo(f"{built.path}\nsha256 {built.sha256}\n{built.catalogue}\n{built.parts}")
