@@ -35,7 +35,7 @@ def main() -> None:
     reader.add_argument("data", type=Path, help="folder of images in the plain layout")
     reader.add_argument("--pictures", type=int, default=9, help="per task")
     given = reader.parse_args()
-    predictor = Predictor.from_bundle(given.weights, device="cpu")
+    predictor = Predictor.from_bundle(given.weights, device="cpu", engine="torch")
     run = onnx_runner(given.file) if given.file.suffix == ".onnx" else program_runner(given.file)
     exact = ExportableNetwork(predictor.network, predictor.decoder).double()
     differences: dict[str, list[float]] = {"file, network": [], "network, exact": [], "file, exact": []}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from propl_monai import TASKS, Predictor, read_image
-from propl_monai.inference import inferer as inference
+from propl_monai.inference import decoding
 
 OPENED, DECODED, EACH = 5, 5, 8
 
@@ -29,7 +29,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     opened = [
-        _seconds(lambda: Predictor.from_bundle(given.weights, device="cpu"), time.perf_counter) for _ in range(OPENED)
+        _seconds(lambda: Predictor.from_bundle(given.weights, device="cpu", engine="torch"), time.perf_counter)
+        for _ in range(OPENED)
     ]
     print(f"opening the weights: {statistics.median(opened):.2f} s, median of {OPENED}")
     _together(given.weights)
@@ -47,13 +48,13 @@ def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
 @torch.inference_mode()
 def _together(weights: str) -> None:
     """Decode all tasks of one picture, together and one after the other; the shortest of five times."""
-    predictor = Predictor.from_bundle(weights, device="cpu")
+    predictor = Predictor.from_bundle(weights, device="cpu", engine="torch")
     image = torch.randn(1, 1, *predictor.spatial_size, generator=torch.Generator().manual_seed(0))
     features = predictor.network.encode(image)
     texts = [predictor.network.text(task, 1) for task in predictor.tasks]
-    inferer = inference.PromptInferer(decoder=predictor.decoder)
-    for rows in (inference.ROWS, 1):
-        inference.ROWS = rows
+    inferer = decoding.TaskDecoder(decoder=predictor.decoder)
+    for rows in (decoding.ROWS, 1):
+        decoding.ROWS = rows
         taken = [
             _seconds(lambda: inferer.logits(predictor.network, features, texts), time.process_time)
             for _ in range(DECODED)
@@ -65,8 +66,10 @@ def _together(weights: str) -> None:
 
 def _differences(weights: str, files: Sequence[Path]) -> None:
     pictures = [read_image(file) for file in files]
-    alone = Predictor.from_bundle(weights, device="cpu", batch=1)
-    together = Predictor.from_bundle(weights, device="cpu", batch=8).predict(pictures, list(alone.tasks))
+    alone = Predictor.from_bundle(weights, device="cpu", engine="torch", batch=1)
+    together = Predictor.from_bundle(weights, device="cpu", engine="torch", batch=8).predict(
+        pictures, list(alone.tasks)
+    )
     differences, flipped, pixels = [], 0, 0
     for picture, found in zip(pictures, together, strict=True):
         for one in found:

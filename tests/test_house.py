@@ -184,7 +184,7 @@ def test_public_names_resolve() -> None:
         (
             "PIL",
             {
-                *(f"images.{name}" for name in ("picture", "write", "opening", "pillow", "dicom")),
+                *(f"images.{name}" for name in ("picture", "write", "opening", "pillow", "dicom", "resize")),
                 "datasets.phantoms.write_phantoms",
             },
         ),
@@ -202,12 +202,13 @@ def test_public_names_resolve() -> None:
                 *(f"deploy.monai_label.lib.{name}" for name in ("datastore", "infer", "train", "uncertainty")),
             },
         ),
+        ("onnxruntime", {"inference.engines.onnx_engine", "deploy.parity"}),
         ("pickle", set()),
         (
             "propl_monai.model.uplc",
             {
                 *(f"training.methods.{name}" for name in ("propl", "propl_views", "mean_teacher")),
-                *("model.views", "inference.inferer"),
+                *("model.views", "inference.decoding"),
             },
         ),
     ],

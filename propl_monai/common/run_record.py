@@ -20,7 +20,10 @@ from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, ProPLError
 
 SCHEMA = 1
 JOURNAL = "predictions.jsonl"  # of an output folder of predictions
-PACKAGES = ("torch", "monai", "pytorch-ignite", "timm", "numpy", "scipy", "pandas", "pillow", "nibabel", "safetensors")
+PACKAGES: tuple[str, ...] = (
+    *("torch", "monai", "pytorch-ignite", "timm", "onnxruntime", "numpy", "scipy", "pandas", "pillow", "nibabel"),
+    "safetensors",
+)
 
 
 class RunRecord:

@@ -34,14 +34,11 @@ from monai.transforms import (
 from torch.nn import functional
 
 from propl_monai.common.options import switch
+from propl_monai.data.grid import normalised, to_grid
+from propl_monai.data.normalisations import NORMALISATIONS
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.tasks import find
 
-NORMALISATIONS = {
-    "imagenet": (0.449, 0.226),  # grey mean and deviation of ImageNet, for timm's ConvNeXt weights
-    "half": (0.5, 0.5),  # what the TensorFlow family of EfficientNet was trained with
-    "z-score": None,  # of each image, the released code's
-}
 AUGMENTATIONS = ("paper", "released", "none")
 # `LoadImaged` makes all readers of MONAI, one of which complains that a decoder of NVIDIA, of no use here, is not installed.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -72,8 +69,7 @@ class ToGridd(MapTransform):
             if str(key).startswith("label"):
                 result[key] = functional.interpolate(pixels, self.size, mode="nearest-exact")[0] > 0
             else:
-                grid = functional.interpolate(pixels, self.size, mode="bilinear", antialias=True)[0]
-                result[key] = grid.round().clamp(0, 255).to(torch.uint8)
+                result[key] = to_grid(pixels[0], self.size)
         return result
 
 
@@ -93,12 +89,8 @@ class Normalised(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        constants = NORMALISATIONS[self.kind]
         for key in self.key_iterator(result):
-            image = result[key]
-            # A constant image has deviation 0; the floor is half a grey level.
-            mean, deviation = constants or (image.mean(), image.std().clamp_min(0.5 / 255))
-            result[key] = (image - mean) / deviation
+            result[key] = normalised(result[key], self.kind)
         return result
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from propl_monai.common.files import file_sha256, write_atomically
 from propl_monai.common.run_record import versions
-from propl_monai.data.transforms import NORMALISATIONS
+from propl_monai.data.normalisations import NORMALISATIONS
 from propl_monai.deploy.exportable import ExportableNetwork
 from propl_monai.deploy.parity import (
     EXACT,
@@ -162,25 +162,38 @@ def _write_program(network: nn.Module, path: Path, about: Mapping[str, Any]) -> 
 
 
 def _write_onnx(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    free = {"image": {0: "batch", 2: "height", 3: "width"}, "task": {0: _FREE}}
+    program = onnx_program(network, _example(about["spatial_size"]), free, about["encoder"])
+    program.model.metadata_props[HEADER] = json.dumps(about)
+    program.save(str(path), external_data=False)
+
+
+def onnx_program(network: nn.Module, example: tuple[Tensor, ...], free: Mapping[str, Any], encoder: str) -> Any:
+    """A network as torch's `ONNXProgram`, with the output `logits`.
+
+    Args:
+        network: in eval mode.
+        example: of its inputs.
+        free: axes that are not those of the example, by the names of the inputs, in their order.
+        encoder: its name, for errors.
+    """
     require(*PACKAGES)
     log = logging.getLogger("onnxscript")  # it logs every operator that it cannot simplify
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        program: Any = torch.onnx.export(
+        return torch.onnx.export(
             network,
-            _example(about["spatial_size"]),
+            example,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["image", "task"],
+            input_names=list(free),
             output_names=["logits"],
-            dynamic_shapes={"image": {0: "batch", 2: "height", 3: "width"}, "task": {0: _FREE}},
+            dynamic_shapes=dict(free),
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
         fact = f"cannot be exported to ONNX ({first_line(error)})"
-        raise ProPLError(f"encoder '{about['encoder']}'", fact, "use --format pt2") from error
+        raise ProPLError(f"encoder '{encoder}'", fact, "use torch, or --format pt2") from error
     finally:
         log.setLevel(level)
-    program.model.metadata_props[HEADER] = json.dumps(about)
-    program.save(str(path), external_data=False)

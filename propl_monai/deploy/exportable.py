@@ -40,17 +40,22 @@ class ExportableNetwork(nn.Module):
 
     def forward(self, image: Tensor, task: Tensor) -> Tensor:
         """Normalised images (B, 1, H, W), float32, and task indices (B,), int64, to logits (B, 1, H, W)."""
+        text = torch.index_select(self.texts, 0, task)  # unlike texts[task], it refuses negative indices
+        return self.decode(self.encode(image), text)
+
+    def encode(self, image: Tensor) -> Features:
+        """Images (B, 1, H, W) to features, as `VisionEncoder` does, where possible without three equal channels."""
         height, width = image.shape[-2:]
         # Pad always, even by 0, as an `if` would fix the size; with edge values, as the encoder itself does.
         image = functional.pad(image, (0, _missing(width), 0, _missing(height)), mode="replicate")
-        # As in `VisionEncoder`, without its padding and, where possible, without the three equal channels.
         maps = self.backbone(image if self.grey else image.expand(-1, 3, -1, -1))
         v1, v2, v3, v4 = (maps[index] for index in self.picked)
-        features = Features(v1, v2, v3, v4, image.shape[-2], image.shape[-1])
-        text = torch.index_select(self.texts, 0, task)  # unlike texts[task], it refuses negative indices
+        return Features(v1, v2, v3, v4, height, width)
+
+    def decode(self, features: Features, text: Tensor) -> Tensor:
+        """Features of a batch and text (B, L, E) to logits (B, 1, H, W)."""
         each = [decoder(features, text) for decoder in self.decoders]
-        logits = each[0] if len(each) == 1 else mean_logits(*each)
-        return logits[..., :height, :width]
+        return each[0] if len(each) == 1 else mean_logits(*each)
 
 
 def _missing(side: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from propl_monai.data.transforms import Normalised
+from propl_monai.data.grid import normalised
 from propl_monai.errors import ProPLError
 from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network
@@ -69,9 +69,8 @@ def parity_inputs(tasks: int, size: Sequence[int], normalisation: str) -> Iterat
     Args:
         tasks: their number.
         size: height and width.
-        normalisation: of grey levels between 0 and 1, see `transforms.Normalised`.
+        normalisation: of grey levels between 0 and 1, see `NORMALISATIONS`.
     """
-    normalise = Normalised("image", normalisation)
     height, width = size
     generator = torch.Generator().manual_seed(0)
     number = 0
@@ -81,7 +80,7 @@ def parity_inputs(tasks: int, size: Sequence[int], normalisation: str) -> Iterat
             noise = torch.randn(batch, 1, rows, columns, generator=generator)
             smooth = functional.interpolate(shades, (rows, columns), mode="bicubic", align_corners=False)
             grey = (1.5 * smooth + 0.5 * noise).sigmoid()
-            image = torch.stack([normalise({"image": one})["image"] for one in grey])
+            image = torch.stack([normalised(one, normalisation) for one in grey])
             yield image, torch.arange(number, number + batch) % tasks
             number += batch
 

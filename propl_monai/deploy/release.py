@@ -20,6 +20,7 @@ from propl_monai.deploy.sbom import sbom
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
+from propl_monai.inference.engines.graph_file import SUFFIX, find_graph
 from propl_monai.model.bundle_folder import write_checksum
 from propl_monai.model.weights import WEIGHTS, load_network
 
@@ -113,6 +114,8 @@ def assemble(
     entry = {"path": f"models/{WEIGHTS}", "url": f"{address}/models/{WEIGHTS}"}
     entry |= {"hash_val": file_sha256(folder / "models" / WEIGHTS), "hash_type": "sha256"}
     write_checksum(folder / "models" / WEIGHTS, entry["hash_val"])
+    if graph := find_graph(weights, entry["hash_val"]):
+        write_atomically(folder / "models" / (Path(WEIGHTS).stem + SUFFIX), graph.content)
     lines = "\n    ".join(f'{key}: "{value}"' for key, value in entry.items())
     write_atomically(folder / "large_files.yml", f"large_files:\n  - {lines}\n".encode())
     card = folder / "docs" / "README.md"

@@ -14,11 +14,13 @@ from propl_monai.common.files import file_sha256, write_atomically
 from propl_monai.common.run_record import read_object
 from propl_monai.data.datalist import as_items
 from propl_monai.datasets.cohort import datalist_of_training
-from propl_monai.deploy.parity import compare, parity_inputs, safetensors_runner
+from propl_monai.deploy.export import PACKAGES
+from propl_monai.deploy.onnx_graph import make_graph
+from propl_monai.deploy.parity import compare, parity_inputs, require, safetensors_runner
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image, read_mask
 from propl_monai.inference.predictor import Predictor
-from propl_monai.model.bundle_folder import find_weights, write_checksum
+from propl_monai.model.bundle_folder import describe_bundle, find_weights, write_checksum
 from propl_monai.model.weights import WEIGHTS, copy_aside, load_network, save_safetensors
 
 LARGEST_LOSS = 0.002  # mean Dice that a task may lose
@@ -37,7 +39,9 @@ def ship(
     datalist_file: Path | str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Write `model.safetensors`, kernels and matrices in float16, and `model.sha256`, which `Predictor()` checks.
+    """Write `model.safetensors`, kernels and matrices in float16, with `model.sha256`, which `Predictor()` checks.
+
+    Beside them goes their ONNX form, `model.graph.onnx`, see `onnx_graph`.
 
     The header holds that of the training, and `halved`: hash of the full weights, largest difference of a probability,
     and mean Dice before and after by task; and `training`: hash and main entries of its run.json, without places.
@@ -50,8 +54,9 @@ def ship(
         progress: called with (cases done, in all).
 
     Returns:
-        The entries `halved` and `training`, and the file's `bytes` and `sha256`.
+        The entries `halved` and `training`, the file's `bytes` and `sha256`, and `graph`, the path of the ONNX form.
     """
+    require(*PACKAGES)
     run, output = Path(run), Path(output)
     weights = find_weights(run)
     if weights.resolve() == (output / WEIGHTS).resolve():
@@ -74,7 +79,8 @@ def ship(
     copy_aside(output)
     write_atomically(output / WEIGHTS, content)
     write_checksum(output / WEIGHTS, sha256)
-    return {"halved": halved, "training": training, "bytes": len(content), "sha256": sha256}
+    graph = make_graph(describe_bundle(output / WEIGHTS))
+    return {"halved": halved, "training": training, "bytes": len(content), "sha256": sha256, "graph": graph}
 
 
 def _training(path: Path) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def _training(path: Path) -> dict[str, Any]:
 
 def _measure(full: Path, half: Path, items: Sequence[Mapping[str, Any]], progress: Progress) -> dict[str, Any]:
     """What halving costs: on noise, and on cases with a mask."""
-    before, after = (Predictor.from_bundle(path, device="cpu") for path in (full, half))
+    before, after = (Predictor.from_bundle(path, device="cpu", engine="torch") for path in (full, half))
     inputs = parity_inputs(len(before.tasks), before.spatial_size, before.normalisation)
     noise = compare(before.network, safetensors_runner(half), inputs)
     dice: dict[str, list[tuple[float, float]]] = defaultdict(list)

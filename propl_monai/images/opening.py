@@ -60,6 +60,10 @@ def _named_errors(path: Path, kind: str) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_large(path) from error
+    except ModuleNotFoundError as error:  # of an installation that only predicts
+        raise ProPLError(
+            path, f"is {kind}, which needs the package {error.name}", f"pip install {error.name}"
+        ) from error
     except UnidentifiedImageError as error:  # its message names a stream, not the file
         fact = f"is {kind} that is damaged or cut short, or stored in a way that is not read"
         raise ProPLError(path, fact, "export it again, as PNG of 8 or 16 bits") from error

@@ -13,7 +13,8 @@ All of it is taken on the largest connected part (pixels that touch, diagonally 
 | biparietal_diameter | fetal head: short axis of that ellipse, outer edge to outer edge of what was segmented |
 | occipitofrontal_diameter | fetal head: long axis of that ellipse |
 
-The ellipse is the direct least-squares fit of Halíř and Flusser (1998).
+The ellipse is the direct least-squares fit of Halíř and Flusser (1998). SciPy and scikit-image take long to import, and are
+imported when something is measured.
 """
 
 from __future__ import annotations
@@ -22,10 +23,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist, squareform
-from skimage.measure import EllipseModel
 
 from propl_monai.common.spacing import Spacing, require_spacing
 from propl_monai.errors import ProPLError
@@ -65,6 +62,8 @@ def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | Non
         spacing_mm: height and width of a pixel (row, column); None when unknown.
         task: its name, code or slug; decides whether an ellipse is fitted.
     """
+    from scipy import ndimage
+
     if mask.dtype != np.bool_ or mask.ndim != 2:
         raise ProPLError("mask", f"{mask.dtype} {mask.shape} was given", "give bool (H, W)")
     row, column = require_spacing(spacing_mm) or (1.0, 1.0)
@@ -82,6 +81,8 @@ def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | Non
 
 
 def _largest_part(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())[1:]
     return (labels == 1 + np.argmax(sizes) if count else mask), count
@@ -97,6 +98,9 @@ def _outline(part: np.ndarray) -> np.ndarray:
 
 def _axes(outline: np.ndarray) -> tuple[float, float]:
     """Longest axis, and extent across it."""
+    from scipy.spatial import ConvexHull
+    from scipy.spatial.distance import pdist, squareform
+
     corners = outline[ConvexHull(outline).vertices]
     distances = squareform(pdist(corners))
     first, second = np.unravel_index(np.argmax(distances), distances.shape)
@@ -122,6 +126,8 @@ def _perimeter(part: np.ndarray, row: float, column: float) -> float:
 
 def _ellipse(outline: np.ndarray) -> tuple[float, float, float] | tuple[None, None, None]:
     """Circumference, short and long axis of the fitted ellipse."""
+    from skimage.measure import EllipseModel
+
     with np.errstate(all="ignore"):  # the direction of a circle is 0 / 0
         model = EllipseModel.from_estimate(outline)
     if not model or not np.isfinite(model.axis_lengths).all() or min(model.axis_lengths) <= 0:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
-from torch.nn import functional
+
+from propl_monai.data.grid import from_grid
 
 
 class RestoreSized(MapTransform):
@@ -27,8 +28,7 @@ class RestoreSized(MapTransform):
         result = dict(data)
         size = tuple(int(side) for side in result[self.size_key])
         for key in self.key_iterator(result):
-            maps = torch.as_tensor(result[key]).float().unsqueeze(0)
-            result[key] = functional.interpolate(maps, size, mode="bilinear", align_corners=False)[0]
+            result[key] = from_grid(torch.as_tensor(result[key]), size)
         return result
 
 

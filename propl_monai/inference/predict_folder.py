@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from propl_monai.common.files import file_sha256, sweep_orphans
 from propl_monai.common.run_record import JOURNAL, RunRecord
@@ -89,7 +88,7 @@ def predict_paths(
     if chosen != [PNG]:  # so that journals from before there were formats go on
         options["formats"] = chosen
     if uncertainty:
-        predictor.network.require_decoder("sd", "uncertainty")
+        predictor.require_uncertainty()
     spacing = require_spacing(spacing_mm)
     output = Path(output_dir)
     files = [file for file in find_inputs(inputs, output_dir, cines=True) if shard is None or shard.holds(file[1])]
@@ -101,6 +100,7 @@ def predict_paths(
             with suppress(OSError):  # the results of these files will be refused, too
                 sweep_orphans(folder)
         about = {"predictor": predictor.about, "device": str(predictor.device), "batch": predictor.batch}
+        about["engine"] = predictor.engine_of(uncertainty)
         about |= {} if shard is None else {"shard": str(shard)}
         about = {"inputs": [str(path) for path in inputs], **options, **settings, **about}
         record = RunRecord(journal.path.with_name("run.json"), "predict", about)
@@ -191,7 +191,7 @@ class _Run:
         brightest = 0
         for number, pixels in enumerate(cine, start=1):
             brightest = max(brightest, int(pixels.max()))
-            prepared = self.predictor.prepare(Picture(pixels, spacing))
+            prepared = self.predictor.prepare(Picture(pixels, spacing), self.options["uncertainty"])
             yield _Frame(file, number, prepared, to_grey(pixels) if self.options["overlay"] else None)
         if brightest < DARK:
             self.notes[f"nearly black, no pixel reaches {DARK} of 255: see that the file holds what you expect"].append(
@@ -231,6 +231,6 @@ class _Run:
             else:
                 writer(item)
 
-    def _write(self, frame: _Frame, maps: Tensor) -> None:
+    def _write(self, frame: _Frame, maps: Any) -> None:
         predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"])
         self.results.write(frame.file, frame.number, predictions, frame.below)

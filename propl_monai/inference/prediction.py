@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from propl_monai import tasks as registry
 from propl_monai.images import to_grey, write_mask, write_overlay, write_png16
@@ -38,20 +38,33 @@ class Prediction:
 
 def from_maps(
     tasks: Sequence[str],
-    probability: Tensor,
-    variance: Tensor | None,
+    probability: Any,
+    variance: Any,
     threshold: float = THRESHOLD,
     spacing_mm: tuple[float, float] | None = None,
 ) -> list[Prediction]:
-    """One prediction per task from maps (K, H, W) at the size of the picture; a mask is where they exceed the threshold."""
-    maps = np.asarray(probability.cpu(), np.float32).clip(0, 1)
+    """One prediction per task from maps (K, H, W) at the size of the picture; a mask is where they exceed the threshold.
+
+    Args:
+        tasks: K names.
+        probability: arrays or tensors.
+        variance: the same; None for none.
+        threshold: of the probability.
+        spacing_mm: height and width of a pixel.
+    """
+    maps = _array(probability).clip(0, 1)
     deviations: Sequence[np.ndarray | None] = [None] * len(tasks)
     if variance is not None:
-        deviations = list(np.sqrt(np.asarray(variance.cpu(), np.float32).clip(0)).clip(0, LARGEST_DEVIATION))
+        deviations = list(np.sqrt(_array(variance).clip(0)).clip(0, LARGEST_DEVIATION))
     return [
         Prediction(task, one > threshold, one, deviation, spacing_mm)
         for task, one, deviation in zip(tasks, maps, deviations, strict=True)
     ]
+
+
+def _array(maps: Any) -> np.ndarray:
+    """Maps as float32, whether NumPy or torch holds them, on whatever device."""
+    return np.asarray(maps.cpu() if hasattr(maps, "cpu") else maps, np.float32)
 
 
 def write_predictions(

@@ -2,50 +2,65 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from propl_monai import tasks as registry
 from propl_monai.common.options import switch
-from propl_monai.data.transforms import on_grid
-from propl_monai.errors import ProPLError, first_line
+from propl_monai.errors import ProPLError
 from propl_monai.images import Picture, read_image, to_grey
-from propl_monai.inference.inferer import PromptInferer
-from propl_monai.inference.postprocess import Probabilitiesd, RestoreSized
+from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH, Engine
+from propl_monai.inference.engines.choice import MakeGraph, choose_graph, require_torch
 from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps
-from propl_monai.model.bundle_folder import open_bundle, open_shipped
-from propl_monai.model.network import ProPL
+from propl_monai.model.bundle_folder import Described, describe_bundle, describe_shipped, open_network
 
-PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty, as in the bundle's inference.json
+if TYPE_CHECKING:
+    import torch
+
+    from propl_monai.inference.engines.torch_engine import TorchEngine
+    from propl_monai.model.network import ProPL
+
 Image = str | Path | np.ndarray | Picture
+_OPENING = threading.Lock()  # of torch, when it is wanted later
 
 
 class Prepared(NamedTuple):
-    """A picture on the network's grid, normalised (1, rows, columns); its own (height, width); its pixel size, if known."""
+    """A picture on the network's grid, normalised (1, rows, columns), of the engine that goes on with it.
 
-    image: Tensor
+    Attributes:
+        image: an array, or a tensor of torch.
+        size: (height, width) of the picture.
+        spacing_mm: of its pixels, if known.
+        engine: that prepared it.
+    """
+
+    image: Any
     size: tuple[int, int]
     spacing_mm: tuple[float, float] | None
+    engine: Engine
 
 
 class Predictor:
     """A network with its preprocessing: pictures of any size in, masks of their size out. Threads may share it.
 
     Args:
-        network: with a prompt bank; None for the weights that came with the package, whose header says all the rest.
+        network: with a prompt bank; or described weights, see `from_bundle`; None for those that came with the package,
+            whose header says all the rest.
         spatial_size, normalisation: of its training, see `transforms.training`.
         device: such as "cpu" or "cuda:1"; None for the first GPU, else the CPU.
         decoder: "sd", "pd", "mean", or None for the one that was best on validation.
-        tta: average with the picture mirrored left to right, see `PromptInferer`.
+        tta: average with the picture mirrored left to right, see `TaskDecoder`.
         threshold: of the probability, between 0 and 1, above which a pixel is the target.
         batch: pictures that go through the network together.
         weights_sha256: of the weights file.
         about: name and version of the bundle.
+        engine: "torch", "onnx" (ONNX Runtime, which must be installed, and weights with an ONNX form beside them or in the
+            cache), or "auto": onnx where it can answer, on a CPU, else torch. A network in memory has torch alone.
+        make_graph: makes an ONNX form that is missing; None makes none.
 
     Example:
         >>> predictor = Predictor()                                                             # doctest: +SKIP
@@ -55,7 +70,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: ProPL | None = None,
+        network: ProPL | Described | None = None,
         spatial_size: Sequence[int] = (),
         normalisation: str = "",
         *,
@@ -66,41 +81,83 @@ class Predictor:
         batch: int = 8,
         weights_sha256: str | None = None,
         about: dict[str, str] | None = None,
+        engine: str = "auto",
+        make_graph: MakeGraph | None = None,
     ) -> None:
-        if network is None:
-            network, spatial_size, normalisation, weights_sha256, about = open_shipped()
-        if network.prompts is None:
-            raise ProPLError("network", "has no prompt bank, so it knows no task", "attach_prompts(bank) first")
-        network.require_decoder(decoder or network.chosen_decoder)
         if not 0 < threshold < 1:
             cure = "0.5 is what the network was trained for"
             raise ProPLError("threshold", f"{threshold} is not between 0 and 1", cure)
         if batch < 1:
             raise ProPLError("batch", f"{batch} is below 1", "give 1 or more")
-        self.device = _usable(device)
-        # Channels last makes convolutions faster on a CPU, those of the decoders by a fifth.
-        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self.tasks: tuple[str, ...] = tuple(network.prompts.bank.task_names)
-        self.spatial_size, self.normalisation = tuple(spatial_size), normalisation
-        self._to_grid = on_grid(self.spatial_size, normalisation)
-        self.decoder, self.tta = decoder or network.chosen_decoder, switch("tta", tta)
-        self.threshold, self.batch = float(threshold), batch
+        self.tta, self.threshold, self.batch = switch("tta", tta), float(threshold), batch
+        self._asked, self._asked_engine = (device, decoder), engine
+        self._described = describe_shipped() if network is None else network if isinstance(network, Described) else None
+        self._torch: TorchEngine | None = None
+        graph = None
+        if self._described is None:
+            if engine == "onnx":
+                raise ProPLError(
+                    "engine onnx", "needs a file of weights", "give one to from_bundle, or leave engine out"
+                )
+            self.spatial_size, self.normalisation = tuple(spatial_size), normalisation
+            self._torch = self._with_torch(cast("ProPL", network))
+        else:
+            self.spatial_size, self.normalisation = self._described.spatial_size, self._described.normalisation
+            weights_sha256, about = self._described.weights_sha256, self._described.about
+            graph = choose_graph(engine, self._described, device, decoder, make_graph)
         self.weights_sha256, self.about = weights_sha256, dict(about or {})
+        self._engine: Engine
+        if graph is not None and self._described is not None:
+            from propl_monai.inference.engines.onnx_engine import OnnxEngine
+
+            self._engine, self.decoder = OnnxEngine(self._described, graph, self.tta), graph.decoder
+            self.tasks: tuple[str, ...] = tuple(self._described.header["architecture"]["tasks"])
+        else:
+            self._engine, self.decoder = self._by_torch, self._by_torch.decoder
+            self.tasks = self._by_torch.tasks
 
     @classmethod
     def from_bundle(cls, path: str | Path, *, sha256: str | None = None, **options: Any) -> Predictor:
         """Open a bundle, the folder of a training, or a weights file.
 
-        Of a bundle only `models/model.safetensors` and `configs/metadata.json` are read, not its configs, which are
-        programs. Nothing is unpickled.
+        Of a bundle only `models/model.safetensors`, its ONNX form beside it, and `configs/metadata.json` are read, not its
+        configs, which are programs. Nothing is unpickled.
 
         Args:
             path: a folder with models/model.safetensors, or a safetensors file.
             sha256: expected SHA-256 of the weights file, if you know it.
-            options: device, decoder, tta, threshold, batch; see the class.
+            options: device, decoder, tta, threshold, batch, engine; see the class.
         """
-        network, size, normalisation, found, about = open_bundle(Path(path), sha256)
-        return cls(network, size, normalisation, weights_sha256=found, about=about, **options)
+        return cls(describe_bundle(Path(path), sha256), **options)
+
+    def engine_of(self, uncertainty: bool = False) -> str:
+        """What runs the network: "torch" or "onnx"; with uncertainty it is always torch."""
+        return "torch" if uncertainty else self._engine.name
+
+    @property
+    def device(self) -> Any:
+        """Where it computes; `str` gives its name."""
+        return self._engine.device
+
+    @property
+    def network(self) -> ProPL:
+        """The network in torch, opened when it is first asked for."""
+        return self._by_torch.network
+
+    @property
+    def _by_torch(self) -> TorchEngine:
+        with _OPENING:
+            if self._torch is None:
+                assert self._described is not None
+                require_torch("the engine torch")
+                self._torch = self._with_torch(open_network(self._described))
+        return self._torch
+
+    def _with_torch(self, network: ProPL) -> TorchEngine:
+        from propl_monai.inference.engines.torch_engine import TorchEngine
+
+        device, decoder = self._asked
+        return TorchEngine(network, self.spatial_size, self.normalisation, device, decoder, self.tta)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -146,35 +203,42 @@ class Predictor:
         names = self.names(task)
         results: list[list[Prediction]] = []
         for start in range(0, len(pictures), self.batch):
-            prepared = [self.prepare(one) for one in pictures[start : start + self.batch]]
+            prepared = [self.prepare(one, uncertainty) for one in pictures[start : start + self.batch]]
             maps = self.maps(prepared, names, uncertainty)
             results += [self.finish(one, some, names) for one, some in zip(prepared, maps, strict=True)]
         return results
 
-    def prepare(self, picture: Picture) -> Prepared:
-        """The first of three steps, which `predict_paths` takes in three threads: to the network's grid."""
-        # A copy, as torch takes no mirrored array and warns of one that is read-only.
-        item = self._to_grid({"image": torch.tensor(np.ascontiguousarray(to_grey(picture.pixels)))[None]})
-        return Prepared(item["image"], item["original_size"], picture.spacing_mm)
+    def prepare(self, picture: Picture, uncertainty: bool = False) -> Prepared:
+        """The first of three steps, which `predict_paths` takes in three threads: to the network's grid.
 
-    @torch.inference_mode()
-    def maps(self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False) -> Tensor:
+        Args:
+            picture: of any size.
+            uncertainty: wanted in the next step, so that torch takes all of them.
+        """
+        engine = self.require_uncertainty() if uncertainty else self._engine
+        grey = to_grey(picture.pixels)
+        return Prepared(engine.prepare(grey), (grey.shape[0], grey.shape[1]), picture.spacing_mm, engine)
+
+    def maps(self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False) -> Any:
         """The second step: one batch through the network.
 
         Returns:
             (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted; on the CPU.
         """
-        passes = PASSES if uncertainty else 0
-        inferer = PromptInferer(names, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
-        images = torch.stack([one.image for one in prepared]).to(self.device)
-        return inferer(images, self.network).cpu()
+        return prepared[0].engine.maps([one.image for one in prepared], names, uncertainty)
 
-    @torch.inference_mode()
-    def finish(self, prepared: Prepared, maps: Tensor, names: list[str]) -> list[Prediction]:
+    def finish(self, prepared: Prepared, maps: Any, names: list[str]) -> list[Prediction]:
         """The third step: maps (K or 2K, rows, columns) of a picture to one prediction per task, at its own size."""
-        restored = RestoreSized("pred")({"pred": maps, "original_size": prepared.size})
-        done = Probabilitiesd("pred", len(names))(restored)
-        return from_maps(names, done["probability"], done.get("uncertainty"), self.threshold, prepared.spacing_mm)
+        probability, variance = prepared.engine.finish(maps, prepared.size, len(names))
+        return from_maps(names, probability, variance, self.threshold, prepared.spacing_mm)
+
+    def require_uncertainty(self) -> TorchEngine:
+        """The engine that gives uncertainty, after a check that it may: torch, and decoder sd."""
+        if self._asked_engine == "onnx":
+            raise ProPLError("uncertainty", "is not in the ONNX form", "leave it out, or use the engine torch or auto")
+        require_torch("uncertainty")
+        self.network.require_decoder("sd", "uncertainty")
+        return self._by_torch
 
     def names(self, task: str | Sequence[str]) -> list[str]:
         """The names of tasks given by name, code, slug, synonym or sentence, see `tasks.understand`."""
@@ -200,13 +264,3 @@ def as_picture(image: Image) -> Picture:
     if pixels.size == 0:
         raise ProPLError("image", f"{pixels.shape} holds no pixel", "give at least one row and one column")
     return picture
-
-
-def _usable(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # unknown, not there, or torch was built without it
-        cure = "give cpu, or cuda on a machine with an NVIDIA GPU"
-        raise ProPLError("device", f"'{device}' cannot be used ({first_line(error)})", cure) from error

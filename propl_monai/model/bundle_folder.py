@@ -1,20 +1,23 @@
-"""The files of a bundle that prediction reads: weights with their header, and metadata.json; all are checked first."""
+"""The files of a bundle that prediction reads: weights with their header, and metadata.json; all are checked first.
+
+torch is imported where a network is built, and not before: a prediction by ONNX Runtime does without it.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from propl_monai.common.files import file_sha256, write_atomically
 from propl_monai.common.packaged_bundle import packaged_bundle
-from propl_monai.data.transforms import NORMALISATIONS
+from propl_monai.data.normalisations import NORMALISATIONS
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.model.network import ProPL
-from propl_monai.model.weights import WEIGHTS, load_network
+from propl_monai.model.tensor_file import WEIGHTS, read_header
+
+if TYPE_CHECKING:
+    from propl_monai.model.network import ProPL
 
 LARGEST_GRID = 4096  # pixels a side; a network's grid has 160 or 224
 CURE = "give the folder of a bundle, or the model.safetensors of a training"
@@ -22,10 +25,20 @@ CHECKSUM = "model.sha256"  # beside shipped weights, one line as `sha256sum` wri
 RESTORE = "restore it, with git in a checkout, else by installing again; or name other weights with --weights"
 
 
-class Opened(NamedTuple):
-    """A network in eval mode, grid (rows, columns) and normalisation of its images, the weights' hash, name and version."""
+class Described(NamedTuple):
+    """Weights before any tensor is read.
 
-    network: ProPL
+    Attributes:
+        weights: the file.
+        header: of it, see `tensor_file.read_header`.
+        spatial_size: grid (rows, columns) of its images.
+        normalisation: of its images.
+        weights_sha256: of the file.
+        about: name and version of the bundle.
+    """
+
+    weights: Path
+    header: dict[str, Any]
     spatial_size: tuple[int, int]
     normalisation: str
     weights_sha256: str
@@ -59,8 +72,10 @@ def write_checksum(weights: Path, sha256: str) -> None:
     write_atomically(weights.with_name(CHECKSUM), f"{sha256}  {weights.name}\n".encode())
 
 
-def open_bundle(path: Path, sha256: str | None = None, cure: str = "it was changed: download it again") -> Opened:
-    """Open and check weights: tensors, header and metadata.json are read, no config.
+def describe_bundle(
+    path: Path, sha256: str | None = None, cure: str = "it was changed: download it again"
+) -> Described:
+    """Check weights by hash and header: of tensors nothing is read yet, of configs nothing at all.
 
     Args:
         path: see `find_weights`.
@@ -71,17 +86,25 @@ def open_bundle(path: Path, sha256: str | None = None, cure: str = "it was chang
     found = file_sha256(weights)
     if sha256 is not None and sha256.lower() != found:
         raise ProPLError(weights, f"has sha256 {found}, not {sha256}", cure)
-    network, header = load_network(weights)
-    check_weights(weights, network, header)
+    header = read_header(weights)
     size, normalisation = preprocessing(weights, header)
     about = read_metadata(path / "configs" / "metadata.json") if path.is_dir() else {}
-    return Opened(network, size, normalisation, found, about)
+    return Described(weights, header, size, normalisation, found, about)
 
 
-def open_shipped() -> Opened:
+def describe_shipped() -> Described:
     """The weights that belong to the package, which must be those that were shipped."""
     bundle = packaged_bundle()
-    return open_bundle(bundle, shipped_sha256(shipped_weights(bundle)), RESTORE)
+    return describe_bundle(bundle, shipped_sha256(shipped_weights(bundle)), RESTORE)
+
+
+def open_network(described: Described) -> ProPL:
+    """The network of described weights, in eval mode, after a check of its tensors."""
+    from propl_monai.model.weights import load_network
+
+    network, header = load_network(described.weights)
+    check_weights(described.weights, network, header)
+    return network
 
 
 def find_weights(path: Path) -> Path:
@@ -98,6 +121,8 @@ def find_weights(path: Path) -> Path:
 
 def check_weights(path: Path, network: ProPL, header: dict[str, Any]) -> None:
     """Check that weights are finite and hold the prompts that their header names."""
+    import torch
+
     # Extremes pass NaN and infinity on, at a tenth of the cost of looking at each value.
     values = {name: value for name, value in network.state_dict().items() if value.numel()}
     broken = [name for name, value in values.items() if not torch.isfinite(torch.stack(value.aminmax())).all()]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.networks.blocks import SubpixelUpsample, UnetOutBlock, UnetrUpBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
 from propl_monai.errors import unknown
+from propl_monai.model.blocks import SubpixelUpsample, UnetOutBlock, UnetrUpBlock
 from propl_monai.model.encoder import Features
+from propl_monai.model.tensor_file import BLOCKS
 
-BLOCKS = ("unetr", "light")  # of a stage: the paper's, and a cheap one
 SCALE_AT_START = 1.7  # alpha of eq. 3; the paper gives none, the released code starts here
 
 
@@ -123,7 +123,7 @@ class DecoderStage(nn.Module):
         if block == "light":
             self.up = LightUpBlock(channels, out_channels)
         else:
-            self.up = UnetrUpBlock(2, channels, out_channels, kernel_size=3, upsample_kernel_size=2, norm_name="BATCH")
+            self.up = UnetrUpBlock(channels, out_channels)
 
     def forward(self, z: Tensor, skip: Tensor, text: Tensor) -> Tensor:
         """(B, C, h, w) and skip (B, C', 2h, 2w) to (B, C', 2h, 2w)."""
@@ -150,8 +150,8 @@ class PromptedDecoder(nn.Module):
         self.stage8 = DecoderStage(c3, c2, text_length, text_width, m8, block)
         self.stage4 = DecoderStage(c2, c1, text_length, text_width, m4, block)
         head = max(c1 // 4, 8)  # 96 → 24 in the released code
-        self.upsample = SubpixelUpsample(2, c1, head, scale_factor=4)
-        self.out = UnetOutBlock(2, head, 1)
+        self.upsample = SubpixelUpsample(c1, head, scale_factor=4)
+        self.out = UnetOutBlock(head, 1)
 
     def forward(self, features: Features, text: Tensor) -> Tensor:
         """Features of a batch and text (B, L, E) to logits (B, 1, H, W) at the size of the image."""

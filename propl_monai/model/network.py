@@ -13,9 +13,7 @@ from propl_monai.errors import ProPLError, unknown
 from propl_monai.model.decoder import PromptedDecoder
 from propl_monai.model.encoder import Features, VisionEncoder
 from propl_monai.model.prompts import PromptBank, Prompts
-
-DECODERS = ("sd", "pd", "mean")
-BOTH = ("sd", "pd")  # the decoders that have weights
+from propl_monai.model.tensor_file import BOTH, DECODERS
 
 
 class ProPL(nn.Module):

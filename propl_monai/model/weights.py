@@ -17,17 +17,13 @@ from torch import Tensor
 import propl_monai
 from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.model.decoder import BLOCKS
 from propl_monai.model.encoder import load_pretrained
-from propl_monai.model.network import BOTH, ProPL
+from propl_monai.model.network import ProPL
 from propl_monai.model.prompts import PromptBank, Prompts
-from propl_monai.model.tensor_file import read_tensors, write_tensors
+from propl_monai.model.tensor_file import BOTH, WEIGHTS, held_decoders, read_header, read_tensors, write_tensors
 
-WEIGHTS = "model.safetensors"
 FLAT_WEIGHTS = "model.pt"  # the name that MONAI's tools expect
 STATE = "checkpoint_last.pt"
-ARCHITECTURE_KEYS = {"encoder", "prompt_mode", "prompt_padding", "text_shape", "tasks"}
-LARGEST_TEXT = 4096  # tokens of a prompt, and their width
 
 
 def architecture(network: ProPL) -> dict[str, Any]:
@@ -95,22 +91,6 @@ def copy_aside(folder: Path) -> list[Path]:
     return [Path(shutil.copy2(path, aside / path.name)) for path in found]
 
 
-def read_header(path: Path | str) -> dict[str, Any]:
-    """The header of a safetensors weights file."""
-    try:
-        header, _ = read_tensors(path)
-    except (OSError, SafetensorError) as error:
-        raise ProPLError(
-            path, f"is no readable safetensors file ({error})", "train first, or download it again"
-        ) from error
-    except (KeyError, ValueError, RecursionError) as error:
-        raise ProPLError(path, "was not written by propl_monai", "give the model.safetensors of a training") from error
-    if not isinstance(header, dict) or not _is_architecture(header.get("architecture")):
-        raise ProPLError(path, "has a header that does not say what network it holds", "train or download it again")
-    header["architecture"].setdefault("decoder_block", BLOCKS[0])  # files from before there was a choice
-    return header
-
-
 def from_header(path: Path | str, key: str, default: Any) -> Any:
     """An entry of the header of weights or of its architecture, such as "encoder" or "spatial_size".
 
@@ -122,23 +102,6 @@ def from_header(path: Path | str, key: str, default: Any) -> Any:
     path = Path(path).with_suffix(".safetensors")
     header = read_header(path) if path.is_file() else {"architecture": {}}
     return {**header["architecture"], **header}.get(key, default)
-
-
-def _is_architecture(found: Any) -> bool:
-    """Whether a header's entry may be built from, before anything is allocated for it."""
-    if not isinstance(found, dict) or not ARCHITECTURE_KEYS <= found.keys():
-        return False
-    shape, tasks = found["text_shape"], found["tasks"]
-    sizes = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n <= LARGEST_TEXT for n in shape)
-    names = isinstance(tasks, list) and all(isinstance(name, str) for name in tasks)
-    decoders = _held(found) in ([*BOTH], *([name] for name in BOTH))
-    block = found.get("decoder_block", BLOCKS[0]) in BLOCKS
-    return sizes and names and decoders and block and isinstance(found["encoder"], str)
-
-
-def _held(found: Mapping[str, Any]) -> list[str]:
-    """The decoders that an architecture names; where it names none, the file holds both."""
-    return found.get("decoders", [*BOTH])
 
 
 def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -156,7 +119,7 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
     header: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         header = read_header(path)
-        _require_decoders(path, _held(header["architecture"]), network)
+        _require_decoders(path, held_decoders(header["architecture"]), network)
         _compare(path, {**header["architecture"], **header}, {**architecture(network), **(expected or {})})
         # Copied: rounding depends on how memory is aligned, and tensors in a file lie where its header ends.
         state = {name: value.clone() for name, value in load_file(str(path)).items()}
@@ -211,7 +174,7 @@ def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
 
 
 def _without_prompts(wanted: Mapping[str, Any]) -> ProPL:
-    parts = {"decoder_block": wanted["decoder_block"], "decoders": _held(wanted)}
+    parts = {"decoder_block": wanted["decoder_block"], "decoders": held_decoders(wanted)}
     return ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]), **parts)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from propl_monai.common.options import pairs, words
 from propl_monai.common.packaged_bundle import packaged_bundle, trusted_bundle
+
+if TYPE_CHECKING:
+    from propl_monai.model.bundle_folder import Described
 
 Bundle = Annotated[Path | None, typer.Option(help="The bundle folder; default: the package's own.")]
 Trust = Annotated[str, typer.Option(help="SHA-256 of the configs of a --bundle that is not the package's own.")]
@@ -85,6 +88,9 @@ def predict(
     threshold: Annotated[float, typer.Option(help="Probability above which a pixel is the target.")] = 0.5,
     decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; default: the best on validation.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; default: CUDA if there is a GPU.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="auto, torch or onnx; auto: ONNX Runtime on a CPU where it can answer, else torch.")
+    ] = "auto",
     batch: Annotated[int, typer.Option(help="Frames that go through the network together.")] = 8,
     sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the weights file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite results made with other settings.")] = False,
@@ -98,6 +104,7 @@ def predict(
 
     part = None if shard is None else Shard.parse(shard)
     chosen: dict[str, Any] = {"device": device, "decoder": decoder, "tta": tta, "threshold": threshold, "batch": batch}
+    chosen |= {"engine": engine, "make_graph": _make_graph}
     given = weights or (packaged_bundle() if sha256 else None)
     predictor = Predictor.from_bundle(given, sha256=sha256, **chosen) if given else Predictor(**chosen)
     with progress("segmenting") as shown:
@@ -116,8 +123,17 @@ def predict(
             shard=part,
             progress=shown,
         )
-    typer.echo(f"{outcome.done} files done, {outcome.skipped} done before, {outcome.refused} refused; see {output}")
+    by = f" (engine {predictor.engine_of(uncertainty)}, {predictor.device})" if outcome.pictures else ""
+    typer.echo(f"{outcome.done} files done, {outcome.skipped} done before, {outcome.refused} refused; see {output}{by}")
     raise typer.Exit(outcome.code)
+
+
+def _make_graph(described: Described) -> Path:
+    """The ONNX form of weights that have none yet."""
+    from propl_monai.deploy.onnx_graph import make_graph
+
+    typer.echo(f"{described.weights}: its ONNX form is made, once for these weights", err=True)
+    return make_graph(described)
 
 
 def report(

@@ -139,7 +139,7 @@ def collect(
         progress: called with (pictures done, in all).
     """
     decoder = files.evaluation_record["results"].get("about", {}).get("decoder")
-    predictor = Predictor.from_bundle(weights, decoder=decoder)
+    predictor = Predictor.from_bundle(weights, decoder=decoder, engine="torch")
     fitting, measured = _items(files, Datalist.read(datalist_file, data), datalist_file)
     counter, total = count(1), len(fitting) + len(measured)
 

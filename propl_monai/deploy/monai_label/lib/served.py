@@ -49,7 +49,7 @@ class Served:
             stamp = f"{found.st_mtime_ns}-{found.st_size}" if found else "none"
             if self._loaded is None or self._loaded.stamp != stamp:
                 logger.info("loading %s", self.weights)
-                predictor = Predictor.from_bundle(self.folder)
+                predictor = Predictor.from_bundle(self.folder, engine="torch")
                 self._loaded = Loaded(predictor, read_header(self.weights), stamp)
             return self._loaded
 

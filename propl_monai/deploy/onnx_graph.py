@@ -1,0 +1,114 @@
+"""The ONNX form of weights that `Predictor` runs without torch: the operations alone, to be filled from the weights.
+
+The exporter writes all tensors into its file. Those that the weights hold are known by their values, get the name that they
+have there, and are taken out: 0.2 MB are left of EfficientNet-Lite1. Half precision stays where it is, in the weights, and
+batch normalisation is folded when the graph is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from propl_monai.deploy.export import onnx_program
+from propl_monai.deploy.exportable import ExportableNetwork
+from propl_monai.deploy.parity import compare, parity_inputs, require_parity
+from propl_monai.errors import ProPLError
+from propl_monai.inference.engines.graph_file import FACTS, LARGEST, Graph, describe_graph, write_graph
+from propl_monai.inference.engines.onnx_engine import OnnxEngine
+from propl_monai.model.bundle_folder import Described
+from propl_monai.model.network import ProPL
+from propl_monai.model.weights import load_network
+
+LEAST = 64  # bytes of a tensor that is taken out
+
+
+class PairedNetwork(ExportableNetwork):
+    """The network for pairs of picture and text: each picture is encoded once, for all of its tasks.
+
+    Args: those of `ExportableNetwork`.
+    """
+
+    def forward(self, image: Tensor, row: Tensor, text: Tensor) -> Tensor:
+        """Normalised images (B, 1, H, W), row of the image of each pair (R,), texts (R, L, E), to logits (R, 1, H, W)."""
+        return self.decode(self.encode(image).changed(lambda maps: torch.index_select(maps, 0, row)), text)
+
+
+def make_graph(described: Described) -> Path:
+    """Write the ONNX form of weights beside them, or to the user's cache; it is compared with the network first.
+
+    Returns:
+        The file.
+    """
+    content = graph_of(described)
+    return write_graph(described.weights, described.weights_sha256, content)
+
+
+def graph_of(described: Described) -> bytes:
+    """The content of the file, see `make_graph`."""
+    network, _ = load_network(described.weights)
+    decoder = network.chosen_decoder
+    rows, columns = described.spatial_size
+    text = network.prompts.table() if network.prompts else torch.zeros(1, *network.text_shape)
+    example = torch.zeros(2, 1, rows, columns), torch.tensor([0, 0, 1]), text[[0, 0, 0]].clone()
+    free = {"image": {0: "batch"}, "row": {0: "pairs"}, "text": {0: "pairs"}}
+    model = onnx_program(PairedNetwork(network, decoder), example, free, network.encoder.name).model_proto
+    tensors = _emptied(model, described.weights)
+    body = model.SerializeToString()
+    facts = describe_graph(body, described.weights_sha256, decoder, tensors)
+    end = type(model)()
+    end.metadata_props.add(key=FACTS, value=facts)
+    content: bytes = body + end.SerializeToString()  # protobuf reads messages in a row as one
+    if len(content) > LARGEST:
+        fact = f"would have {len(content)} bytes, as many of its tensors are not in the weights"
+        raise ProPLError(f"ONNX form of {described.weights}", fact, "give --engine torch")
+    _require_equal(described, network, Graph(described.weights, content, decoder, tensors))
+    return content
+
+
+def _emptied(model: Any, weights: Path) -> list[str]:
+    """Take out of a graph what the weights hold, in place; the names of these tensors, which the graph uses from now on."""
+    from onnx import TensorProto, numpy_helper
+
+    held = {_value(value.astype(np.float32)): name for name, value in load_file(weights).items()}
+    renamed: dict[str, str] = {}
+    kept = []
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        name = held.get(_value(array)) if array.dtype == np.float32 and array.nbytes >= LEAST else None
+        if name is None:
+            kept.append(tensor)
+            continue
+        if name not in renamed.values():  # two of equal values become one
+            empty = TensorProto(name=name, dims=tensor.dims, data_type=tensor.data_type)
+            empty.data_location = TensorProto.EXTERNAL
+            empty.external_data.add(key="location", value=weights.name)
+            kept.append(empty)
+        renamed[tensor.name] = name
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    return sorted(set(renamed.values()))
+
+
+def _value(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    return array.shape, array.tobytes()
+
+
+def _require_equal(described: Described, network: ProPL, graph: Graph) -> None:
+    """Run graph and network on noise over smooth shades, see `parity.parity_inputs`, those of the network's size."""
+    engine = OnnxEngine(described, graph, tta=False)
+    tasks = len(described.header["architecture"]["tasks"])
+
+    def run(image: Tensor, task: Tensor) -> Tensor:
+        return torch.from_numpy(engine.logits(image.numpy(), np.arange(len(image)), task.numpy()))
+
+    inputs = parity_inputs(tasks, described.spatial_size, described.normalisation)
+    fitting = (pair for pair in inputs if pair[0].shape[2:] == described.spatial_size)
+    require_parity(Path(f"ONNX form of {described.weights}"), compare(network, run, fitting))

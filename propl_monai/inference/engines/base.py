@@ -1,0 +1,45 @@
+"""The contract between `Predictor` and what runs the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+NAMES = ("auto", "torch", "onnx")
+PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty, as in the bundle's inference.json
+
+
+class Engine(Protocol):
+    """Three steps from a picture to probabilities; threads may share an engine.
+
+    Attributes:
+        name: "torch" or "onnx".
+        device: where it computes, such as "cpu"; `str` gives its name.
+    """
+
+    name: str
+    device: Any
+
+    def prepare(self, grey: np.ndarray) -> Any:
+        """Grey levels uint8 (H, W) to what `maps` takes: (1, rows, columns) on the network's grid, normalised."""
+
+    def maps(self, images: Sequence[Any], tasks: list[str], uncertainty: bool) -> Any:
+        """A batch through the network, each picture encoded once.
+
+        Returns:
+            (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted; on the CPU.
+        """
+
+    def finish(self, maps: Any, size: tuple[int, int], count: int) -> tuple[Any, Any]:
+        """Maps (K or 2K, rows, columns) of a picture to its height and width.
+
+        Args:
+            maps: of one picture.
+            size: of the picture.
+            count: K.
+
+        Returns:
+            Probabilities (K, H, W), and variances (K, H, W) or None.
+        """
