@@ -19,7 +19,7 @@ from propl_monai.inference.inferer import PromptInferer
 from propl_monai.inference.postprocess import Probabilitiesd, RestoreSized
 from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps
 from propl_monai.model.bundle_folder import open_bundle, open_shipped
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 
 PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty, as in the bundle's inference.json
 Image = str | Path | np.ndarray | Picture
@@ -55,7 +55,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: ProPL | None = None,
+        network: Segmenter | None = None,
         spatial_size: Sequence[int] = (),
         normalisation: str = "",
         *,
@@ -69,7 +69,7 @@ class Predictor:
     ) -> None:
         if network is None:
             network, spatial_size, normalisation, weights_sha256, about = open_shipped()
-        if network.prompts is None:
+        if not network.task_names:
             raise ProPLError("network", "has no prompt bank, so it knows no task", "attach_prompts(bank) first")
         network.require_decoder(decoder or network.chosen_decoder)
         if not 0 < threshold < 1:
@@ -80,7 +80,7 @@ class Predictor:
         self.device = _usable(device)
         # Channels last makes convolutions faster on a CPU, those of the decoders by a fifth.
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self.tasks: tuple[str, ...] = tuple(network.prompts.bank.task_names)
+        self.tasks: tuple[str, ...] = tuple(network.task_names)
         self.spatial_size, self.normalisation = tuple(spatial_size), normalisation
         self._to_grid = on_grid(self.spatial_size, normalisation)
         self.decoder, self.tta = decoder or network.chosen_decoder, switch("tta", tta)

@@ -13,7 +13,7 @@ from propl_monai.common.files import file_sha256, write_atomically
 from propl_monai.common.packaged_bundle import packaged_bundle
 from propl_monai.data.transforms import NORMALISATIONS
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 from propl_monai.model.weights import WEIGHTS, load_network
 
 LARGEST_GRID = 4096  # pixels a side; a network's grid has 160 or 224
@@ -25,7 +25,7 @@ RESTORE = "restore it, with git in a checkout, else by installing again; or name
 class Opened(NamedTuple):
     """A network in eval mode, grid (rows, columns) and normalisation of its images, the weights' hash, name and version."""
 
-    network: ProPL
+    network: Segmenter
     spatial_size: tuple[int, int]
     normalisation: str
     weights_sha256: str
@@ -96,7 +96,7 @@ def find_weights(path: Path) -> Path:
     raise ProPLError(path, f"holds no models/{WEIGHTS}", "train first, or " + CURE)
 
 
-def check_weights(path: Path, network: ProPL, header: dict[str, Any]) -> None:
+def check_weights(path: Path, network: Segmenter, header: dict[str, Any]) -> None:
     """Check that weights are finite and hold the prompts that their header names."""
     # Extremes pass NaN and infinity on, at a tenth of the cost of looking at each value.
     values = {name: value for name, value in network.state_dict().items() if value.numel()}
@@ -104,8 +104,7 @@ def check_weights(path: Path, network: ProPL, header: dict[str, Any]) -> None:
     if broken:
         fact = f"holds {len(broken)} tensors with NaN or infinity, first '{broken[0]}'"
         raise ProPLError(path, fact, "download it again, or train again")
-    bank = network.prompts.bank.sha256 if network.prompts else None
-    if header.get("prompt_bank_sha256") != bank:
+    if header.get("prompt_bank_sha256") != network.prompt_bank_sha256:
         raise ProPLError(path, "holds other prompts than its header says", "download it again, or train again")
 
 
