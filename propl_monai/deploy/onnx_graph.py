@@ -52,6 +52,9 @@ def make_graph(described: Described) -> Path:
 def graph_of(described: Described) -> bytes:
     """The content of the file, see `make_graph`."""
     network, _ = load_network(described.weights)
+    if not isinstance(network, ProPL):
+        fact = f"network '{network.name}' has none, as it does not encode a picture once for all tasks"
+        raise ProPLError(f"ONNX form of {described.weights}", fact, "give --engine torch")
     decoder = network.chosen_decoder
     rows, columns = described.spatial_size
     text = network.prompts.table() if network.prompts else torch.zeros(1, *network.text_shape)

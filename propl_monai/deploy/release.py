@@ -141,11 +141,14 @@ def fit_configs(configs: Path, header: Mapping[str, Any], preset: str | None = N
     settings = _read(file) if preset or file.is_file() else {}
     values = {key: value for key, value in settings.items() if not key.endswith("_dir")}  # folders are of one training
     network = header["architecture"]
-    values |= {key: network[key] for key in ("encoder", "prompt_mode", "prompt_padding", "decoder_block")}
+    of_network = ("encoder", "prompt_mode", "prompt_padding", "decoder_block")
+    values |= {key: network[key] for key in of_network if key in network}
     values |= {key: header[key] for key in ("spatial_size", "normalisation", "preset") if key in header}
-    for name in ("train.json", "inference.json"):
-        config = _read(configs / name)
-        config |= {key: value for key, value in values.items() if key in config}
+    referred = json.dumps(values)
+    for name, wanted in (("train.json", set(values)), ("inference.json", set(values) - {"network_def"})):
+        config = _read(configs / name)  # for inference the weights describe the network
+        own = {key for key in wanted if name == "train.json" and f'"@{key}"' in referred}  # options of the method alone
+        config |= {key: value for key, value in values.items() if key in (wanted & config.keys()) | own}
         _write_json(configs / name, config)
     metadata = _read(configs / "metadata.json")
     shapes = metadata.get("network_data_format", {})

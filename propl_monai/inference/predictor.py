@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from propl_monai.inference.engines.torch_engine import TorchEngine
-    from propl_monai.model.network import ProPL
+    from propl_monai.model.networks.base import Segmenter
 
 Image = str | Path | np.ndarray | Picture
 _OPENING = threading.Lock()  # of torch, when it is wanted later
@@ -70,7 +70,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: ProPL | Described | None = None,
+        network: Segmenter | Described | None = None,
         spatial_size: Sequence[int] = (),
         normalisation: str = "",
         *,
@@ -100,7 +100,7 @@ class Predictor:
                     "engine onnx", "needs a file of weights", "give one to from_bundle, or leave engine out"
                 )
             self.spatial_size, self.normalisation = tuple(spatial_size), normalisation
-            self._torch = self._with_torch(cast("ProPL", network))
+            self._torch = self._with_torch(cast("Segmenter", network))
         else:
             self.spatial_size, self.normalisation = self._described.spatial_size, self._described.normalisation
             weights_sha256, about = self._described.weights_sha256, self._described.about
@@ -140,7 +140,7 @@ class Predictor:
         return self._engine.device
 
     @property
-    def network(self) -> ProPL:
+    def network(self) -> Segmenter:
         """The network in torch, opened when it is first asked for."""
         return self._by_torch.network
 
@@ -153,7 +153,7 @@ class Predictor:
                 self._torch = self._with_torch(open_network(self._described))
         return self._torch
 
-    def _with_torch(self, network: ProPL) -> TorchEngine:
+    def _with_torch(self, network: Segmenter) -> TorchEngine:
         from propl_monai.inference.engines.torch_engine import TorchEngine
 
         device, decoder = self._asked
@@ -237,7 +237,7 @@ class Predictor:
         if self._asked_engine == "onnx":
             raise ProPLError("uncertainty", "is not in the ONNX form", "leave it out, or use the engine torch or auto")
         require_torch("uncertainty")
-        self.network.require_decoder("sd", "uncertainty")
+        self.network.require_uncertainty()
         return self._by_torch
 
     def names(self, task: str | Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from propl_monai import tasks as registry
 from propl_monai.errors import ProPLError, first_line, unknown
+from propl_monai.model.networks.base import task_numbers
 from propl_monai.model.tensor_file import read_tensors, write_tensors
 
 TEXT_LENGTH = 24  # token positions of a prompt, released code
@@ -131,6 +132,8 @@ class Prompts(nn.Module):
         padding: see `PromptBank.forward`.
     """
 
+    several: Tensor | None
+
     def __init__(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
         super().__init__()
         if mode not in PROMPT_MODES:
@@ -164,17 +167,7 @@ class Prompts(nn.Module):
 
     def numbers(self, task: str | Sequence[str] | Tensor, batch: int, device: torch.device) -> Tensor:
         """Task names (one for all, or one each) or numbers as an int64 tensor (B,)."""
-        if isinstance(task, Tensor):
-            numbers = task.to(device=device, dtype=torch.int64).reshape(-1)
-        else:
-            names = [task] if isinstance(task, str) else list(task)
-            known = self.bank.task_names
-            numbers = torch.tensor([_number(name, known) for name in names], dtype=torch.int64, device=device)
-        if len(numbers) == 1:
-            numbers = numbers.expand(batch)
-        if len(numbers) != batch:
-            raise ProPLError("task", f"{len(numbers)} tasks for {batch} images", "give one task, or one per image")
-        return numbers
+        return task_numbers(task, self.bank.task_names, batch, device, "prompt bank")
 
 
 def _rows_of_tasks(bank: PromptBank) -> Tensor:
@@ -192,14 +185,6 @@ def _chosen(bank: PromptBank, rows: Tensor) -> PromptBank:
     names, sentences = ([facts[key][row] for row in numbers] for key in ("tasks", "sentences"))
     encoder = (facts["encoder"], facts["encoder_sha256"])
     return PromptBank(names, sentences, bank.embeddings[rows], bank.mask[rows], *encoder)
-
-
-def _number(name: str, known: list[str]) -> int:
-    if name not in known:
-        name = registry.find(name).name
-    if name not in known:
-        raise unknown("prompt bank", "task", name, known)
-    return known.index(name)
 
 
 def build_bank(

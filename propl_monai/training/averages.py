@@ -7,10 +7,10 @@ from functools import partial
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 
 
-def averaged(network: ProPL, decay: float = 0.99) -> AveragedModel:
+def averaged(network: Segmenter, decay: float = 0.99) -> AveragedModel:
     """A copy in eval mode that is never trained; `update_parameters(network)` moves it towards the network.
 
     Args:

@@ -16,7 +16,7 @@ from propl_monai.common.files import file_sha256
 from propl_monai.common.ranks import gather_in_turn, holds_everywhere, is_writer, rank_and_count, unwrap
 from propl_monai.data.loaders import DrawnDataset, PairedLoader
 from propl_monai.errors import ProPLError
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 from propl_monai.training.pseudo_labels import PseudoLabels, levels, path_of, read, read_the_same, write
 
 logger = logging.getLogger(__name__)
@@ -149,14 +149,14 @@ class Rounds:
     def _about(self, pictures: DrawnDataset) -> dict[str, Any]:
         options = {key: getattr(self.method, key) for key in ("temperature", "sharpness", "teacher_decoder")}
         about = {"round": self.cycle, "views": list(self.method.views), **options, "case_ids": _case_ids(pictures)}
-        return about | {"teacher_sha256": _sha256(cast(ProPL, self.method.network))}
+        return about | {"teacher_sha256": _sha256(cast(Segmenter, self.method.network))}
 
 
 def _case_ids(pictures: DrawnDataset) -> list[str]:
     return [str(item.get("case_id", item["image"])) for item in pictures.data]
 
 
-def _sha256(network: ProPL) -> str:
+def _sha256(network: Segmenter) -> str:
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode())

@@ -76,6 +76,7 @@ def test_header_says_what_the_weights_are(network: ProPL, folder: Path) -> None:
     assert header == {
         "version": propl_monai.__version__,
         "architecture": {
+            "network": "propl",
             "encoder": ENCODER,
             "prompt_mode": "text",
             "prompt_padding": "zero",

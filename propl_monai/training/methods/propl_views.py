@@ -61,7 +61,9 @@ class ProPLViewsMethod(Method):
     """
 
     name = "propl_views"
-    decoders = ("sd", "pd", "mean")
+    only = "propl"
+    decoders = DECODERS
+    network: ProPL
 
     def __init__(
         self,
