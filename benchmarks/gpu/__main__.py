@@ -9,10 +9,11 @@ from pathlib import Path
 
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.steps import FINISHED, STEPS, environment, gather, is_done, run_step
-from propl_monai.common.bundle_start import require_writable
-from propl_monai.common.files import lock_folder
+from propl_monai.common.files import lock_folder, write_atomically
 from propl_monai.common.options import words
 from propl_monai.errors import EXIT_OK, EXIT_PARTIAL, ProPLError, install_exit_messages, unknown
+
+TRIAL = "trial"
 
 
 def main() -> int:
@@ -42,12 +43,14 @@ def main() -> int:
     if given.encoder_weights != "none" and not Path(given.encoder_weights).is_file():
         raise ProPLError(given.encoder_weights, "does not exist", "give a file of weights, or leave the option out")
     device, variables = environment(given.device)
-    work = given.work or given.output.with_name(given.output.name + ".work")
-    for folder in (given.output, work):
-        require_writable(folder)
-    places = (str(path.resolve()) for path in (given.data, given.output, work))
+    output = given.output.resolve()
+    work = (given.work or output.with_name(output.name + ".work")).resolve()
+    for folder in (output, work):  # tried before the device is used
+        write_atomically(folder / TRIAL, b"")
+        (folder / TRIAL).unlink()
+    places = (str(path) for path in (given.data.resolve(), output, work))
     plan = Plan(*places, device, given.tiny, given.workers, given.encoder_weights)
-    with lock_folder(given.output), lock_folder(work):
+    with lock_folder(output), lock_folder(work):
         for name in words(given.only):
             left = deadline - time.monotonic()
             if is_done(plan, name):
@@ -57,7 +60,7 @@ def main() -> int:
             else:
                 print(f"{name}: no time left")
         status = gather(plan)
-    print((given.output / "summary.md").read_text(encoding="utf-8"))
+    print((output / "summary.md").read_text(encoding="utf-8"))
     return EXIT_OK if all(status[name] == FINISHED for name in words(given.only)) else EXIT_PARTIAL
 
 

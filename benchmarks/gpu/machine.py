@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.data import cases_of
 from benchmarks.gpu.plan import Plan
 from propl_monai.common.run_record import commit, versions
 from propl_monai.errors import ProPLError
@@ -22,7 +23,7 @@ def run(plan: Plan) -> dict[str, Any]:
     if plan.device == "cuda" and not torch.cuda.is_available():
         fact = f"torch {torch.__version__} sees no GPU (built for CUDA {torch.version.cuda})"
         raise ProPLError("--device cuda", fact, "use a machine with an NVIDIA GPU, or give --device cpu")
-    datalist = plan.datalist()
+    datalist = cases_of(plan)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "versions": versions(),

@@ -1,16 +1,10 @@
-"""What all steps share: where the data are, where to work, on which device."""
+"""What all steps are told: where the data are, where to work, on which device. Imports no torch."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from benchmarks.pack import unpack
-from propl_monai.data.datalist import Datalist
-from propl_monai.datasets.cohort import DATALIST
-from propl_monai.datasets.sources.registry import read_source
-from propl_monai.datasets.verification.verify import verify_now
 
 
 @dataclass(frozen=True)
@@ -45,22 +39,3 @@ class Plan:
     def settings(self) -> dict[str, object]:
         """What a result depends on: results of other settings are not mixed."""
         return {"data": Path(self.data).name, "device": self.device, "tiny": self.tiny}
-
-    def root(self) -> Path:
-        """The folder of the pictures; an archive is unpacked once."""
-        data = Path(self.data)
-        return unpack(data, Path(self.work) / "data") if data.is_file() else data
-
-    def datalist(self) -> Datalist:
-        """The cases, verified once: the list in the folder, if it has one, as its splits then stay those of the original."""
-        root, file = self.root(), self.datalist_file
-        inside = root / DATALIST
-        datalist = Datalist.read(inside, root) if inside.is_file() else read_source("folder", str(root))
-        datalist.write(file)
-        verify_now(datalist, file)
-        return datalist
-
-    @property
-    def datalist_file(self) -> Path:
-        """Where `datalist` writes it, with the record of its verification beside it."""
-        return Path(self.work) / DATALIST

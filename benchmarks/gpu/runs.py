@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.data import list_of, root_of
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.steps import FAILED, FINISHED, UNFINISHED
 from propl_monai.common.claims import PREFIX
 from propl_monai.common.files import write_atomically
 from propl_monai.common.packaged_bundle import packaged_bundle
+from propl_monai.datasets.cohort import DATALIST
 from propl_monai.errors import ProPLError, install_exit_messages
 from propl_monai.evaluation.cases import CASES, read_cases
 from propl_monai.evaluation.lab.one_run import Lab
@@ -63,28 +65,28 @@ class Block:
     def lab(self, plan: Plan) -> Lab:
         """Where they take place."""
         home = Path(plan.work) / "runs" / self.name
-        return Lab(packaged_bundle(), plan.root(), home, plan.datalist_file, self.preset, self.overrides)
+        return Lab(packaged_bundle(), root_of(plan), home, Path(plan.work) / DATALIST, self.preset, self.overrides)
 
 
 def blocks(plan: Plan) -> list[Block]:
     """The lab, then Table 2 of the paper as near as public data and the time allow."""
     if plan.tiny:
         small = {"epochs": 1, "steps_per_epoch": 2, "spatial_size": [32, 32], "labelled_batch_size": 2}
-        small |= {"encoder": "test_efficientnet", "encoder_weights": "none", "val_interval": 1}
+        small |= {"encoder": "test_efficientnet", "encoder_weights": "none"}
         return [Block("lab", "compact", ["supervised"], ["1/8"], [0], "short", small)]
     rows = ("supervised", "supervised-half", "propl-paper", "propl", "propl-views", "supervised-all")
     # One process of each stream: a run ends sooner, so fewer are cut off where the time is up. It changes no result.
     lab = Block("lab", "compact,strong", rows, overrides={"num_workers": 1})
     cut = {"epochs": 20, "steps_per_epoch": 200, "spatial_size": [224, 224], "precision": "bf16", "num_workers": 4}
-    cut |= {"labelled_batch_size": 16, "unlabelled_batch_size": 16, "encoder_weights": plan.encoder_weights}
-    paper = Block("paper", "", ("propl", "propl-released", "supervised"), ["1/8"], [0], "medium", cut)
+    cut["encoder_weights"] = plan.encoder_weights
+    paper = Block("paper", "released", ("propl", "supervised"), ["1/8"], [0], "medium", cut)
     return [lab, paper]
 
 
 def run(plan: Plan) -> dict[str, Any]:
     """Let workers do the blocks, one block after the other, until all is done or the time is up."""
     deadline = time.monotonic() + plan.seconds - PACKING
-    plan.datalist()
+    list_of(plan)
     restore(plan)
     for claim in Path(plan.work).glob(f"runs/**/{PREFIX}*"):  # of an earlier call; this one has the folder alone
         claim.unlink()

@@ -8,10 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +80,30 @@ def run_step(plan: Plan, name: str, seconds: float, variables: Mapping[str, str]
         finally:
             _end(process)
     lines = written.read_text(errors="replace").strip().splitlines()
-    found: dict[str, Any] = {"step": name, "settings": plan.settings, "seconds": round(time.monotonic() - begun, 1)}
+    status = collect(plan, name, code, round(time.monotonic() - begun, 1), lines)
+    log(f"{name}: {status} after {time.monotonic() - begun:.0f} s")
+    return status
+
+
+def collect(plan: Plan, name: str, code: int | None, seconds: float, lines: Sequence[str]) -> str:
+    """Write `<name>.json` from what the process of a step has left, and return its status.
+
+    Args:
+        plan, name: see `run_step`.
+        code: its exit code; None where it was ended.
+        seconds: that it took.
+        lines: of its log.
+    """
+    found: dict[str, Any] = {"step": name, "settings": plan.settings, "seconds": seconds}
     file = result_file(plan, name)
-    result = read_object(file, "call again") if file.is_file() else None
-    if result is not None:
-        found |= {"status": result.pop("status", FINISHED), "result": result}
-    elif code is None:
-        found |= {"status": UNFINISHED, "error": f"took more than {seconds:.0f} s", "log": lines[-LINES:]}
-    else:
-        error = lines[-1] if lines else "nothing was said"
-        found |= {"status": FAILED, "error": f"exit code {code}: {error}", "log": lines[-LINES:]}
-    write_atomically(Path(plan.output) / f"{name}.json", (json.dumps(found, indent=1) + "\n").encode())
-    log(f"{name}: {found['status']} after {found['seconds']} s" + f", {found.get('error', '')}".rstrip(", "))
+    left = read_object(file, "call again") if file.is_file() else {}
+    if left:
+        found["status"] = left["result"].pop("status", FINISHED)
+    if not left or code:
+        said = lines[-1] if lines else "nothing was said"
+        found["error"] = "the time was up" if code is None else f"exit code {code}: {said}"
+        found |= {"status": FAILED if code else UNFINISHED, "log": list(lines[-LINES:])}
+    write_atomically(Path(plan.output) / f"{name}.json", (json.dumps({**found, **left}, indent=1) + "\n").encode())
     return found["status"]
 
 
@@ -116,7 +127,7 @@ def gather(plan: Plan) -> dict[str, Any]:
     for name, one in found.items():
         lines += ["", f"## {name}", ""]
         lines += [f"{one['error']}", "", "```", *one["log"], "```"] if "error" in one else []
-        lines += import_module(f"benchmarks.gpu.{name}").lines(one["result"]) if "result" in one else []
+        lines += one.get("lines", [])
     summary = {"settings": plan.settings, "status": status, "steps": found}
     write_atomically(output / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     write_atomically(output / "summary.md", ("\n".join(lines) + "\n").encode())

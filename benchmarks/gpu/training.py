@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.data import list_of, root_of
 from benchmarks.gpu.plan import Plan
 from propl_monai.data import transforms
 from propl_monai.data.loaders import DrawnDataset, PairedLoader
@@ -55,7 +56,7 @@ def tiny(setting: Setting) -> dict[str, Any]:
 def build(plan: Plan, setting: Setting, device: str, handlers: Sequence[Any] = ()) -> SemiSupervisedTrainer:
     """A trainer of ProPL with AdamW; the same weights and batches for every precision and device."""
     folder = Path(plan.work) / "short"
-    cohort = TrainingCohort(str(plan.root()), str(plan.datalist_file), str(folder), NAMES, "1/2")
+    cohort = TrainingCohort(str(root_of(plan)), str(list_of(plan)), str(folder), NAMES, "1/2")
     torch.manual_seed(0)
     network = ProPL(setting.encoder)
     package = PACKAGED_WEIGHTS.get(setting.encoder)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from factories import ROOT
 
-from benchmarks.gpu import agreement, device_tests, machine, runs, speed, steps
+from benchmarks.gpu import agreement, child, device_tests, machine, runs, speed, steps
 from benchmarks.gpu.plan import Plan
 from propl_monai.errors import ProPLError
 
@@ -72,7 +72,19 @@ def test_a_failing_step_is_told(tmp_path: Path) -> None:
 def test_a_step_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     plan = a_plan(tmp_path)
     assert steps.run_step(plan, "machine", 0.01, {}, lambda line: None) == "unfinished"
-    assert "took more than" in json.loads((tmp_path / "output" / "machine.json").read_text())["error"]
+    assert "the time was up" in json.loads((tmp_path / "output" / "machine.json").read_text())["error"]
+
+
+def test_what_was_left_before_the_end_is_kept(tmp_path: Path) -> None:
+    plan = a_plan(tmp_path)
+    rows = [{"work": "a step", "reference_precision": "fp32", "error": "out of memory"}]
+    found = {"status": "unfinished", "rows": rows, "waiting": [], "goals": speed.goals(rows, [])}
+    child.leave(plan, "speed", found, speed.lines(found))
+    assert steps.collect(plan, "speed", None, 7.0, []) == "unfinished"
+    kept = json.loads((tmp_path / "output" / "speed.json").read_text())
+    assert kept["result"]["rows"] == rows and kept["seconds"] == 7.0
+    steps.gather(plan)
+    assert "| a step | fp32 | out of memory |" in (tmp_path / "output" / "summary.md").read_text()
 
 
 def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
@@ -100,7 +112,7 @@ def test_the_runs_are_in_the_order_of_their_value(tmp_path: Path) -> None:
     # 5 rows and 3 seeds at each fraction, and all labels once for each seed.
     assert len(folders) == len(set(folders)) == 5 * 3 * 3 + 3
     assert all("1-8" in folder or "supervised-all" in folder for folder in folders[:18])
-    assert folders[0] == "medium/supervised/1-8/seed-0" and paper.preset == ""
+    assert folders[0] == "medium/supervised/1-8/seed-0" and paper.preset == "released"
 
 
 def test_finished_runs_are_packed_and_taken_up_again(tmp_path: Path) -> None:
