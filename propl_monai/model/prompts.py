@@ -62,12 +62,13 @@ class PromptBank(nn.Module):
         }
         self.register_buffer("embeddings", embeddings.float())
         self.register_buffer("mask", mask.bool())
-        text = json.dumps(header, sort_keys=True).encode()
-        self.register_buffer("header", torch.tensor(list(text), dtype=torch.uint8))
+        # Also as plain bytes: to read the buffer of a network on a GPU would wait for all that it computes.
+        self._text = json.dumps(header, sort_keys=True).encode()
+        self.register_buffer("header", torch.tensor(list(self._text), dtype=torch.uint8))
 
     def describe(self) -> dict:
         """Its tasks, sentences, encoder and encoder_sha256."""
-        return json.loads(bytes(self.header.tolist()).decode())
+        return json.loads(self._text.decode())
 
     @property
     def task_names(self) -> list[str]:
@@ -76,7 +77,7 @@ class PromptBank(nn.Module):
     @property
     def sha256(self) -> str:
         """Hash of names and embeddings: two banks that differ in anything differ here."""
-        digest = hashlib.sha256(bytes(self.header.tolist()))
+        digest = hashlib.sha256(self._text)
         digest.update(self.embeddings.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -96,6 +97,8 @@ class PromptBank(nn.Module):
             found = state_dict.get(prefix + name)
             if found is not None and (name != "embeddings" or found.shape[1:] == self.embeddings.shape[1:]):
                 setattr(self, name, torch.empty_like(found, device=self.embeddings.device))
+                if name == "header":
+                    self._text = bytes(found.tolist())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def save(self, path: Path | str) -> None:

@@ -27,5 +27,6 @@ def _average(decay: float, averages: list[Tensor], current: list[Tensor], update
     """Move one group of tensors, all of one type; in torch's order of arguments after `decay`."""
     if not averages[0].is_floating_point():
         return  # counters, names of prompts and the number of the decoder have no average
-    warm = min(decay, (int(updates) + 1) / (int(updates) + 10))
+    count = int(updates)
+    warm = min(decay, (count + 1) / (count + 10))
     get_ema_multi_avg_fn(warm)(averages, current, updates)
