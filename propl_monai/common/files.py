@@ -92,6 +92,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
             if not os.access(path, os.R_OK | os.X_OK):
                 raise ProPLError(path, "is a folder that cannot be listed", "check its permissions")
             raise ProPLError(path, "is a folder, not a file", "name a file inside it")
+        if path.is_symlink() and not path.exists():
+            raise ProPLError(path, "is a link that leads nowhere", "copy the file itself here, or remove the link")
         if not path.exists():
             raise ProPLError(path, "does not exist", "check the spelling, and the root folder that it is relative to")
         if not path.is_file():

@@ -24,8 +24,9 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
-from pydicom import uid
+from pydicom import Dataset, uid
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
+from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, get_decoder
 from pydicom.pixels.utils import as_pixel_options
 
@@ -98,7 +99,9 @@ def _check_numbers(path: Path, header: Header) -> None:
     if numbers["NumberOfFrames"] < 0:
         raise ProPLError(path, f"is a DICOM file of {numbers['NumberOfFrames']} frames", COPY_AGAIN)
     if header.colours not in _GREY + _COLOUR:
-        raise ProPLError(path, "is a DICOM file whose PhotometricInterpretation is missing or not read", _EXPORT)
+        raise ProPLError(
+            path, "is a DICOM file whose PhotometricInterpretation is none of those that are read", _EXPORT
+        )
     if numbers["SamplesPerPixel"] != (3 if header.colours in _COLOUR else 1):
         fact = f"is a DICOM file of {numbers['SamplesPerPixel']} samples per pixel where it says {header.colours}"
         raise ProPLError(path, fact, _EXPORT)
@@ -217,12 +220,19 @@ def _shown(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
         return values
     elements, negative = header.elements, header.colours == "MONOCHROME1"
     stored = _inverted(values, header) if negative else values
-    window = elements.get("WindowCenter"), elements.get("WindowWidth")
-    if header.numbers["BitsStored"] > 8 and (elements.get("VOILUTSequence") or None not in window):
+    if header.numbers["BitsStored"] > 8 and (elements.get("VOILUTSequence") or _has_window(elements)):
         grey = _in_our_words(path, lambda: _windowed(path, header, stored))
     else:
         grey = _stretched(stored, _depth(path, header))
     return 255 - grey if negative else grey
+
+
+def _has_window(elements: Dataset) -> bool:
+    """Whether there is a window that has a width; some writers fill in 0 (PS3.3, C.11.2.1.2)."""
+    width, centre = elements.get("WindowWidth"), elements.get("WindowCenter")
+    first = width[0] if isinstance(width, MultiValue) and width else width
+    least = 1 if elements.get("VOILUTFunction", "LINEAR") == "LINEAR" else 1e-9
+    return centre is not None and first is not None and float(first) >= least
 
 
 @lru_cache(maxsize=8)

@@ -52,10 +52,15 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of Pillow are left to the caller."""
     try:
         picture = _open(path, stream)
-    except (UnidentifiedImageError, _NotOfPillow):
+    except (UnidentifiedImageError, _NotOfPillow) as error:
         if kind != "a TIFF picture":
             raise
-        return tiff.open_stored(path, kind)
+        try:
+            return tiff.open_stored(path, kind)
+        except tiff.NotRead:
+            if isinstance(error, _NotOfPillow):
+                raise error from None
+            raise
     if picture.format == "PNG" and not _holds_end(stream):  # Pillow needs no more than the pixels
         raise EOFError("its end is missing")
     pages = _pages(picture)

