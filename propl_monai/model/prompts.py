@@ -175,12 +175,14 @@ class Prompts(nn.Module):
 
 def _rows_of_tasks(bank: PromptBank) -> Tensor:
     """(K, S) numbers of the rows of each of K tasks, in the order in which the tasks appear."""
+    if bank.header.is_meta:  # a network without values, whose weights bring one sentence for each task
+        return torch.arange(len(bank.embeddings), device="cpu")[:, None]
     names = bank.task_names
     rows = [[row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)]
     if len({len(each) for each in rows}) > 1:
         counts = ", ".join(f"{names[each[0]]} {len(each)}" for each in rows)
         raise ProPLError("prompt bank", f"has more sentences for some tasks ({counts})", "give each equally many")
-    return torch.tensor(rows)
+    return torch.tensor(rows, device=bank.embeddings.device)
 
 
 def _chosen(bank: PromptBank, rows: Tensor) -> PromptBank:

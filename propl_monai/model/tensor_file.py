@@ -65,7 +65,7 @@ def read_header(path: Path | str) -> dict[str, Any]:
     except (KeyError, ValueError, RecursionError) as error:
         raise ProPLError(path, "was not written by propl_monai", "give the model.safetensors of a training") from error
     found = header.get("architecture") if isinstance(header, dict) else None
-    if isinstance(found, dict) and "network" not in found:
+    if isinstance(found, dict):
         header["architecture"] = found = {**OF_EARLIER_FILES, **found}
     if not _is_architecture(found):
         raise ProPLError(path, "has a header that does not say what network it holds", "train or download it again")

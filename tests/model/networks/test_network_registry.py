@@ -155,10 +155,10 @@ def test_a_network_that_this_version_does_not_know_is_refused_by_name(folders: d
         load_file(folders["propl"] / "model.safetensors"),
         read_header(folders["propl"] / "model.safetensors"),
     )
-    for found in ("unheard", ["propl"]):
+    for found, fact in (("unheard", "unknown network"), (["propl"], "does not say what network it holds")):
         header["architecture"]["network"] = found
         save_file(state, str(tmp_path / "other.safetensors"), {"propl": json.dumps(header)})
-        with pytest.raises(ProPLError, match="unknown network"):
+        with pytest.raises(ProPLError, match=fact):
             load_network(tmp_path / "other.safetensors")
 
 
