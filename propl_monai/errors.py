@@ -19,6 +19,7 @@ EXIT_OK = 0
 EXIT_FAILURE = 1  # a fault of ours, or of the machine
 EXIT_BAD_INPUT = 2  # nothing was done, the message says why
 EXIT_PARTIAL = 3  # the rest was done, some inputs were refused
+WHOLE = "this installation only predicts: install the whole package, `pip install propl-monai`"  # a cure
 # Errors of the disk or the machine, not of one file.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 _MACHINE |= {errno.ECHILD, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}

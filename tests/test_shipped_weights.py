@@ -15,6 +15,7 @@ from safetensors import safe_open
 from propl_monai import Predictor, tasks
 from propl_monai.common.files import file_sha256
 from propl_monai.datasets.phantoms.phantom import make_phantom
+from propl_monai.inference.engines.graph_file import find_graph
 from propl_monai.model.bundle_folder import shipped_sha256, shipped_weights
 from propl_monai.model.encoder import PACKAGED_WEIGHTS
 from propl_monai.model.network import BOTH
@@ -23,6 +24,7 @@ from propl_monai.model.weights import read_header
 
 WEIGHTS = shipped_weights()
 LARGEST = 16_000_000  # bytes, as git keeps every version for ever
+LARGEST_GRAPH = 500_000
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"{WEIGHTS.name} is not in this checkout")
 
 
@@ -68,6 +70,17 @@ def test_a_phantom_gets_a_mask(predictor: Predictor, anatomy: str, name: str) ->
     found = predictor(image, name)
     assert found.mask.shape == image.shape[:2] and found.mask.dtype == np.bool_
     assert np.isfinite(found.probability).all() and found.probability.std() > 0.01
+
+
+def test_their_onnx_form_is_small_and_gives_the_same_masks(predictor: Predictor) -> None:
+    graph = find_graph(WEIGHTS, shipped_sha256(WEIGHTS))
+    assert graph is not None and graph.path.parent == WEIGHTS.parent
+    assert len(graph.content) < LARGEST_GRAPH and graph.decoder == read_header(WEIGHTS)["decoder"]
+    by_torch = Predictor(device="cpu", engine="torch")
+    assert (predictor.engine_of(), by_torch.engine_of()) == ("onnx", "torch")
+    image = make_phantom("heart", 0, 0).image
+    for one, other in zip(*(each(image, ["LA", "LV", "MD"]) for each in (predictor, by_torch)), strict=True):
+        assert np.count_nonzero(one.mask != other.mask) <= 5
 
 
 def test_the_command_finds_them_from_any_folder(tmp_path: Path) -> None:

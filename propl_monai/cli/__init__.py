@@ -18,8 +18,21 @@ import typer
 from propl_monai import __version__, tasks
 from propl_monai.cli.verbs import data, lab, runs, share
 from propl_monai.cli.verbs.quickstart import quickstart
-from propl_monai.errors import EXIT_FAILURE, ProPLError, exit_on_sigterm
+from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, WHOLE, ProPLError, exit_on_sigterm
 
+# What an installation that only predicts lacks, see "Without torch" in docs/predict.md.
+NOT_LIGHT = (
+    "torch",
+    "torchvision",
+    "monai",
+    "ignite",
+    "timm",
+    "transformers",
+    "fire",
+    "pandas",
+    "SimpleITK",
+    "tensorboard",
+)
 WEIGHTS_TERMS = "non-commercial research use only, no medical device"
 
 app = typer.Typer(
@@ -84,6 +97,13 @@ def main(command: typer.Typer | None = None) -> None:
     except ProPLError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in NOT_LIGHT:
+            raise
+        verb = f"propl {sys.argv[1]}" if len(sys.argv) > 1 else "propl"
+        print(f"error: {verb}: needs {package}, which is not installed; {WHOLE}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
     except OSError as error:  # a folder without permission, a failing disk
         place = repr(error.filename) if error.filename else "the system"
         print(f"error: {place}: {error.strerror or error}; check its permissions and the disk", file=sys.stderr)

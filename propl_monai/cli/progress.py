@@ -6,9 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import Progress
-
 LINES = 10  # plain lines in all, when nobody looks at a terminal
 
 
@@ -23,6 +20,9 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         A function to call with (done, in all).
     """
     if sys.stderr.isatty():
+        from rich.console import Console  # takes longer to import than a picture to segment
+        from rich.progress import Progress
+
         with Progress(console=Console(stderr=True), transient=True) as bars:
             bar = bars.add_task(label, total=None)
 

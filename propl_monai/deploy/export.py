@@ -169,7 +169,9 @@ def _write_onnx(network: nn.Module, path: Path, about: Mapping[str, Any]) -> Non
     program.save(str(path), external_data=False)
 
 
-def onnx_program(network: nn.Module, example: tuple[Tensor, ...], free: Mapping[str, Any], encoder: str) -> Any:
+def onnx_program(
+    network: nn.Module, example: tuple[Tensor, ...], free: Mapping[str, Any], encoder: str, optimize: bool = True
+) -> Any:
     """A network as torch's `ONNXProgram`, with the output `logits`.
 
     Args:
@@ -177,6 +179,7 @@ def onnx_program(network: nn.Module, example: tuple[Tensor, ...], free: Mapping[
         example: of its inputs.
         free: axes that are not those of the example, by the names of the inputs, in their order.
         encoder: its name, for errors.
+        optimize: fold constants, batch normalisation into convolutions among them.
     """
     require(*PACKAGES)
     log = logging.getLogger("onnxscript")  # it logs every operator that it cannot simplify
@@ -191,6 +194,7 @@ def onnx_program(network: nn.Module, example: tuple[Tensor, ...], free: Mapping[
             input_names=list(free),
             output_names=["logits"],
             dynamic_shapes=dict(free),
+            optimize=optimize,
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:

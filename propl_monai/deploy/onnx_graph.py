@@ -26,6 +26,7 @@ from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network
 
 LEAST = 64  # bytes of a tensor that is taken out
+FOLDED = 16  # numbers: the shapes of tensors, not tensors
 
 
 class PairedNetwork(ExportableNetwork):
@@ -59,8 +60,9 @@ def graph_of(described: Described) -> bytes:
     rows, columns = described.spatial_size
     text = network.prompts.table() if network.prompts else torch.zeros(1, *network.text_shape)
     example = torch.zeros(2, 1, rows, columns), torch.tensor([0, 0, 1]), text[[0, 0, 0]].clone()
-    free = {"image": {0: "batch"}, "row": {0: "pairs"}, "text": {0: "pairs"}}
-    model = onnx_program(PairedNetwork(network, decoder), example, free, network.encoder.name).model_proto
+    free = {"image": {0: "batch"}, "row": {0: "pairs"}, "text": {0: torch.export.Dim.DYNAMIC}}
+    program = onnx_program(PairedNetwork(network, decoder), example, free, network.encoder.name, optimize=False)
+    model = _simplified(program).model_proto
     tensors = _emptied(model, described.weights)
     body = model.SerializeToString()
     facts = describe_graph(body, described.weights_sha256, decoder, tensors)
@@ -74,30 +76,55 @@ def graph_of(described: Described) -> bytes:
     return content
 
 
+def _simplified(program: Any) -> Any:
+    """Fold arithmetic of shapes alone: tensors must stay as the weights hold them, and ONNX Runtime folds the rest."""
+    from onnxscript import optimizer
+
+    optimizer.inline(program.model)
+    optimizer.fold_constants(program.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
+    optimizer.remove_unused_nodes(program.model)
+    return program
+
+
 def _emptied(model: Any, weights: Path) -> list[str]:
-    """Take out of a graph what the weights hold, in place; the names of these tensors, which the graph uses from now on."""
-    from onnx import TensorProto, numpy_helper
+    """Take out of a graph what the weights hold, in place; the names of these tensors, which the graph uses from now on.
+
+    The exporter stores the matrices of linear layers transposed: they become a node that transposes, once, at loading.
+    """
+    from onnx import TensorProto, helper, numpy_helper
 
     held = {_value(value.astype(np.float32)): name for name, value in load_file(weights).items()}
     renamed: dict[str, str] = {}
-    kept = []
+    empty: dict[str, Any] = {}
+    turned, kept = [], []
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        name = held.get(_value(array)) if array.dtype == np.float32 and array.nbytes >= LEAST else None
-        if name is None:
+        sought = array.dtype == np.float32 and array.nbytes >= LEAST
+        name = held.get(_value(array)) if sought else None
+        name_of_turned = held.get(_value(array.T)) if sought and name is None and array.ndim == 2 else None
+        if name is not None:
+            renamed[tensor.name] = name
+        elif name_of_turned is not None:
+            turned.append(helper.make_node("Transpose", [name_of_turned], [tensor.name], perm=[1, 0]))
+        else:
             kept.append(tensor)
             continue
-        if name not in renamed.values():  # two of equal values become one
-            empty = TensorProto(name=name, dims=tensor.dims, data_type=tensor.data_type)
-            empty.data_location = TensorProto.EXTERNAL
-            empty.external_data.add(key="location", value=weights.name)
-            kept.append(empty)
-        renamed[tensor.name] = name
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    for node in model.graph.node:
+        found = name or name_of_turned
+        dims = array.shape if name is not None else array.T.shape
+        empty[found] = TensorProto(name=found, dims=dims, data_type=tensor.data_type)  # equal values become one
+        empty[found].data_location = TensorProto.EXTERNAL
+        empty[found].external_data.add(key="location", value=weights.name)
+    nodes = [*turned, *model.graph.node]
+    for node in nodes:
         node.input[:] = [renamed.get(name, name) for name in node.input]
-    return sorted(set(renamed.values()))
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")  # lines of code of the exporter's machine
+    for field, values in (("initializer", [*kept, *empty.values()]), ("node", nodes), ("value_info", [])):
+        values = [type(one).FromString(one.SerializeToString()) for one in values]  # copies, as the field is emptied
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(values)
+    model.graph.ClearField("metadata_props")
+    return sorted(empty)
 
 
 def _value(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:

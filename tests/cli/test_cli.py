@@ -69,3 +69,21 @@ def test_the_next_step_names_the_folder_that_paths_start_from(phantoms: Path, tm
 def test_every_source_has_the_same_facts() -> None:
     facts = json.loads(CliRunner().invoke(cli.app, ["info", "--json"]).stdout)["sources"]
     assert facts[0]["name"] == "folder" and len({tuple(sorted(each)) for each in facts}) == 1
+
+
+def test_what_an_installation_that_only_predicts_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lack(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    monkeypatch.setattr(sys, "argv", ["propl", "train"])
+    monkeypatch.setattr(cli, "app", lambda: lack("monai.bundle"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: propl train: needs monai, which is not installed; this installation only predicts")
+    monkeypatch.setattr(cli, "app", lambda: lack("propl_monai.lost"))
+    with pytest.raises(ModuleNotFoundError):  # a fault of ours
+        cli.main()

@@ -229,8 +229,8 @@ def test_the_metadata_lists_all_required_packages_in_exact_versions() -> None:
     metadata = read(BUNDLE / "configs" / "metadata.json")
     named = {name: metadata[f"{key}_version"] for name, key in (("monai", "monai"), ("torch", "pytorch"))}
     named |= metadata["required_packages_version"]
-    # `propl` alone needs typer and rich, and `propl prompts` transformers
-    assert required - {"typer", "rich", "transformers"} == named.keys() & required
+    # `propl` alone needs typer, rich and ONNX Runtime, and `propl prompts` transformers
+    assert required - {"typer", "rich", "onnxruntime", "transformers"} == named.keys() & required
     assert all(re.fullmatch(r"\d+(\.\d+)*((a|b|rc|\.post)\d+)?", version) for version in named.values())
     assert not any(name.startswith("propl") for name in named), "the package itself is in the zip, not on PyPI"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from propl_monai.errors import ProPLError, unknown
+from propl_monai.errors import WHOLE, ProPLError, unknown
 from propl_monai.inference.engines.base import NAMES
 from propl_monai.inference.engines.graph_file import Graph, find_graph
 from propl_monai.model.bundle_folder import Described
@@ -16,7 +16,6 @@ from propl_monai.model.bundle_folder import Described
 MakeGraph = Callable[[Described], Path]
 MAKERS = ("torch", "onnx", "onnxscript")
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # of NVIDIA, of Windows in WSL, of AMD
-NO_TORCH = "install the whole package, with torch: pip install propl-monai"
 logger = logging.getLogger(__name__)
 
 
@@ -92,4 +91,4 @@ def _made(engine: str, described: Described, make: MakeGraph) -> Graph | None:
 def require_torch(what: str) -> None:
     """Refuse what needs torch by its name where torch is not installed."""
     if find_spec("torch") is None:
-        raise ProPLError(what, "needs torch, which is not installed", NO_TORCH)
+        raise ProPLError(what, "needs torch, which is not installed", WHOLE)

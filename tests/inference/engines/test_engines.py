@@ -94,7 +94,7 @@ def test_without_torch_what_needs_it_is_named(
     without(monkeypatch, "torch")
     predictor = Predictor(described)
     assert predictor.engine_of() == "onnx" and predictor(speckle(9, 9), "LA").mask.shape == (9, 9)
-    cure = "needs torch, which is not installed; install the whole package"
+    cure = "needs torch, which is not installed; this installation only predicts"
     for what, call in (
         ("uncertainty", lambda: predictor(speckle(9, 9), "LA", uncertainty=True)),
         ("the engine torch", lambda: Predictor(described, engine="torch")),
