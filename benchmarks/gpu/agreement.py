@@ -135,7 +135,7 @@ def _gradient(plan: Plan, setting: Setting, device: str, precision: str) -> tupl
         loss = trainer.method(*batches, 0.0)["loss"]
     (SCALE * loss).backward()
     parts = [one.grad.float().flatten().cpu() for one in trainer.method.parameters() if one.grad is not None]
-    return float(loss), torch.cat(parts) / SCALE
+    return float(loss.detach()), torch.cat(parts) / SCALE
 
 
 def trainings(plan: Plan, setting: Setting) -> dict[str, Any]:
