@@ -36,7 +36,12 @@ class PromptInferer(Inferer):
             picture as it is.
         seed: of the perturbations, which start from it for every image and task, so that neither the batch nor the order
             of the images changes a result, nor the caller's random state; None draws from torch's own generator.
+
+    Attributes:
+        pooled: of the last batch, see `Features.pooled`; that of the pictures as they are.
     """
+
+    pooled: Tensor
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class PromptInferer(Inferer):
         wanted: Sequence[str | Sequence[str] | None] = [task] if self.tasks is None else self.tasks
         texts = [network.text(names, len(inputs)) for names in wanted]
         features = network.encode(inputs)
+        self.pooled = features.pooled()
         maps = self.logits(network, features, texts)
         if self.tta:
             mirrored = self.logits(network, network.encode(inputs.flip(-1)), texts)

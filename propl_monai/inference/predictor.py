@@ -16,9 +16,10 @@ from propl_monai.data.transforms import on_grid
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.images import Picture, read_image, to_grey
 from propl_monai.inference.inferer import PromptInferer
+from propl_monai.inference.known import Known, read_known
 from propl_monai.inference.postprocess import Probabilitiesd, RestoreSized
 from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps
-from propl_monai.model.bundle_folder import open_bundle, open_shipped
+from propl_monai.model.bundle_folder import find_weights, open_bundle, open_shipped, shipped_weights
 from propl_monai.model.network import ProPL
 
 PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty, as in the bundle's inference.json
@@ -46,6 +47,7 @@ class Predictor:
         batch: pictures that go through the network together.
         weights_sha256: of the weights file.
         about: name and version of the bundle.
+        known: what the scores of a prediction are computed from; None for no scores.
 
     Example:
         >>> predictor = Predictor()                                                             # doctest: +SKIP
@@ -66,9 +68,11 @@ class Predictor:
         batch: int = 8,
         weights_sha256: str | None = None,
         about: dict[str, str] | None = None,
+        known: Known | None = None,
     ) -> None:
         if network is None:
             network, spatial_size, normalisation, weights_sha256, about = open_shipped()
+            known = read_known(shipped_weights(), weights_sha256)
         if network.prompts is None:
             raise ProPLError("network", "has no prompt bank, so it knows no task", "attach_prompts(bank) first")
         network.require_decoder(decoder or network.chosen_decoder)
@@ -77,6 +81,8 @@ class Predictor:
             raise ProPLError("threshold", f"{threshold} is not between 0 and 1", cure)
         if batch < 1:
             raise ProPLError("batch", f"{batch} is below 1", "give 1 or more")
+        if known:
+            known.require(network.prompts.bank.task_names, sum(network.encoder.channels[2:]))
         self.device = _usable(device)
         # Channels last makes convolutions faster on a CPU, those of the decoders by a fifth.
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
@@ -85,14 +91,14 @@ class Predictor:
         self._to_grid = on_grid(self.spatial_size, normalisation)
         self.decoder, self.tta = decoder or network.chosen_decoder, switch("tta", tta)
         self.threshold, self.batch = float(threshold), batch
-        self.weights_sha256, self.about = weights_sha256, dict(about or {})
+        self.weights_sha256, self.about, self.known = weights_sha256, dict(about or {}), known
 
     @classmethod
     def from_bundle(cls, path: str | Path, *, sha256: str | None = None, **options: Any) -> Predictor:
         """Open a bundle, the folder of a training, or a weights file.
 
-        Of a bundle only `models/model.safetensors` and `configs/metadata.json` are read, not its configs, which are
-        programs. Nothing is unpickled.
+        Of a bundle only `models/model.safetensors`, the `known.safetensors` beside it and `configs/metadata.json` are read,
+        not its configs, which are programs. Nothing is unpickled.
 
         Args:
             path: a folder with models/model.safetensors, or a safetensors file.
@@ -100,7 +106,8 @@ class Predictor:
             options: device, decoder, tta, threshold, batch; see the class.
         """
         network, size, normalisation, found, about = open_bundle(Path(path), sha256)
-        return cls(network, size, normalisation, weights_sha256=found, about=about, **options)
+        known = read_known(find_weights(Path(path)), found)
+        return cls(network, size, normalisation, weights_sha256=found, about=about, known=known, **options)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -147,8 +154,8 @@ class Predictor:
         results: list[list[Prediction]] = []
         for start in range(0, len(pictures), self.batch):
             prepared = [self.prepare(one) for one in pictures[start : start + self.batch]]
-            maps = self.maps(prepared, names, uncertainty)
-            results += [self.finish(one, some, names) for one, some in zip(prepared, maps, strict=True)]
+            answers = zip(prepared, *self.answer(prepared, names, uncertainty), strict=True)
+            results += [self.finish(one, maps, names, pooled) for one, maps, pooled in answers]
         return results
 
     def prepare(self, picture: Picture) -> Prepared:
@@ -158,23 +165,44 @@ class Predictor:
         return Prepared(item["image"], item["original_size"], picture.spacing_mm)
 
     @torch.inference_mode()
-    def maps(self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False) -> Tensor:
+    def answer(
+        self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False
+    ) -> tuple[Tensor, np.ndarray]:
         """The second step: one batch through the network.
 
         Returns:
-            (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted; on the CPU.
+            (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted, on the CPU; and the
+            pooled features (B, C) that the scores are computed from.
         """
         passes = PASSES if uncertainty else 0
         inferer = PromptInferer(names, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
         images = torch.stack([one.image for one in prepared]).to(self.device)
-        return inferer(images, self.network).cpu()
+        return inferer(images, self.network).cpu(), inferer.pooled.cpu().numpy()
+
+    def maps(self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False) -> Tensor:
+        """The maps of `answer` alone."""
+        return self.answer(prepared, names, uncertainty)[0]
 
     @torch.inference_mode()
-    def finish(self, prepared: Prepared, maps: Tensor, names: list[str]) -> list[Prediction]:
-        """The third step: maps (K or 2K, rows, columns) of a picture to one prediction per task, at its own size."""
+    def pooled(self, prepared: Sequence[Prepared]) -> np.ndarray:
+        """The pooled features of `answer` alone, without decoding anything."""
+        images = torch.stack([one.image for one in prepared]).to(self.device)
+        return self.network.encode(images).pooled().cpu().numpy()
+
+    @torch.inference_mode()
+    def finish(
+        self, prepared: Prepared, maps: Tensor, names: list[str], pooled: np.ndarray | None = None
+    ) -> list[Prediction]:
+        """The third step: maps (K or 2K, rows, columns) of a picture to one prediction per task, at its own size.
+
+        With its pooled features (C,), and weights that come with `known.safetensors`, each has its scores.
+        """
         restored = RestoreSized("pred")({"pred": maps, "original_size": prepared.size})
         done = Probabilitiesd("pred", len(names))(restored)
-        return from_maps(names, done["probability"], done.get("uncertainty"), self.threshold, prepared.spacing_mm)
+        scores = None if self.known is None or pooled is None else self.known.scores(pooled, names)
+        return from_maps(
+            names, done["probability"], done.get("uncertainty"), self.threshold, prepared.spacing_mm, scores
+        )
 
     def names(self, task: str | Sequence[str]) -> list[str]:
         """The names of tasks given by name, code or slug."""
