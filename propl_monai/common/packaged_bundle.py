@@ -7,6 +7,7 @@ from pathlib import Path
 
 from propl_monai.errors import ProPLError
 
+KNOWN = "known.safetensors"  # beside weights: what the scores of their predictions are computed from
 PACKAGE = Path(__file__).resolve().parents[1]
 
 

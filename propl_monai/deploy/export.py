@@ -170,15 +170,21 @@ def _write_onnx(network: nn.Module, path: Path, about: Mapping[str, Any]) -> Non
 
 
 def onnx_program(
-    network: nn.Module, example: tuple[Tensor, ...], free: Mapping[str, Any], encoder: str, optimize: bool = True
+    network: nn.Module,
+    example: tuple[Tensor, ...],
+    free: Mapping[str, Any],
+    encoder: str,
+    outputs: Sequence[str] = ("logits",),
+    optimize: bool = True,
 ) -> Any:
-    """A network as torch's `ONNXProgram`, with the output `logits`.
+    """A network as torch's `ONNXProgram`.
 
     Args:
         network: in eval mode.
         example: of its inputs.
         free: axes that are not those of the example, by the names of the inputs, in their order.
         encoder: its name, for errors.
+        outputs: their names.
         optimize: fold constants, batch normalisation into convolutions among them.
     """
     require(*PACKAGES)
@@ -192,7 +198,7 @@ def onnx_program(
             dynamo=True,
             opset_version=OPSET,
             input_names=list(free),
-            output_names=["logits"],
+            output_names=list(outputs),
             dynamic_shapes=dict(free),
             optimize=optimize,
             verbose=False,

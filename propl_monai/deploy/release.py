@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import propl_monai
 from propl_monai.common.files import file_sha256, require_file, write_atomically
 from propl_monai.common.marked_text import FIGURES, marked, replace_marked
+from propl_monai.common.packaged_bundle import KNOWN
 from propl_monai.deploy.sbom import sbom
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.inference.engines.graph_file import SUFFIX, find_graph
+from propl_monai.inference.known import read_known
 from propl_monai.model.bundle_folder import write_checksum
 from propl_monai.model.weights import WEIGHTS, load_network
 
@@ -110,6 +112,8 @@ def assemble(
         if path.is_file() and not skipped:  # a wheel has the bundle inside, weights included
             _copy(path, folder.joinpath(package.name, *parts))
     _copy(weights, folder / "models" / WEIGHTS)
+    if read_known(weights, file_sha256(weights)):
+        _copy(weights.with_name(KNOWN), folder / "models" / KNOWN)
     fit_configs(folder / "configs", header, preset)
     entry = {"path": f"models/{WEIGHTS}", "url": f"{address}/models/{WEIGHTS}"}
     entry |= {"hash_val": file_sha256(folder / "models" / WEIGHTS), "hash_type": "sha256"}

@@ -36,7 +36,13 @@ class TaskDecoder:
             picture as it is.
         seed: of the perturbations, which start from it for every image and task, so that neither the batch nor the order
             of the images changes a result, nor the caller's random state; None draws from torch's own generator.
+
+    Attributes:
+        pooled: of the last batch, (B, C), see `Features.pooled`, of the pictures as they are; None for a network whose
+            features depend on the task.
     """
+
+    pooled: Tensor | None = None
 
     def __init__(
         self,
@@ -74,6 +80,7 @@ class TaskDecoder:
             return self._task_by_task(inputs, network, wanted)
         texts = [network.text(names, len(inputs)) for names in wanted]
         features = network.encode(inputs)
+        self.pooled = features.pooled()
         maps = self.logits(network, features, texts)
         if self.tta:
             mirrored = self.logits(network, network.encode(inputs.flip(-1)), texts)
@@ -84,15 +91,19 @@ class TaskDecoder:
     def _task_by_task(self, inputs: Tensor, network: Segmenter, wanted: Sequence[str | Sequence[str] | None]) -> Tensor:
         """The plain way, for a network of any kind; one that encodes once for all tasks does so."""
 
+        pooled: list[Tensor] = []
+
         def maps(image: Tensor) -> Tensor:
             if network.encodes_once:
                 features = network.features(image)
+                pooled.append(features.pooled())
                 each = [network.logits(features, names, self.decoder) for names in wanted]
             else:
                 each = [network(image, task=names, decoder=self.decoder) for names in wanted]
             return torch.cat(each, dim=1).float()
 
         found = maps(inputs)
+        self.pooled = pooled[0] if pooled else None
         return mean_logits(found, maps(inputs.flip(-1)).flip(-1)) if self.tta else found
 
     def logits(self, network: ProPL, features: Features, texts: Sequence[Tensor]) -> Tensor:

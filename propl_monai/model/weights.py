@@ -16,6 +16,7 @@ from torch import Tensor
 
 import propl_monai
 from propl_monai.common.files import write_atomically
+from propl_monai.common.packaged_bundle import KNOWN
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.model.encoder import VisionEncoder, load_pretrained
 from propl_monai.model.networks.base import Segmenter
@@ -74,13 +75,18 @@ def _plain_state(network: Segmenter) -> dict[str, Tensor]:
 
 
 def copy_aside(folder: Path) -> list[Path]:
-    """Copy the weights of a folder into the next number below its `previous`; the copies, none without weights."""
+    """Copy the weights of a folder into the next number below its `previous`; the copies, none without weights.
+
+    Scores that were fitted to them are moved there: beside other weights they would be refused.
+    """
     previous = folder / "previous"
     taken = [int(each.name) for each in previous.glob("*") if each.name.isdecimal()]
     aside = previous / str(1 + max(taken, default=0))
     found = [folder / name for name in (WEIGHTS, FLAT_WEIGHTS) if (folder / name).exists()]
     if found:
         aside.mkdir(parents=True)
+        if (folder / KNOWN).exists():
+            shutil.move(folder / KNOWN, aside / KNOWN)
     return [Path(shutil.copy2(path, aside / path.name)) for path in found]
 
 

@@ -94,6 +94,9 @@ def predict(
     batch: Annotated[int, typer.Option(help="Frames that go through the network together.")] = 8,
     sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the weights file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite results made with other settings.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Write no mask where the target looks absent or the picture foreign.")
+    ] = False,
     shard: Annotated[str | None, typer.Option(help="I/N: part I of N of the files; see docs/scale.md.")] = None,
 ) -> None:
     """Segment files, folders and cines; the target is selected by name."""
@@ -120,6 +123,7 @@ def predict(
             formats=formats or "png",
             spacing_mm=spacing,
             overwrite=overwrite,
+            strict=strict,
             shard=part,
             progress=shown,
         )

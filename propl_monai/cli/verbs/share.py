@@ -69,6 +69,31 @@ def ship(
     typer.echo(f"{made['bytes'] / 1e6:.1f} MB in {output}, sha256 {made['sha256']}")
 
 
+def known(
+    data: Annotated[Path, typer.Argument(help="Folder of the images of the training.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights file, or a folder that holds one; default: the package's own.")
+    ] = None,
+    datalist: Annotated[
+        Path | None, typer.Option(help="Datalist of the training; default: the folder as it is.")
+    ] = None,
+) -> None:
+    """Fit the scores that say "foreign picture" and "target absent"; they go to known.safetensors beside the weights."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.deploy.fit_known import fit_known
+    from propl_monai.model.bundle_folder import shipped_weights
+
+    with progress("encoding") as shown:
+        made = fit_known(weights or shipped_weights(), data, datalist, shown)
+    for task, row in made["presence"].items():
+        typer.echo(
+            f"{task:<16} {row['detected']:.1%} absent found, {row['false_alarms']:.1%} false alarms (validation)"
+        )
+    for organ, row in made["left_out"].items():
+        typer.echo(f"{organ:<16} left out: {row['warned']:.1%} of {row['n']} found foreign, AUROC {row['auroc']:.3f}")
+    typer.echo(f"{made['path']}: {made['train']} train and {made['validation']} validation pictures")
+
+
 def card(
     data: Annotated[Path, typer.Option(help="Folder of the images of the training.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for card.json, card.md and tables of cases.")],
@@ -81,6 +106,9 @@ def card(
     external: Annotated[
         Path | None, typer.Option(help="Folder of pictures from elsewhere, in the plain layout.")
     ] = None,
+    foreign: Annotated[
+        Path | None, typer.Option(help="Folder of pictures of other kinds, a sub-folder each, to be called foreign.")
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="Model card whose marked part is replaced.")] = None,
 ) -> None:
     """Measure all figures of a model card: Dice, calibration, head circumference, areas, failures."""
@@ -89,7 +117,7 @@ def card(
     from propl_monai.model.bundle_folder import shipped_weights
 
     with progress("measuring") as shown:
-        content = write_card(weights or shipped_weights(), data, output, datalist, external, card, shown)
+        content = write_card(weights or shipped_weights(), data, output, datalist, external, foreign, card, shown)
     mean = content["test"]["table"][-1]
     typer.echo(f"mDice {100 * mean['dice']:.1f} % over {mean['n']} test cases; see {output / 'card.md'}")
 

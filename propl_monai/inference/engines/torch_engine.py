@@ -55,11 +55,12 @@ class TorchEngine:
         return normalised(to_grid(pixels, self.spatial_size).float() / 255, self.normalisation)
 
     @torch.inference_mode()
-    def maps(self, images: Sequence[Tensor], tasks: list[str], uncertainty: bool) -> Tensor:
+    def answer(self, images: Sequence[Tensor], tasks: list[str], uncertainty: bool) -> tuple[Tensor, np.ndarray | None]:
         """See `base.Engine`."""
         passes = PASSES if uncertainty else 0
         decode = TaskDecoder(tasks, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
-        return decode(torch.stack(list(images)).to(self.device), self.network).cpu()
+        maps = decode(torch.stack(list(images)).to(self.device), self.network).cpu()
+        return maps, None if decode.pooled is None else decode.pooled.cpu().numpy()
 
     @torch.inference_mode()
     def finish(self, maps: Tensor, size: tuple[int, int], count: int) -> tuple[Any, Any]:
