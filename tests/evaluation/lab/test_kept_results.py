@@ -12,7 +12,7 @@ from propl_monai.evaluation.lab.variants import CONTROLS_AT, variants
 
 RESULTS = ROOT / "docs" / "results"
 NOT_RUN_YET = {"propl-views", "propl-views-ema", "propl-views-labels"}
-NOT_RUN_YET |= {"fixmatch", "unimatch", "cps", "film-supervised", "film-fixmatch"}
+NOT_RUN_YET |= {"fixmatch", "unimatch", "cps", "st-pp", "bcp", "film-supervised", "film-fixmatch"}
 ROW = re.compile(r"^\| `(?P<name>[a-z0-9.-]+)`: .*? \| (?P<seeds>\d) \| (?P<mdice>[\d.]+) \| (?P<sure>[\d.]+) \[")
 
 
