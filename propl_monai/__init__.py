@@ -23,8 +23,8 @@ _HOMES = {
     "propl_monai.model.prompts": ("PromptBank",),
     "propl_monai.model.released": ("from_released",),
     "propl_monai.training.methods": (
-        *("CPSMethod", "FixMatchMethod", "MeanTeacherMethod", "ProPLMethod", "ProPLViewsMethod"),
-        *("SupervisedMethod", "UniMatchMethod"),
+        *("BCPMethod", "CPSMethod", "FixMatchMethod", "MeanTeacherMethod", "ProPLMethod", "ProPLViewsMethod"),
+        *("STPPMethod", "SupervisedMethod", "UniMatchMethod"),
     ),
     "propl_monai.training.trainer": ("SemiSupervisedTrainer",),
     "propl_monai.training.validation": ("EveryDecoder", "ValidationDice"),

@@ -82,7 +82,7 @@ class Rounds:
         self.rounds, self.cycle = rounds, -1
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer; a method with the teacher "offline" has `teach`, see `ProPLViewsMethod`."""
+        """Attach to a trainer; a method with the teacher "offline" has `teach`, `chosen` and `lesson_options`."""
         self.method: Any = unwrap(engine.method)
         self.loader: PairedLoader = engine.data_loader
         self.folder: Path = engine.keeper.folder
@@ -142,13 +142,13 @@ class Rounds:
             mine.append((*maps, lesson.picture_weight[0].float().cpu(), variance.item()))
         *columns, variances = zip(*gather_in_turn(mine), strict=True)
         labels = PseudoLabels(*(torch.stack(column) for column in columns))
+        labels = self.method.chosen(labels, [item.get("task") for item in pictures.data], self.cycle)
         mean = sum(variances) / len(variances)
         logger.info("round %d: variance %.1e, picture weight %.3f", self.cycle, mean, labels.picture_weight.mean())
         return labels
 
     def _about(self, pictures: DrawnDataset) -> dict[str, Any]:
-        options = {key: getattr(self.method, key) for key in ("temperature", "sharpness", "teacher_decoder")}
-        about = {"round": self.cycle, "views": list(self.method.views), **options, "case_ids": _case_ids(pictures)}
+        about = {"round": self.cycle, **self.method.lesson_options, "case_ids": _case_ids(pictures)}
         return about | {"teacher_sha256": _sha256(cast(Segmenter, self.method.network))}
 
 

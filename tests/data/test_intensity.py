@@ -10,7 +10,7 @@ import torch
 from propl_monai.data.intensity import OPERATIONS, RandIntensityOps, strong
 from propl_monai.errors import ProPLError
 
-PICTURE = torch.linspace(0.1, 0.7, 40 * 48).reshape(1, 40, 48)
+PICTURE = 0.1 + 0.6 * torch.rand(1, 40, 48, generator=torch.Generator().manual_seed(0))
 BYTES = (PICTURE * 255).round().to(torch.uint8)
 
 
@@ -18,7 +18,8 @@ BYTES = (PICTURE * 255).round().to(torch.uint8)
 def test_operations_keep_type_and_shape_and_act(name: str) -> None:
     low, high = (OPERATIONS[name](BYTES, share) for share in (0.0, 0.99))
     assert low.dtype == high.dtype == torch.uint8 and low.shape == high.shape == BYTES.shape
-    assert torch.equal(high, BYTES) is (name == "identity")
+    acts = not (torch.equal(low, BYTES) and torch.equal(high, BYTES))  # the weakest blur and eight bits change nothing
+    assert acts is (name != "identity")
     assert torch.equal(low, high) is (name in ("identity", "autocontrast", "equalise"))
 
 

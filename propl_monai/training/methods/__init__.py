@@ -11,11 +11,13 @@ Tested elsewhere: `base`, `supervised` and `weak_to_strong` by `test_method_regi
 from __future__ import annotations
 
 from propl_monai.training.methods.base import Method
+from propl_monai.training.methods.bcp import BCPMethod
 from propl_monai.training.methods.cps import CPSMethod
 from propl_monai.training.methods.fixmatch import FixMatchMethod
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
 from propl_monai.training.methods.propl import ProPLMethod
 from propl_monai.training.methods.propl_views import ProPLViewsMethod
+from propl_monai.training.methods.st_pp import STPPMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
 from propl_monai.training.methods.unimatch import UniMatchMethod
 
@@ -29,5 +31,7 @@ METHODS: dict[str, type[Method]] = {
         FixMatchMethod,
         CPSMethod,
         UniMatchMethod,
+        STPPMethod,
+        BCPMethod,
     )
 }

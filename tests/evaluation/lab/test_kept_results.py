@@ -14,7 +14,7 @@ RESULTS = ROOT / "docs" / "results"
 NOT_RUN_YET = {
     *("propl-views", "propl-views-ema", "propl-views-labels"),
     *("prompt-several", "asked-paraphrased-several"),
-    *("fixmatch", "unimatch", "cps", "film-supervised", "film-fixmatch"),
+    *("fixmatch", "unimatch", "cps", "st-pp", "bcp", "film-supervised", "film-fixmatch"),
 }
 ROW = re.compile(r"^\| `(?P<name>[a-z0-9.-]+)`: .*? \| (?P<seeds>\d) \| (?P<mdice>[\d.]+) \| (?P<sure>[\d.]+) \[")
 

@@ -38,7 +38,7 @@ def test_each_network_learns_the_other_s_mask_on_labelled_and_unlabelled_images(
         pseudo = BCEDiceLoss()(logits[0], masks[1]) + BCEDiceLoss()(logits[1], masks[0])
         supervised = sum(BCEDiceLoss()(each[:2], first["label"]) for each in logits)
     assert float(found["pseudo"]) == pytest.approx(float(pseudo), abs=1e-4)
-    assert float(found["loss"]) == pytest.approx(float(supervised + 1.5 * pseudo), abs=1e-4)
+    assert found["loss"].item() == pytest.approx(float(supervised + 1.5 * pseudo), abs=1e-4)
     assert 0 < float(found["disagreement"]) < 1
 
 

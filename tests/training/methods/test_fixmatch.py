@@ -55,7 +55,7 @@ def test_the_strong_view_learns_the_confident_pixels_of_the_weak_one(net: ProPL)
     assert float(found["pseudo"]) == pytest.approx(float(both), abs=1e-5)
     assert (entropy * weight).mean() < both  # over all pixels, beside the Dice part
     expected = BCEDiceLoss()(logits[:2], first["label"]) + 2 * both
-    assert float(found["loss"]) == pytest.approx(float(expected), abs=1e-5)
+    assert found["loss"].item() == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_its_parts_change_the_loss(net: ProPL) -> None:

@@ -30,7 +30,9 @@ def batch(seed: int, count: int = 3, labelled: bool = False, empty: bool = False
     generator = torch.Generator().manual_seed(seed)
     image, other = (torch.randn(count, 1, 64, 64, generator=generator) for _ in range(2))
     made: dict[str, Any] = {"image": image, "task": TASKS[:count]}
-    strong = {"image_strong": other, "image_strong_2": image + 0.1 * other}
+    strong: dict[str, Any] = {"image_strong": other, "image_strong_2": image + 0.1 * other}
+    strong |= {"pseudo_label": (other > 0).byte() * 255, "certainty": torch.full_like(image, 255).byte()}
+    strong |= {"picture_weight": torch.linspace(0, 1, count)}  # as `Rounds` adds them
     return made | ({"label": (other > (99 if empty else 0)).float()} if labelled else strong)
 
 
@@ -51,7 +53,7 @@ def predictions(method: Method) -> list[Tensor]:
 
 
 def test_methods_are_found_by_name() -> None:
-    semi_supervised = {"mean_teacher", "fixmatch", "cps", "unimatch"}
+    semi_supervised = {"mean_teacher", "fixmatch", "cps", "unimatch", "st_pp", "bcp"}
     assert set(METHODS) == {"propl", "propl_views", "supervised"} | semi_supervised
     assert all(method.name == name for name, method in METHODS.items())
 

@@ -40,7 +40,7 @@ def test_half_the_weight_is_the_features_and_a_quarter_each_strong_view(net: Pro
         losses = [BCEDiceLoss()(logits[at : at + 2], target) for at in (2, 4)]
     assert float(found["pseudo_strong"]) == pytest.approx(float(sum(losses)) / 2, abs=1e-5)
     expected = BCEDiceLoss()(logits[:2], first["label"]) + (losses[0] + losses[1]) / 4 + found["pseudo_features"] / 2
-    assert float(found["loss"]) == pytest.approx(float(expected), abs=1e-5)
+    assert found["loss"].item() == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_its_parts_change_the_loss(net: ProPL) -> None:
