@@ -143,7 +143,7 @@ class OutputFolder:
             return
         file.outputs += [path.relative_to(self.folder).as_posix() for path in written]
         if self.options["measurements"]:
-            file.rows += [_row(file, number, one) for one in predictions]
+            file.rows += [measurement_row(file, number, one) for one in predictions]
         file.written += 1
         self.pictures += 1
         if file.written == file.count:
@@ -205,7 +205,7 @@ class OutputFolder:
         if self.options["measurements"]:
             outputs.append(self.record.path.with_name(MEASUREMENTS))
             rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
-            write_atomically(outputs[-1], _csv(rows))
+            write_atomically(outputs[-1], to_csv(rows))
         for one in self.formats:
             if one.shared:
                 outputs.append(self.record.path.with_name(one.shared))
@@ -235,7 +235,8 @@ class OutputFolder:
         self.record.fail(self.folder, error, self._outputs())
 
 
-def _row(file: InputFile, number: int, prediction: Prediction) -> dict[str, Any]:
+def measurement_row(file: InputFile, number: int, prediction: Prediction) -> dict[str, Any]:
+    """A row of measurements.csv: the mask of one task on the frame of a number from 1."""
     row, column = prediction.spacing_mm or (None, None)
     frame = number if file.count > 1 else None
     place = {"name": file.name, "file": file.path.name, "frame": frame, "task": prediction.task}
@@ -244,7 +245,8 @@ def _row(file: InputFile, number: int, prediction: Prediction) -> dict[str, Any]
     return {**place, "row_mm": row, "column_mm": column, **rounded}
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+def to_csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The content of measurements.csv."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
