@@ -164,7 +164,7 @@ class OutputFolder:
         file.outputs += [path.relative_to(self.folder).as_posix() for path in written]
         if self.options["measurements"]:
             rows = zip(predictions, withheld, strict=True)
-            file.rows += [_row(file, number, one, hidden) for one, hidden in rows]
+            file.rows += [measurement_row(file, number, one, hidden) for one, hidden in rows]
         file.written += 1
         self.pictures += 1
         if file.written == file.count:
@@ -228,7 +228,7 @@ class OutputFolder:
         if self.options["measurements"]:
             outputs.append(self.record.path.with_name(MEASUREMENTS))
             rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
-            write_atomically(outputs[-1], _csv(rows))
+            write_atomically(outputs[-1], to_csv(rows))
         for one in self.formats:
             if one.shared:
                 outputs.append(self.record.path.with_name(one.shared))
@@ -271,7 +271,8 @@ class OutputFolder:
         self.record.fail(self.folder, error, self._outputs())
 
 
-def _row(file: InputFile, number: int, prediction: Prediction, withheld: bool) -> dict[str, Any]:
+def measurement_row(file: InputFile, number: int, prediction: Prediction, withheld: bool = False) -> dict[str, Any]:
+    """A row of measurements.csv: the mask of one task on the frame of a number from 1."""
     row, column = prediction.spacing_mm or (None, None)
     frame = number if file.count > 1 else None
     place = {"name": file.name, "file": file.path.name, "frame": frame, "task": prediction.task}
@@ -281,7 +282,8 @@ def _row(file: InputFile, number: int, prediction: Prediction, withheld: bool) -
     return {**place, "row_mm": row, "column_mm": column, **rounded}
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+def to_csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The content of measurements.csv."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -142,3 +142,28 @@ def release(
     folder = chosen_bundle(bundle)
     built = run(folder, weights or shipped_weights(folder), output, name, url, results, published)
     typer.echo(f"{built.path}\nsha256 {built.sha256}\n{built.catalogue}\n{built.parts}")
+
+
+def demo(
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", "--bundle", help="Weights file, training folder or bundle; default: the package's own."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; the default is for this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any that is free.")] = 8737,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; default: CUDA if there is a GPU.")] = None,
+) -> None:
+    """Serve a page to try the model in a browser: mask, measurements, brush (extra `demo`)."""
+    from functools import partial
+
+    from propl_monai.deploy.demo.serving import require_packages, serve
+    from propl_monai.inference.predictor import Predictor
+
+    require_packages()
+    predictor = Predictor.from_bundle(weights, device=device) if weights else Predictor(device=device)
+    serve(predictor, host, port, open_page, typer.echo, partial(typer.echo, err=True))
