@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 import propl_monai
@@ -44,6 +43,8 @@ def network() -> Any:
 @pytest.fixture(scope="session")
 def check_run_json() -> Callable[[Path], dict[str, Any]]:
     """Reads a run.json, checks it against the schema, and returns its content."""
+    import jsonschema
+
     schema = json.loads((Path(propl_monai.__file__).parent / "common" / "run.schema.json").read_text())
 
     def check(path: Path) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def build_training(
     steps: int | None = None,
     rounds: int | None = None,
     precision: str = "fp32",
+    device: str = "cpu",
 ) -> Training:
     """Wire a training on the phantoms in `data`: 32 px, batches of 2. `extra_handlers` come after the package's own.
 
@@ -82,8 +83,8 @@ def build_training(
     output_dir.mkdir(parents=True, exist_ok=True)
     cohort = TrainingCohort(str(data), None, str(output_dir), tasks, labelled_fraction, use_unlabelled)
     torch.manual_seed(seed)
-    network = ProPL(TINY_ENCODER)
-    method = make_method(network)
+    network = ProPL(TINY_ENCODER).to(device)
+    method = make_method(network).to(device)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
     size = (32, 32)
     loader = PairedLoader(
@@ -95,7 +96,7 @@ def build_training(
     if rounds is not None:
         scheduler = DecayInRounds(optimizer, epochs, len(loader), rounds)
     evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"),
+        device=torch.device(device),
         val_data_loader=DataLoader(
             CacheDataset(cohort.validation, transforms.validation(size, "half"), progress=False), batch_size=3
         ),
@@ -112,7 +113,7 @@ def build_training(
         "resume": resume,
     }
     trainer = SemiSupervisedTrainer(
-        device="cpu",
+        device=device,
         max_epochs=epochs,
         train_data_loader=loader,
         method=method,
@@ -193,4 +194,5 @@ def write_small_bundle(folder: Path) -> Path:
 
 def small_predictor(**options: Any) -> Predictor:
     """Without any file."""
-    return Predictor(small_network(), (32, 32), "half", device="cpu", weights_sha256="0" * 64, **options)
+    given = {"device": "cpu", "weights_sha256": "0" * 64, **options}
+    return Predictor(small_network(), (32, 32), "half", **given)

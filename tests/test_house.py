@@ -208,7 +208,7 @@ def test_public_names_resolve() -> None:
             "propl_monai.model.uplc",
             {
                 *(f"training.methods.{name}" for name in ("propl", "propl_views", "mean_teacher")),
-                *("model.views", "inference.decoding"),
+                *("model.views", "inference.decoding", "training.confidence"),
             },
         ),
     ],
@@ -377,7 +377,8 @@ def test_config_targets_exist_and_take_their_arguments(name: str) -> None:
     "name",
     [
         *("compact.json", "strong.json", "released.json", "quickstart.json"),
-        *("supervised.json", "mean_teacher.json", "propl_views.json"),
+        *("supervised.json", "mean_teacher.json", "propl_views.json", "film.json"),
+        *("fixmatch.json", "cps.json", "unimatch.json", "st_pp.json", "bcp.json"),
     ],
 )
 def test_override_configs_only_name_what_the_train_config_has(name: str) -> None:

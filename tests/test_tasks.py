@@ -32,3 +32,42 @@ def test_every_task_is_found_by_its_own_spellings(task: tasks.Task) -> None:
 def test_unknown_task_names_place_and_nearest() -> None:
     with pytest.raises(ProPLError, match=r"train\.json: unknown task 'thyroid nodul'; did you mean 'thyroid nodule'"):
         tasks.find("thyroid nodul", where="train.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("LV", "left ventricle"),
+        (" Left_Ventricle ", "left ventricle"),
+        ("Segment the thyroid nodule in the ultrasound image", "thyroid nodule"),
+        ("Where is the  breast tumour?", "breast cancer"),
+        ("heart muscle", "myocardium"),
+        ("Thyroid", "thyroid gland"),
+        ("Find the cavity of the left ventricle.", "left ventricle"),
+    ],
+)
+def test_a_user_may_ask_in_other_words(text: str, name: str) -> None:
+    assert tasks.understand(text).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "near", "distance"),
+    [
+        ("thyroid nodul", "thyroid nodule", "0.04"),
+        ("find the thyroid lump", r"thyroid nodule' \(as 'thyroid mass'\)", "0.25"),
+        ("not the left ventricle", r"left ventricle' \(as 'cavity of the left ventricle'\)", "0.20"),
+    ],
+)
+def test_words_that_are_not_known_are_not_guessed_at(text: str, near: str, distance: str) -> None:
+    with pytest.raises(
+        ProPLError, match=f"unknown task '{text}'; did you mean '{near}.*distance {distance} by letters"
+    ):
+        tasks.understand(text, "--task")
+
+
+def test_no_two_tasks_share_a_word_or_a_sentence() -> None:
+    words = [word for task in tasks.TASKS for word in (task.name, task.code.lower(), *task.synonyms)]
+    sentences = [sentence for task in tasks.TASKS for sentence in task.sentences]
+    assert len(set(words)) == len(words) and len(set(sentences)) == len(sentences) == 8 * 24
+    assert [task.sentences[0] for task in tasks.TASKS] == [task.prompt for task in tasks.TASKS]
+    assert all(tasks.understand(sentence) is task for task in tasks.TASKS for sentence in task.sentences)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +19,16 @@ from propl_monai.common.options import words
 from propl_monai.errors import EXIT_FAILURE, unknown
 
 QUICK = 0.1  # of the trials
+ENDED = "the run was ended before them"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def reliability(
     only: Annotated[str, typer.Option(help="Rows, comma-separated, such as D1,T3; default: all.")] = "",
-    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Also write the results to this file, after each row.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the trials, without those that are tests.")
     ] = False,
@@ -32,7 +36,8 @@ def reliability(
     """Plant every fault and print what was tried, what survived and what was lost; exit code 1 if anything was."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))  # its pictures and small trainings
     from benchmarks.reliability import data, prediction, security, training
-    from benchmarks.reliability.trials import Room, table
+    from benchmarks.reliability.suite import read_cases, run_tests, tally_of
+    from benchmarks.reliability.trials import Room, Row, Tally, table
     from propl_monai.common.files import write_atomically
     from propl_monai.common.run_record import commit, versions
 
@@ -40,17 +45,45 @@ def reliability(
     for name in words(only):
         if name not in rows:
             raise unknown("--only", "row", name, rows)
-    results = []
-    for name in words(only) or rows:
-        with tempfile.TemporaryDirectory(prefix=f"reliability-{name}-") as folder:
-            results.append(rows[name].run(Room(Path(folder).resolve(), QUICK if quick else 1.0)))
-        last = results[-1]
-        typer.echo(f"{name}: {last['tried']} tried, {len(last['faults'])} lost, {last['seconds']:.0f} s", err=True)
-    if as_json:
-        content = {"share": QUICK if quick else 1.0, "commit": commit(), "versions": versions(), "rows": results}
-        write_atomically(as_json, (json.dumps(content, indent=1) + "\n").encode())
-    typer.echo(table(results))
-    if any(result["faults"] for result in results):
+    wanted = [row for row in rows.values() if not only or row.name in words(only)]
+    about = {"share": QUICK if quick else 1.0, "commit": commit(), "versions": versions()}
+    tallies: dict[str, Tally] = {}
+
+    def note(row: Row, tally: Tally) -> None:
+        tallies.setdefault(row.name, Tally()).add(tally)
+        found = tallies[row.name]
+        typer.echo(f"{row.name}: {found.tried} tried, {len(found.faults)} lost, {found.seconds:.0f} s", err=True)
+        results = [each.result(tallies[each.name]) for each in wanted if each.name in tallies]
+        if as_json:
+            write_atomically(as_json, (json.dumps({**about, "rows": results}, indent=1) + "\n").encode())
+
+    def run_suite(tested: Sequence[Row], options: Sequence[str] = ()) -> None:
+        with tempfile.TemporaryDirectory(prefix="reliability-suite-") as folder:
+            ended = ENDED
+            try:
+                code = run_tests(
+                    list(dict.fromkeys(test for row in tested for test in row.tests)), options, Path(folder)
+                )
+                ended = "" if code <= 1 else f"pytest ended with exit code {code}"
+                if ended:
+                    typer.echo((Path(folder) / "log.txt").read_text(errors="replace")[-2000:], err=True)
+            finally:
+                for row in tested:
+                    note(row, tally_of(row.tests, read_cases(Path(folder)), ended))
+
+    try:
+        for row in wanted:  # what only this command tries comes first
+            with tempfile.TemporaryDirectory(prefix=f"reliability-{row.name}-") as folder:
+                note(row, row.run(Room(Path(folder).resolve(), QUICK if quick else 1.0)))
+        if not quick:  # otherwise the suite itself is what runs them
+            for row in wanted:
+                if row.tests and row.options:
+                    run_suite([row], row.options)
+            if together := [row for row in wanted if row.tests and not row.options]:
+                run_suite(together)
+    finally:  # what was found is told also where the run is ended
+        typer.echo(table([row.result(tallies.get(row.name, Tally(not_run=ENDED))) for row in wanted]))
+    if any(tally.faults or (tally.not_run and not rows[name].not_run) for name, tally in tallies.items()):
         raise typer.Exit(EXIT_FAILURE)
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import pickle
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from factories import TINY_ENCODER
+from factories import ROOT, TINY_ENCODER
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from benchmarks.reliability.data import DAMAGED
 from benchmarks.reliability.prediction import of_predictor
 from benchmarks.reliability.training import of_file
 from benchmarks.reliability.trials import Room, Row, Tally
+from propl_monai.common.files import file_sha256
 
 HOSTILE = "tests/deploy/test_hostile_bundles.py"
 REQUESTS = "tests/deploy/monai_label/test_hostile_requests.py"
@@ -91,6 +101,38 @@ def pickles(room: Room) -> Tally:
     return tally
 
 
+def supply(room: Room) -> Tally:
+    """The wheel twice, of copies made at other times; and the parts list of a release."""
+    from propl_monai.deploy.sbom import sbom
+
+    tally, sums = Tally(), []
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for number in (1, 2):
+        copy = room.sub(f"copy {number}")
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, copy / name)
+        command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", "dist"]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}  # as for every build that is to be repeated
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+        if not tally.trial(done.returncode == 0, f"build {number}: {done.stderr[-300:]}"):
+            return tally
+        sums += [file_sha256(path) for path in (copy / "dist").glob("*.whl")]
+        time.sleep(2)  # times in a zip are even seconds
+    tally.trial(len(sums) == 2 and sums[0] == sums[1], f"two builds of the wheel differ: {sums}")
+    parts = json.loads(sbom())
+    unlicensed = [part["name"] for part in parts["components"] if "licenses" not in part]
+    names = {part["name"] for part in parts["components"]}
+    needed = {
+        canonicalize_name(Requirement(line).name) for line in requires("propl_monai") or () if "extra" not in line
+    }
+    for name in sorted(needed):
+        tally.trial(name in names, f"{name} is not in the parts list")
+    tally.notes.append(f"{len(names)} packages in the parts list; without a stated licence: {unlicensed or 'none'}")
+    return tally
+
+
 ROWS = (
     Row(
         "S1",
@@ -116,6 +158,10 @@ ROWS = (
         "foreign bundle configs, which are programs",
         tests=[
             *of_predictor("nothing_of_a_bundle_is_run", "senseless_metadata", "bad_headers"),
+            *of_file(
+                "tests/common/test_packaged_bundle.py",
+                *("configs_of_strangers_are_not_run_untrusted", "no_verb_runs_a_foreign_bundle_untrusted"),
+            ),
             f"{HOSTILE}::test_serving_and_exporting_run_nothing_of_a_bundle",
             f"{REQUESTS}::test_a_training_runs_no_code_of_a_request",
         ],
@@ -154,7 +200,8 @@ ROWS = (
     Row(
         "S7",
         "releases that cannot be made again, or lack a dependency",
-        tests=of_file(
+        supply,
+        of_file(
             "tests/deploy/test_release.py",
             *("two_builds_are_the_same_bytes", "the_metadata_lists_all_required_packages_in_exact_versions"),
             *("a_sound_folder_has_no_findings", "every_fault_is_found"),

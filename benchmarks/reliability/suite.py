@@ -1,67 +1,105 @@
-"""Tests of the suite as trials, each row in a process of its own, which can reach no machine but this one.
+"""Tests of the suite as trials, in one process for all rows, which can reach no machine but this one.
 
 A test that tries a fault many times says so by `record_property("trials", n)`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from benchmarks.reliability.trials import Tally
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = "RELIABILITY_RESULTS"  # the variable that names the file of results to the process of pytest
 _LOCAL = ("127.", "::1", "localhost")
+_OF_TEST: dict[str, set[str]] = {}
 
 
-def run_tests(tests: Sequence[str], options: Sequence[str], folder: Path, **environment: str) -> Tally:
-    """Run tests of the suite.
+@dataclass(frozen=True)
+class Case:
+    """A test that ran: its name for pytest, "passed", "failed" or "skipped", and how often it tried its fault."""
+
+    name: str
+    outcome: str
+    trials: int
+
+
+def run_tests(tests: Sequence[str], options: Sequence[str], folder: Path) -> int:
+    """Run tests of the suite; `read_cases` gives what they found, also where the process is ended before them all.
 
     Args:
-        tests: files, or `file::test`, below the project.
+        tests: files, folders or `file::test`, below the project.
         options: more words for pytest; `NAME=value` sets a variable of the environment.
-        folder: for the report.
+        folder: for results and log.
+
+    Returns:
+        The exit code of pytest: 0, 1 if tests failed, or more.
     """
     settings = dict(word.split("=", 1) for word in options if re.match(r"[A-Z_]+=", word))
     words = [word for word in options if word.partition("=")[0] not in settings]
-    report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     command += ["-p", "no:cacheprovider", "-p", "benchmarks.reliability.suite"]
-    command += [f"--junitxml={report}", f"--basetemp={folder / 'tmp'}", "-o", "addopts=--strict-markers", *words]
+    command += [f"--basetemp={folder / 'tmp'}", "-o", "addopts=--strict-markers", *words]
     command += [] if "-m" in words else ["-m", "not exhaustive"]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    settings |= {"PYTHONPATH": paths, RESULTS: str(folder / "results.jsonl")}
     with (folder / "log.txt").open("wb") as log:
-        code = subprocess.run(
-            [*command, *tests],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": paths, **settings},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        ).returncode
-    tally = Tally()
-    if code > 1:  # an interruption, a wrong option, or no such test
-        last = (folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
-        tally.trial(False, f"pytest ended with code {code}: {''.join(last)}")
-        return tally
-    skipped = 0
-    for case in ElementTree.parse(report).iter("testcase"):
-        if case.find("skipped") is not None:
-            skipped += 1
-            continue
-        properties = {each.get("name"): each.get("value") for each in case.iter("property")}
-        harm = [case.find(kind) for kind in ("failure", "error")]
-        tally.tried += int(properties.get("trials") or 1) - 1
-        tally.trial(harm == [None, None], f"{case.get('classname')}::{case.get('name')}")
+        environment = {**os.environ, **settings}
+        return subprocess.run([*command, *tests], cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
+
+
+def read_cases(folder: Path) -> list[Case]:
+    """The tests that ran so far."""
+    path = folder / "results.jsonl"
+    return [Case(*json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def tally_of(tests: Sequence[str], cases: Sequence[Case], ended: str = "") -> Tally:
+    """The trials of a row.
+
+    Args:
+        tests: of the row, as for `run_tests`.
+        cases: that ran.
+        ended: why not all of them did; empty where the process came to its end.
+    """
+    tally, skipped, missing = Tally(), 0, []
+    for test in tests:
+        own = [
+            case for case in cases if case.name == test or case.name.startswith((f"{test}[", f"{test}::", f"{test}/"))
+        ]
+        missing += [] if own else [test]
+        for case in own:
+            skipped += case.outcome == "skipped"
+            if case.outcome != "skipped":
+                tally.tried += case.trials - 1
+                tally.trial(case.outcome == "passed", case.name)
     if skipped:
         tally.notes.append(f"{skipped} tests left out by their own conditions")
+    if missing and ended:
+        tally.not_run = f"{len(missing)} of {len(tests)} tests or files of tests ({ended})"
+    elif missing:
+        tally.trial(False, f"no such test: {', '.join(missing)}")
     return tally
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """As a plugin of pytest: note each test as it ends."""
+    _OF_TEST.setdefault(report.nodeid, set()).add(report.outcome)
+    if report.when == "teardown":
+        outcomes = _OF_TEST.pop(report.nodeid)
+        outcome = next(each for each in ("failed", "skipped", "passed") if each in outcomes)
+        trials = int(dict(report.user_properties).get("trials", 1))
+        with open(os.environ[RESULTS], "a") as stream:
+            stream.write(json.dumps([report.nodeid, outcome, trials]) + "\n")
 
 
 def pytest_configure(config: Any) -> None:

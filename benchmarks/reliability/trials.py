@@ -21,12 +21,14 @@ class Tally:
         faults: one line for each trial that did harm.
         notes: what a reader should know beside the numbers.
         not_run: why the row, or a part of it, could not be tried here.
+        seconds: that it took, of trials of its own.
     """
 
     tried: int = 0
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     not_run: str = ""
+    seconds: float = 0.0
 
     def trial(self, survived: bool, fault: object) -> bool:
         """Count one trial; `fault` says which, should it not have survived."""
@@ -40,6 +42,7 @@ class Tally:
         self.tried += other.tried
         self.faults += other.faults
         self.notes += other.notes
+        self.seconds += other.seconds
         self.not_run = "; ".join(filter(None, (self.not_run, other.not_run)))
 
 
@@ -75,7 +78,7 @@ class Row:
         fault: in words.
         own: trials of its own; None where the tests are all.
         tests: files and tests of the suite that plant it, for pytest.
-        options: more words for pytest.
+        options: more words for pytest, which runs the tests of the row apart then.
         not_run: what of the row cannot be tried by this command, and why.
     """
 
@@ -86,20 +89,21 @@ class Row:
     options: Sequence[str] = ()
     not_run: str = ""
 
-    def run(self, room: Room) -> dict[str, Any]:
-        """Try the fault. Whatever goes wrong in a trial itself counts as harm: nothing was shown then."""
-        from benchmarks.reliability.suite import run_tests
-
+    def run(self, room: Room) -> Tally:
+        """The trials of its own. Whatever goes wrong in a trial itself counts as harm: nothing was shown then."""
         tally, begun = Tally(not_run=self.not_run), time.monotonic()
         try:
             if self.own is not None:
                 tally.add(self.own(room))
-            if self.tests and room.share == 1:  # otherwise the suite itself is what runs this
-                tally.add(run_tests(self.tests, self.options, room.sub("suite")))
         except Exception as error:
             traceback.print_exc()
             tally.trial(False, f"the trial itself failed: {type(error).__name__}: {error}")
-        return {"row": self.name, "fault": self.fault, **asdict(tally), "seconds": round(time.monotonic() - begun, 1)}
+        tally.seconds = time.monotonic() - begun
+        return tally
+
+    def result(self, tally: Tally) -> dict[str, Any]:
+        """For the table."""
+        return {"row": self.name, "fault": self.fault, **asdict(tally), "seconds": round(tally.seconds, 1)}
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

@@ -30,20 +30,21 @@ class Repeats:
                 raise ProPLError(name, f"is {value}", "give 1 or more")
 
 
-def compare(work: Work, plan: Repeats, log: Callable[[str], None]) -> dict[str, Any]:
-    """One row: a piece of work by this package and the same work, in fp32, by the reference.
+def compare(work: Work, plan: Repeats, log: Callable[[str], None], reference_precision: str = "fp32") -> dict[str, Any]:
+    """One row: a piece of work by this package and the same work by the reference.
 
     Args:
         work: of any side.
         plan: repeats and calls.
         log: called with a line as each pair of processes ends.
+        reference_precision: of the reference; the released code trains in fp32.
 
     Returns:
-        The work without its side; "reference" and "propl", each with seconds, computing and memory_mb (medians over
-        the repeats); "ratio", reference / propl, of seconds, computing and memory, each with median, min and max over
-        the pairs.
+        The work without its side; "reference_precision"; "reference" and "propl", each with seconds, computing and
+        memory_mb (medians over the repeats); "ratio", reference / propl, of seconds, computing and memory, each with
+        median, min and max over the pairs.
     """
-    plain = replace(work, side="reference", precision="fp32")
+    plain = replace(work, side="reference", precision=reference_precision)
     own = replace(work, side="propl")
     pairs: list[tuple[Measured, Measured]] = []
     for number in range(plan.repeats):
@@ -51,6 +52,7 @@ def compare(work: Work, plan: Repeats, log: Callable[[str], None]) -> dict[str, 
         pairs.append(pair)
         log(f"{title(work)}, pair {number + 1}: {pair[0].seconds:.2f} s against {pair[1].seconds:.2f} s")
     row = {key: value for key, value in asdict(own).items() if key != "side"}
+    row["reference_precision"] = reference_precision
     names = ("seconds", "computing", "memory_mb")
     for side, values in zip(("reference", "propl"), zip(*pairs, strict=True), strict=True):
         row[side] = {name: round(statistics.median(getattr(one, name) for one in values), 4) for name in names}

@@ -18,6 +18,7 @@ import torch
 from benchmarks.speed.workloads import Call, Work, build
 from propl_monai.errors import ProPLError
 
+WARM_UP, WARM_UP_CUDA = 1, 5  # calls; a GPU loads its kernels, and chooses among them, as they are first used
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -37,15 +38,14 @@ class Measured:
     memory_mb: float
 
 
-def measure_apart(work: Work, calls: int, warmup: int = 1) -> Measured:
+def measure_apart(work: Work, calls: int) -> Measured:
     """Measure in a new process.
 
     Args:
         work: see `Work`.
-        calls: timed calls.
-        warmup: calls before them, which count for memory only.
+        calls: timed calls. Those before them, to warm up, count for memory only.
     """
-    command = [sys.executable, "-m", "benchmarks.speed.measure", work.text(), str(calls), str(warmup)]
+    command = [sys.executable, "-m", "benchmarks.speed.measure", work.text(), str(calls)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -54,14 +54,17 @@ def measure_apart(work: Work, calls: int, warmup: int = 1) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def measure(work: Work, calls: int, warmup: int = 1) -> Measured:
+def measure(work: Work, calls: int) -> Measured:
     """Measure in this process; see `measure_apart`."""
     torch.set_num_threads(work.threads)
+    on_gpu = work.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(work.device)  # events belong to the device that is set
     call = build(work)
-    memory = _CudaMemory(work.device) if work.device.startswith("cuda") else _ProcessMemory()
-    for _ in range(warmup):
+    memory = _CudaMemory(work.device) if on_gpu else _ProcessMemory()
+    for _ in range(WARM_UP_CUDA if on_gpu else WARM_UP):
         call()
-    clock = _cuda_times if work.device.startswith("cuda") else _times
+    clock = _cuda_times if on_gpu else _times
     rows = [clock(call) for _ in range(calls)]
     seconds, computing = (statistics.median(column) for column in zip(*rows, strict=True))
     return Measured(round(seconds, 4), round(computing, 4), round(memory.peak() / 2**20, 1))
@@ -74,6 +77,8 @@ def _times(call: Call) -> tuple[float, float]:
 
 
 def _cuda_times(call: Call) -> tuple[float, float]:
+    """By events of the GPU, which runs behind the CPU: both are idle when a call begins, and when its end is read."""
+    torch.cuda.synchronize()
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     computing = time.process_time()
     begin.record()
@@ -117,8 +122,8 @@ class _CudaMemory:
 
 def main(arguments: list[str]) -> None:
     """The new process: measure, and print one line of JSON."""
-    work, calls, warmup = arguments
-    print(json.dumps(vars(measure(Work(**json.loads(work)), int(calls), int(warmup)))))
+    work, calls = arguments
+    print(json.dumps(vars(measure(Work(**json.loads(work)), int(calls)))))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ for verb in (
     *(data.phantoms, data.prepare, data.split, data.verify, data.frames),
     *(runs.train, runs.evaluate, runs.predict, runs.report),
     *(lab.compare, lab.tables, lab.panels),
-    *(share.prompts, share.export, share.ship, share.card, share.release),
+    *(share.prompts, share.export, share.ship, share.known, share.card, share.release, share.demo),
 ):
     app.command()(verb)
 

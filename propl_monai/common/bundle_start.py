@@ -56,7 +56,7 @@ def begin(output_dir: str, model_dir: str | None = None, seed: int | None = None
 def run_options(**more: Any) -> dict[str, Any]:
     """The settings of a run for its run.json: the plain values at the top of the config that MONAI is evaluating.
 
-    For an expression of that config, such as `"options": "$run_options(method=@method_def.name)"`. The parser of the config
+    For an expression of that config, such as `"$run_options(method=@method_def.name)"`. The parser of the config
     is found on the call stack, as MONAI does not pass it to what an expression calls. An expression counts by its value, if
     that is plain and the run has used it by now.
 
@@ -116,7 +116,7 @@ def check_keys(argv: Sequence[str]) -> None:
     parsed = ConfigParser.load_config_files(files)
     keys = [key for key in given if key not in RUN_ARGUMENTS]
     used = STANDARD_IDS | set(_REFERENCE.findall(json.dumps([parsed, list(given.values())])))
-    if "run_options" in str(parsed.get("options")):  # it records every option, also one that the method at hand ignores
+    if "run_options" in str(parsed):  # it records every option, also one that the method at hand ignores
         used |= ConfigParser.load_config_file(files[0]).keys()
     # A preset serves training and inference, and sets for one what the other does not use.
     bases = [Path(files[0]).with_name(f"{name}.json") for name in ("train", "inference")]

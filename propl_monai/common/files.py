@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff\xf7", "a JPEG-LS picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
     (b"BM", "a BMP picture"),
@@ -49,6 +50,17 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00*", "a TIFF picture"),
     (b"II+\x00\x08\x00", "a TIFF picture"),  # BigTIFF
     (b"MM\x00+\x00\x08", "a TIFF picture"),
+    (b"NRRD000", "an NRRD picture"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
+    (b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a Windows Media video"),
+    (b"\x00\x00\x01\xba", "an MPEG video"),
+    (b"\x00\x00\x01\xb3", "an MPEG video"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"MATLAB 5.0", "a MATLAB file"),
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "gzip data"),
@@ -80,6 +92,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
             if not os.access(path, os.R_OK | os.X_OK):
                 raise ProPLError(path, "is a folder that cannot be listed", "check its permissions")
             raise ProPLError(path, "is a folder, not a file", "name a file inside it")
+        if path.is_symlink() and not path.exists():
+            raise ProPLError(path, "is a link that leads nowhere", "copy the file itself here, or remove the link")
         if not path.exists():
             raise ProPLError(path, "does not exist", "check the spelling, and the root folder that it is relative to")
         if not path.is_file():
@@ -125,6 +139,8 @@ def type_of(head: bytes) -> str:
         return "a DICOM file"
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "a NIfTI picture"
+    if head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") or head[4:7] == b"ni2":  # the length of the header, 348
+        return "the header of a NIfTI or Analyze picture in two files"
     if _METAIMAGE.match(head):
         return "a MetaImage"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):

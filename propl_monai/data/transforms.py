@@ -17,15 +17,10 @@ from monai.transforms import (
     EnsureTyped,
     LoadImaged,
     MapTransform,
-    RandAdjustContrastd,
     RandAffined,
     RandCoarseDropoutd,
     RandFlipd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
     RandomizableTransform,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
     RandZoomd,
     SelectItemsd,
     Transform,
@@ -34,6 +29,7 @@ from monai.transforms import (
 from torch.nn import functional
 
 from propl_monai.common.options import switch
+from propl_monai.data import intensity
 from propl_monai.data.grid import normalised, to_grid
 from propl_monai.data.normalisations import NORMALISATIONS
 from propl_monai.errors import ProPLError, unknown
@@ -43,7 +39,8 @@ AUGMENTATIONS = ("paper", "released", "none")
 # `LoadImaged` makes all readers of MONAI, one of which complains that a decoder of NVIDIA, of no use here, is not installed.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 MAPS = ("pseudo_label", "certainty")  # of unlabelled images, 0 to 255, added to the cache by `DrawnDataset.add`
-KEPT = ("image", "image_strong", "label", *MAPS, "picture_weight", "task", "case_id")
+STRONG = ("image_strong", "image_strong_2")
+KEPT = ("image", *STRONG, "label", *MAPS, "picture_weight", "task", "case_id")
 
 
 class ToGridd(MapTransform):
@@ -181,6 +178,8 @@ def training(
     strong_view: float = 0.0,
     cutout: float = 0.0,
     transposed_tasks: Sequence[str] | None = None,
+    strong_views: int = 1,
+    strong_kind: str = "photometric",
 ) -> Compose:
     """Load (this part is cached), then a fresh random view at every pass.
 
@@ -198,7 +197,11 @@ def training(
             shadow does; its sides are 5 to 40 % of the picture's (DeVries & Taylor, arXiv 1708.04552).
         transposed_tasks: whose pictures are transposed every other time, see `RandTransposed`; None for no task. The
             grid must be square.
+        strong_views: 1, or 2 for another one, "image_strong_2", with changes of its own.
+        strong_kind: "photometric", or "random" for `intensity.RandIntensityOps`, which has no strength.
     """
+    if strong_views not in (1, 2):
+        raise ProPLError("strong_views", f"{strong_views!r} is neither 1 nor 2", "give 1 or 2")
     steps = [*load(), ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
     both: dict[str, Any] = {"keys": ("image", "label", *MAPS), "allow_missing_keys": True}
     if transposed_tasks:
@@ -217,17 +220,19 @@ def training(
     if flip:
         steps.append(RandFlipd(prob=flip, spatial_axis=1, **both))
     steps.append(ToUnitd(("image", "label"), allow_missing_keys=True))
-    steps += _photometric("image", photometric)
+    steps += intensity.photometric("image", photometric)
     images = ["image"]
     if strong_view:
-        steps += [CopyItemsd("image", 1, ["image_strong"]), *_photometric("image_strong", strong_view)]
-        images.append("image_strong")
+        images += STRONG[:strong_views]
+        for key in STRONG[:strong_views]:
+            steps += [CopyItemsd("image", 1, [key]), *intensity.strong(key, strong_view, strong_kind)]
     if cutout:
         small, large = ([round(share * side) for side in spatial_size] for share in (0.05, 0.4))
-        steps.append(RandCoarseDropoutd(images[-1], 1, small, fill_value=0.0, max_spatial_size=large, prob=cutout))
+        box: dict[str, Any] = {"fill_value": 0.0, "max_spatial_size": large, "prob": cutout}
+        steps += [RandCoarseDropoutd(key, 1, small, **box) for key in images[1:] or images]
     steps += [
         Normalised(images, normalisation),
-        EnsureTyped(("image", "image_strong", "label", *MAPS), track_meta=False, allow_missing_keys=True),
+        EnsureTyped(("image", *STRONG, "label", *MAPS), track_meta=False, allow_missing_keys=True),
         SelectItemsd(KEPT, allow_missing_keys=True),
     ]
     return Compose(steps)
@@ -237,7 +242,7 @@ class TrainingViews(Compose):
     """`training` for labelled items; its attribute `unlabelled` is the same for items without a mask.
 
     The two differ in one thing: photometric changes and cutout act on the only view of a labelled item, and on the second
-    view, "image_strong", of an unlabelled one.
+    view, "image_strong", of an unlabelled one, or on each of two.
 
     Args: those of `training`.
     """
@@ -254,26 +259,14 @@ class TrainingViews(Compose):
         strong_view: float = 0.0,
         cutout: float = 0.0,
         transposed_tasks: Sequence[str] | None = None,
+        strong_views: int = 1,
+        strong_kind: str = "photometric",
     ) -> None:
         geometry = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
         view = partial(training, *geometry, transposed_tasks=transposed_tasks)
         super().__init__(view(photometric=photometric, cutout=cutout).transforms)
-        self.unlabelled = view(strong_view=strong_view, cutout=cutout if strong_view else 0.0)
-
-
-def _photometric(key: str, strength: float) -> list:
-    """The effects of gain, dynamic range and another probe on a picture; acts on 0…1, before normalisation."""
-    if not 0 <= strength <= 1:
-        raise ProPLError("photometric strength", f"{strength} is outside 0…1", "give a number from 0 (none) to 1")
-    if strength == 0:
-        return []
-    return [
-        RandAdjustContrastd(key, prob=0.7, gamma=(1 / (1 + strength), 1 + strength)),
-        RandScaleIntensityd(key, factors=0.4 * strength, prob=0.5),
-        RandShiftIntensityd(key, offsets=0.15 * strength, prob=0.5),
-        RandGaussianSmoothd(key, sigma_x=(0.25, 1.5 * strength), sigma_y=(0.25, 1.5 * strength), prob=0.3),
-        RandGaussianNoised(key, prob=0.3, std=0.08 * strength),
-    ]
+        second = {"strong_view": strong_view, "strong_views": strong_views, "strong_kind": strong_kind}
+        self.unlabelled = view(**second, cutout=cutout if strong_view else 0.0)
 
 
 def validation(spatial_size: Sequence[int], normalisation: str, default_task: str | None = None) -> Compose:

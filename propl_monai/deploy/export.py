@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from propl_monai.common.files import file_sha256, write_atomically
 from propl_monai.common.run_record import versions
 from propl_monai.data.normalisations import NORMALISATIONS
-from propl_monai.deploy.exportable import ExportableNetwork
+from propl_monai.deploy.exportable import exportable
 from propl_monai.deploy.parity import (
     EXACT,
     LARGEST_DIFFERENCE,
@@ -32,7 +32,7 @@ from propl_monai.deploy.parity import (
 from propl_monai.errors import ProPLError, first_line, unknown
 from propl_monai.model.bundle_folder import find_weights
 from propl_monai.model.encoder import STRIDES
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 from propl_monai.model.weights import load_network, save_safetensors
 
 SUFFIXES = {"onnx": (".onnx",), "pt2": (".pt2",), "safetensors": (".safetensors",)}
@@ -81,10 +81,10 @@ def export(
             save_safetensors(slim, candidate, {"full_weights_sha256": sha256, **kept})
             run = safetensors_runner(candidate)
         elif format == "onnx":
-            _write_onnx(ExportableNetwork(network, about["decoder"]), candidate, about)
+            _write_onnx(exportable(network, about["decoder"]), candidate, about)
             run = onnx_runner(candidate)
         else:
-            _write_program(ExportableNetwork(network, about["decoder"]), candidate, about)
+            _write_program(exportable(network, about["decoder"]), candidate, about)
             run = program_runner(candidate)
         inputs = parity_inputs(len(about["tasks"]), about["spatial_size"], about["normalisation"])
         allowed = EXACT if format == "safetensors" else LARGEST_DIFFERENCE
@@ -107,7 +107,7 @@ def export(
     return record
 
 
-def describe(network: ProPL, header: Mapping[str, Any], decoder: str | None = None) -> dict[str, Any]:
+def describe(network: Segmenter, header: Mapping[str, Any], decoder: str | None = None) -> dict[str, Any]:
     """What a user of the file must know, stored inside it as JSON under the key "propl".
 
     Args:
@@ -115,16 +115,17 @@ def describe(network: ProPL, header: Mapping[str, Any], decoder: str | None = No
         header: of its weights.
         decoder: None for the network's choice.
     """
-    if network.prompts is None or "spatial_size" not in header or header.get("normalisation") not in NORMALISATIONS:
+    if not network.task_names or "spatial_size" not in header or header.get("normalisation") not in NORMALISATIONS:
         fact = "do not state their tasks, and the size and normalisation of their images"
         raise ProPLError("these weights", fact, "export weights that a training of this package has written")
-    bank = network.prompts.bank.describe()
+    sentences = dict.fromkeys(network.task_names) | network.sentences
     constants = NORMALISATIONS[header["normalisation"]]
     return {
-        "tasks": bank["tasks"],  # the index in this list is the input `task`
-        "prompts": bank["sentences"],
+        "network": network.name,
+        "tasks": network.task_names,  # the index in this list is the input `task`
+        "prompts": list(sentences.values()),  # null where the network reads none
         "decoder": decoder or network.chosen_decoder,
-        "encoder": network.encoder.name,
+        "encoder": network.options["encoder"],
         "spatial_size": list(header["spatial_size"]),
         "normalisation": header["normalisation"],
         # of grey levels divided by 255; null: the mean and deviation of each image
@@ -169,15 +170,21 @@ def _write_onnx(network: nn.Module, path: Path, about: Mapping[str, Any]) -> Non
 
 
 def onnx_program(
-    network: nn.Module, example: tuple[Tensor, ...], free: Mapping[str, Any], encoder: str, optimize: bool = True
+    network: nn.Module,
+    example: tuple[Tensor, ...],
+    free: Mapping[str, Any],
+    encoder: str,
+    outputs: Sequence[str] = ("logits",),
+    optimize: bool = True,
 ) -> Any:
-    """A network as torch's `ONNXProgram`, with the output `logits`.
+    """A network as torch's `ONNXProgram`.
 
     Args:
         network: in eval mode.
         example: of its inputs.
         free: axes that are not those of the example, by the names of the inputs, in their order.
         encoder: its name, for errors.
+        outputs: their names.
         optimize: fold constants, batch normalisation into convolutions among them.
     """
     require(*PACKAGES)
@@ -191,7 +198,7 @@ def onnx_program(
             dynamo=True,
             opset_version=OPSET,
             input_names=list(free),
-            output_names=["logits"],
+            output_names=list(outputs),
             dynamic_shapes=dict(free),
             optimize=optimize,
             verbose=False,

@@ -11,6 +11,13 @@ from torch.nn import functional
 from propl_monai.errors import ProPLError
 from propl_monai.model.encoder import STRIDES, Features
 from propl_monai.model.network import ProPL, mean_logits
+from propl_monai.model.networks.base import Segmenter
+from propl_monai.model.networks.prompted import PromptedSegmenter
+
+
+def exportable(network: Segmenter, decoder: str | None = None) -> nn.Module:
+    """A copy of a network as a function of normalised images (B, 1, H, W), float32, and task indices (B,), int64."""
+    return ExportableNetwork(network, decoder) if isinstance(network, ProPL) else ExportableSegmenter(network)
 
 
 class ExportableNetwork(nn.Module):
@@ -56,6 +63,44 @@ class ExportableNetwork(nn.Module):
         """Features of a batch and text (B, L, E) to logits (B, 1, H, W)."""
         each = [decoder(features, text) for decoder in self.decoders]
         return each[0] if len(each) == 1 else mean_logits(*each)
+
+
+class ExportableSegmenter(nn.Module):
+    """Any network of the registry that sees images through a `VisionEncoder` alone.
+
+    Args:
+        network: with one decoder; copied, not changed.
+    """
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        if not network.task_names:
+            raise ProPLError("export", "this network knows no task", "give weights that a training has written")
+        self.network = copy.deepcopy(network).eval().cpu().requires_grad_(False)
+        if isinstance(self.network, PromptedSegmenter) and self.network.prompts:
+            self.network.add_module("prompts", _Texts(self.network.prompts.table().detach().clone()))
+        fix_padding(self.network)
+        self.eval()
+
+    def forward(self, image: Tensor, task: Tensor) -> Tensor:
+        """Normalised images (B, 1, H, W), float32, and task indices (B,), int64, to logits (B, 1, H, W)."""
+        height, width = image.shape[-2:]
+        # Here, even by 0, as the encoder's own `if` would fix the size.
+        image = functional.pad(image, (0, _missing(width), 0, _missing(height)), mode="replicate")
+        return self.network.segment(image, task, self.network.chosen_decoder)[..., :height, :width]
+
+
+class _Texts(nn.Module):
+    """The text of every task as a table; unlike texts[task], the look-up refuses negative indices."""
+
+    texts: Tensor
+
+    def __init__(self, texts: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("texts", texts)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return torch.index_select(self.texts, 0, numbers)
 
 
 def _missing(side: int) -> int:

@@ -19,7 +19,7 @@ from propl_monai.deploy.export import onnx_program
 from propl_monai.deploy.exportable import ExportableNetwork
 from propl_monai.deploy.parity import compare, parity_inputs, require_parity
 from propl_monai.errors import ProPLError
-from propl_monai.inference.engines.graph_file import FACTS, LARGEST, Graph, describe_graph, write_graph
+from propl_monai.inference.engines.graph_file import FACTS, LARGEST, OUTPUTS, Graph, describe_graph, write_graph
 from propl_monai.inference.engines.onnx_engine import OnnxEngine
 from propl_monai.model.bundle_folder import Described
 from propl_monai.model.network import ProPL
@@ -35,9 +35,15 @@ class PairedNetwork(ExportableNetwork):
     Args: those of `ExportableNetwork`.
     """
 
-    def forward(self, image: Tensor, row: Tensor, text: Tensor) -> Tensor:
-        """Normalised images (B, 1, H, W), row of the image of each pair (R,), texts (R, L, E), to logits (R, 1, H, W)."""
-        return self.decode(self.encode(image).changed(lambda maps: torch.index_select(maps, 0, row)), text)
+    def forward(self, image: Tensor, row: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Normalised images (B, 1, H, W), row of the image of each pair (R,) and texts (R, L, E).
+
+        Returns:
+            Logits (R, 1, H, W), and pooled features (B, C).
+        """
+        features = self.encode(image)
+        logits = self.decode(features.changed(lambda maps: torch.index_select(maps, 0, row)), text)
+        return logits, features.pooled()
 
 
 def make_graph(described: Described) -> Path:
@@ -53,11 +59,14 @@ def make_graph(described: Described) -> Path:
 def graph_of(described: Described) -> bytes:
     """The content of the file, see `make_graph`."""
     network, _ = load_network(described.weights)
+    if not isinstance(network, ProPL):
+        fact = f"network '{network.name}' has none, as it does not encode a picture once for all tasks"
+        raise ProPLError(f"ONNX form of {described.weights}", fact, "give --engine torch")
     decoder = network.chosen_decoder
     paired = PairedNetwork(network, decoder)
     example = torch.zeros(2, 1, *described.spatial_size), torch.tensor([0, 0, 1]), paired.texts[[0, 0, 0]]
     free = {"image": {0: "batch"}, "row": {0: "pairs"}, "text": {0: torch.export.Dim.DYNAMIC}}
-    program = onnx_program(paired, example, free, network.encoder.name, optimize=False)
+    program = onnx_program(paired, example, free, network.encoder.name, OUTPUTS, optimize=False)
     model = _simplified(program).model_proto
     tensors = _emptied(model, described.weights)
     body = model.SerializeToString()
@@ -147,7 +156,7 @@ def require_equal(described: Described, network: ProPL, graph: Graph) -> None:
     tasks = len(described.header["architecture"]["tasks"])
 
     def run(image: Tensor, task: Tensor) -> Tensor:
-        return torch.from_numpy(engine.logits(image.numpy(), np.arange(len(image)), task.numpy()))
+        return torch.from_numpy(engine.run(image.numpy(), np.arange(len(image)), task.numpy())[0])
 
     inputs = parity_inputs(tasks, described.spatial_size, described.normalisation)
     fitting = (pair for pair in inputs if pair[0].shape[2:] == described.spatial_size)

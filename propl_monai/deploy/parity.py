@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from propl_monai.data.grid import normalised
 from propl_monai.errors import ProPLError
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 from propl_monai.model.weights import load_network
 
 LARGEST_DIFFERENCE = 1e-4  # of a probability, float32
@@ -87,7 +87,7 @@ def parity_inputs(tasks: int, size: Sequence[int], normalisation: str) -> Iterat
 
 @torch.no_grad()
 def compare(
-    network: ProPL,
+    network: Segmenter,
     run: Runner,
     inputs: Iterable[tuple[Tensor, Tensor]],
     decoder: str | None = None,

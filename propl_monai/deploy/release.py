@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import propl_monai
 from propl_monai.common.files import file_sha256, require_file, write_atomically
 from propl_monai.common.marked_text import FIGURES, marked, replace_marked
+from propl_monai.common.packaged_bundle import KNOWN
+from propl_monai.deploy.sbom import sbom
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.inference.engines.graph_file import SUFFIX, find_graph
+from propl_monai.inference.known import read_known
 from propl_monai.model.bundle_folder import write_checksum
 from propl_monai.model.weights import WEIGHTS, load_network
 
@@ -34,11 +37,12 @@ PERMISSIONS = stat.S_IFREG | 0o644
 
 
 class Release(NamedTuple):
-    """The zip's path, its sha256, and the path of `model_info.json` beside it."""
+    """The zip's path, its sha256, and the paths of `model_info.json` and the parts list beside it."""
 
     path: Path
     sha256: str
     catalogue: Path
+    parts: Path
 
 
 def release(
@@ -59,7 +63,7 @@ def release(
     Args:
         bundle: the folder with configs, docs and LICENSE.
         weights: the model.safetensors of a training.
-        output_dir: where the zip and `model_info.json` go.
+        output_dir: where the zip, `model_info.json` and the parts list (SBOM) go.
         name: of the bundle, such as organ_us_segmentation.
         url: the address below which the files will be found; None for the zoo's own on Hugging Face.
         results: a table in Markdown for the model card, such as the table.md of an evaluation.
@@ -82,7 +86,9 @@ def release(
         raise ProPLError(bundle, fact, "fix them, and build again")
     write_atomically(path, content)
     _write_json(catalogue, entries)
-    return Release(path, hashlib.sha256(content).hexdigest(), catalogue)
+    parts = path.with_suffix(".cdx.json")  # not in the zip, whose bytes do not depend on what is installed
+    write_atomically(parts, sbom())
+    return Release(path, hashlib.sha256(content).hexdigest(), catalogue, parts)
 
 
 def assemble(
@@ -106,6 +112,8 @@ def assemble(
         if path.is_file() and not skipped:  # a wheel has the bundle inside, weights included
             _copy(path, folder.joinpath(package.name, *parts))
     _copy(weights, folder / "models" / WEIGHTS)
+    if read_known(weights, file_sha256(weights)):
+        _copy(weights.with_name(KNOWN), folder / "models" / KNOWN)
     fit_configs(folder / "configs", header, preset)
     entry = {"path": f"models/{WEIGHTS}", "url": f"{address}/models/{WEIGHTS}"}
     entry |= {"hash_val": file_sha256(folder / "models" / WEIGHTS), "hash_type": "sha256"}
@@ -137,11 +145,14 @@ def fit_configs(configs: Path, header: Mapping[str, Any], preset: str | None = N
     settings = _read(file) if preset or file.is_file() else {}
     values = {key: value for key, value in settings.items() if not key.endswith("_dir")}  # folders are of one training
     network = header["architecture"]
-    values |= {key: network[key] for key in ("encoder", "prompt_mode", "prompt_padding", "decoder_block")}
+    of_network = ("encoder", "prompt_mode", "prompt_padding", "decoder_block")
+    values |= {key: network[key] for key in of_network if key in network}
     values |= {key: header[key] for key in ("spatial_size", "normalisation", "preset") if key in header}
-    for name in ("train.json", "inference.json"):
-        config = _read(configs / name)
-        config |= {key: value for key, value in values.items() if key in config}
+    referred = json.dumps(values)
+    for name, wanted in (("train.json", set(values)), ("inference.json", set(values) - {"network_def"})):
+        config = _read(configs / name)  # for inference the weights describe the network
+        own = {key for key in wanted if name == "train.json" and f'"@{key}"' in referred}  # options of the method alone
+        config |= {key: value for key, value in values.items() if key in (wanted & config.keys()) | own}
         _write_json(configs / name, config)
     metadata = _read(configs / "metadata.json")
     shapes = metadata.get("network_data_format", {})

@@ -49,7 +49,8 @@ def ship(
     Args:
         run: folder of a training, with `models/model.safetensors` and run.json, or `train/run.json`.
         data: folder of the images, whose validation cases are predicted by both.
-        output: folder, such as `models` of a bundle; weights that it holds are copied to its `previous`.
+        output: folder, such as `models` of a bundle; weights that it holds are copied to its `previous`, and scores with
+            them (`propl known` fits new ones).
         datalist_file: of the training; None for the one beside its run.json, or else the folder as it is.
         progress: called with (cases done, in all).
 

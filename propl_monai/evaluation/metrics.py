@@ -48,7 +48,7 @@ def case_row(
 
     Args:
         prediction: (H, W) or (1, H, W), bool or values in {0, 1}, at the original resolution, on any device.
-        reference: like `prediction`; moved to its device.
+        reference: like `prediction`. Both are compared on the CPU, so that no figure depends on the device.
         spacing_mm: height and width of a pixel (row, column) in mm; None when unknown.
         grid: side in pixels of the square to which both masks are resized (nearest neighbour) for `hd95_grid`,
             the figure to set beside those of the paper (224 x 224).
@@ -68,14 +68,12 @@ def case_row(
         raise ProPLError(where, f"metric grid of {grid} pixels", "give a whole number from 1")
     spacing = require_spacing(spacing_mm, f"{where}, pixel spacing")
     predicted = _checked_mask(prediction, f"{where}, prediction")
-    expected = _checked_mask(reference, f"{where}, reference").to(predicted.device)
+    expected = _checked_mask(reference, f"{where}, reference")
     if predicted.shape != expected.shape:
         fact = f"prediction is {tuple(predicted.shape)}, reference is {tuple(expected.shape)} (rows, columns)"
         raise ProPLError(where, fact, "bring the prediction back to the size of the original image")
 
-    # One transfer for the three counts: each .item() would make a GPU wait.
-    counts = torch.stack([predicted.sum(), expected.sum(), (predicted & expected).sum()]).tolist()
-    n_predicted, n_reference, n_both = (int(count) for count in counts)
+    n_predicted, n_reference, n_both = (int(each.sum()) for each in (predicted, expected, predicted & expected))
     dice, iou = overlap(n_both, n_predicted + n_reference - 2 * n_both, convention)
     height, width = predicted.shape
     return {
@@ -99,13 +97,17 @@ def case_row(
 
 
 def _checked_mask(mask: Tensor, where: str) -> Tensor:
-    """The mask as a plain bool tensor (H, W) on its own device."""
+    """The mask as a plain bool tensor (H, W) on the CPU.
+
+    On a GPU, MONAI would measure distances by a transform of the whole picture, and that on the CPU unless cuCIM is there.
+    """
     plain = convert_to_tensor(mask, track_meta=False)
     if plain.ndim == 3 and plain.shape[0] == 1:
         plain = plain[0]
     if plain.ndim != 2 or plain.numel() == 0:
         fact = f"shape {tuple(mask.shape)}"
         raise ProPLError(where, fact, "give one mask of shape (H, W) or (1, H, W) with at least one pixel")
+    plain = plain.cpu()
     if plain.dtype == torch.bool:
         return plain
     if not bool(torch.isfinite(plain).all()):
@@ -133,10 +135,7 @@ def _to_grid(mask: Tensor, grid: int) -> Tensor:
 
 
 def _hd95(predicted: Tensor, expected: Tensor, spacing: tuple[float, float] | None = None) -> float | None:
-    """`HD95_DEFINITION` of two bool masks (H, W), in pixels or in the unit of spacing (row, column); None if undefined.
-
-    MONAI finds boundaries on the CPU unless cuCIM is installed, then goes on on the device of the masks.
-    """
+    """`HD95_DEFINITION` of two bool masks (H, W), in pixels or in the unit of spacing (row, column); None if undefined."""
     if not (bool(predicted.any()) and bool(expected.any())):
         return None
     with warnings.catch_warnings():

@@ -24,8 +24,9 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
-from pydicom import uid
+from pydicom import Dataset, uid
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
+from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, get_decoder
 from pydicom.pixels.utils import as_pixel_options
 
@@ -45,7 +46,7 @@ _LOSSY = {uid.JPEGBaseline8Bit: "JPEG-compressed DICOM", uid.JPEG2000: "JPEG 200
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _FRAME_MARKS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")  # JPEG, JPEG 2000, boxed JPEG 2000
-_EXPORT = "export it again, as RGB or MONOCHROME2 of 8 or 16 bits"
+_EXPORT = "export it again, as RGB or MONOCHROME2 of 8 or 16 bits without sign"
 _Result = TypeVar("_Result")
 
 
@@ -98,7 +99,9 @@ def _check_numbers(path: Path, header: Header) -> None:
     if numbers["NumberOfFrames"] < 0:
         raise ProPLError(path, f"is a DICOM file of {numbers['NumberOfFrames']} frames", COPY_AGAIN)
     if header.colours not in _GREY + _COLOUR:
-        raise ProPLError(path, "is a DICOM file whose PhotometricInterpretation is missing or not read", _EXPORT)
+        raise ProPLError(
+            path, "is a DICOM file whose PhotometricInterpretation is none of those that are read", _EXPORT
+        )
     if numbers["SamplesPerPixel"] != (3 if header.colours in _COLOUR else 1):
         fact = f"is a DICOM file of {numbers['SamplesPerPixel']} samples per pixel where it says {header.colours}"
         raise ProPLError(path, fact, _EXPORT)
@@ -114,11 +117,17 @@ def _check_raw(path: Path, header: Header) -> None:
     numbers = header.numbers
     samples = 2 if header.colours == "YBR_FULL_422" else numbers["SamplesPerPixel"]
     frame = numbers["Rows"] * numbers["Columns"] * samples * numbers["BitsAllocated"] // 8
-    if header.length != UNDEFINED_LENGTH and header.there < header.length:
+    left_open = not numbers["NumberOfFrames"]
+    numbers["NumberOfFrames"] = numbers["NumberOfFrames"] or max(header.length // frame, 1)
+    needed = frame * numbers["NumberOfFrames"]
+    padded = header.length - 1 == header.there == needed  # the byte that makes a length even is missing, and no other
+    if header.length != UNDEFINED_LENGTH and header.there < header.length and not padded:
         fact = f"is a DICOM file that is cut short: {header.there} of {header.length} bytes of pixel data"
         raise ProPLError(path, fact, COPY_AGAIN)
-    numbers["NumberOfFrames"] = numbers["NumberOfFrames"] or max(header.length // frame, 1)
-    spare = header.length - frame * numbers["NumberOfFrames"]
+    spare = header.length - needed
+    if left_open and spare > 1 and numbers["NumberOfFrames"] > 1:
+        fact = f"is a DICOM file of {header.length} bytes of pixel data, which are no whole frames of {frame} bytes"
+        raise ProPLError(path, fact, COPY_AGAIN)
     # subsampled colour of a third more bytes is not subsampled, whatever its name says
     if header.length == UNDEFINED_LENGTH or spare < 0 or spare >= frame or (samples == 2 and spare > 1):
         fact = f"is a DICOM file of {header.length} bytes of pixel data where its header states"
@@ -155,12 +164,15 @@ def _frame_starts(stream: BinaryIO, header: Header) -> int:
 def _decode(path: Path, header: Header) -> Frames:
     """Frames as stored, but inverted where 0 is white, and uint8 where coloured."""
     count, decoder = header.numbers["NumberOfFrames"], get_decoder(header.syntax)
-    # A missing Planar Configuration is 0, as in other readers.
-    given = {"number_of_frames": count, "planar_configuration": header.elements.get("PlanarConfiguration") or 0}
+    # A missing Planar Configuration is 0, as in other readers. In JPEG and JPEG 2000 it says nothing of the decoded frame,
+    # but pydicom 3.0.2 goes by it.
+    told = header.syntax in _NATIVE or header.syntax == uid.RLELossless
+    planar = header.elements.get("PlanarConfiguration") or 0
+    given = {"number_of_frames": count, "planar_configuration": planar if told else 0}
     with silence():
         options: Any = as_pixel_options(header.elements, **given, pixel_keyword="PixelData")
     if not header.syntax.is_implicit_VR:
-        options["pixel_vr"] = header.vr
+        options["pixel_vr"] = header.vr or "OB"
     with path.open("rb") as file:
         stream = with_preamble(path, file)
         stream.seek(header.start)
@@ -179,11 +191,18 @@ def _next(frames: Iterator[np.ndarray], header: Header) -> np.ndarray | None:
     if frame is None:
         return None
     if header.colours == "PALETTE COLOR":
-        bits = header.elements.RedPaletteColorLookupTableDescriptor[2]
-        return _stretched(apply_color_lut(frame, header.elements), bits)
+        return _stretched(apply_color_lut(frame, header.elements), _palette_bits(header))
     if frame.ndim == 3:
         return _stretched(frame, header.numbers["BitsStored"])
     return _inverted(frame, header) if header.colours == "MONOCHROME1" else frame
+
+
+def _palette_bits(header: Header) -> int:
+    """Bits of an entry; 8 where entries of 16 use no more, as some programs write them (PS3.3, C.7.6.3.1.6)."""
+    bits = int(header.elements.RedPaletteColorLookupTableDescriptor[2])
+    tables = [header.elements.get(f"{name}PaletteColorLookupTableData") or b"" for name in ("Red", "Green", "Blue")]
+    deep = bits == 16 and not any(any(table[1::2]) for table in tables)
+    return 8 if deep and all(tables) else bits
 
 
 def _stretched(values: np.ndarray, bits: int) -> np.ndarray:
@@ -201,12 +220,19 @@ def _shown(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
         return values
     elements, negative = header.elements, header.colours == "MONOCHROME1"
     stored = _inverted(values, header) if negative else values
-    window = elements.get("WindowCenter"), elements.get("WindowWidth")
-    if header.numbers["BitsStored"] > 8 and (elements.get("VOILUTSequence") or None not in window):
+    if header.numbers["BitsStored"] > 8 and (elements.get("VOILUTSequence") or _has_window(elements)):
         grey = _in_our_words(path, lambda: _windowed(path, header, stored))
     else:
         grey = _stretched(stored, _depth(path, header))
     return 255 - grey if negative else grey
+
+
+def _has_window(elements: Dataset) -> bool:
+    """Whether there is a window that has a width; some writers fill in 0 (PS3.3, C.11.2.1.2)."""
+    width, centre = elements.get("WindowWidth"), elements.get("WindowCenter")
+    first = width[0] if isinstance(width, MultiValue) and width else width
+    least = 1 if elements.get("VOILUTFunction", "LINEAR") == "LINEAR" else 1e-9
+    return centre is not None and first is not None and float(first) >= least
 
 
 @lru_cache(maxsize=8)

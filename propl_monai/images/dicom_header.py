@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.filereader import read_dataset
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from propl_monai.common.spacing import Spacing, is_spacing, positive, stated_spacing
 from propl_monai.errors import ProPLError
@@ -48,6 +48,7 @@ _NO_PICTURES = (
     *("SR", "Report", "Presentation State", "Key Object", "Encapsulated", "Waveform", "Procedure Log", "Raw Data"),
     *("Registration", "Fiducials", "Real World Value", "Structure Set", "Plan", "Protocol"),
 )
+_EXPLICIT = (b"OB\0\0", b"OW\0\0", b"OF\0\0", b"OD\0\0", b"UN\0\0")  # between tag and length of explicit pixel data
 _PLANE, _TISSUE, _CENTIMETRES = 1, 1, 3  # Region Spatial Format, Region Data Type, Physical Units X and Y Direction
 _ALONE = threading.RLock()
 
@@ -129,16 +130,17 @@ def read_header(path: Path, stream: BinaryIO, syntax: UID) -> Header:
     elements = dcmread(stream, stop_before_pixels=True, specific_tags=wanted)
     tag, start, vr, length = _pixel_element(stream, syntax)
     there = stream.seek(0, os.SEEK_END) - start
+    if syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):  # either may be written under the name of the other
+        syntax = ExplicitVRLittleEndian if vr else ImplicitVRLittleEndian
     elements.file_meta.TransferSyntaxUID = syntax
     if tag not in PIXEL_TAGS:
         raise _without_pixels(path, elements)
     if PIXEL_TAGS[tag]:
         raise ProPLError(path, f"holds {PIXEL_TAGS[tag]} pixel data", "export it with integer pixel data")
+    _complete(elements)
     names = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
     numbers = {name: _number(path, elements, name) for name in names}
-    empty = "NumberOfFrames" in elements and not elements.NumberOfFrames
-    stated = "NumberOfFrames" in elements and not empty
-    numbers["NumberOfFrames"] = 0 if empty else _number(path, elements, "NumberOfFrames") if stated else 1
+    numbers["NumberOfFrames"] = _number(path, elements, "NumberOfFrames") if elements.get("NumberOfFrames") else 0
     seconds = positive(float(elements.get("FrameTime") or 0) / 1000)
     colours = str(elements.get("PhotometricInterpretation", ""))
     return Header(elements, syntax, numbers, colours, start, vr, length, there, *_spacing(elements), seconds)
@@ -154,6 +156,22 @@ def _without_pixels(path: Path, elements: Dataset) -> ProPLError:
     return ProPLError(path, fact, cure)
 
 
+def _complete(elements: Dataset) -> None:
+    """Fill in what a writer has left out, as ITK does: pydicom decodes nothing without it."""
+    if not elements.get("PhotometricInterpretation"):
+        colour = "YBR_FULL_422" if elements.file_meta.TransferSyntaxUID == JPEGBaseline8Bit else "RGB"
+        elements.PhotometricInterpretation = colour if elements.get("SamplesPerPixel") == 3 else "MONOCHROME2"
+    colours = str(elements.PhotometricInterpretation)
+    given = {
+        "SamplesPerPixel": 1 if colours.startswith(("MONO", "PALETTE")) else 3,
+        "BitsStored": elements.get("BitsAllocated"),
+        "PixelRepresentation": 0,
+    }
+    for name, value in given.items():
+        if elements.get(name) is None and value is not None:
+            setattr(elements, name, value)
+
+
 def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, str, int]:
     """Tag, start, value representation and length of the element at which pydicom stopped; tag 0 at the end of the file."""
     head = stream.read(12)
@@ -161,7 +179,7 @@ def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, str, int]:
         return 0, 0, "", 0
     order: Any = "little" if syntax.is_little_endian else "big"
     tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
-    if syntax.is_implicit_VR:
+    if head[4:8] not in _EXPLICIT:
         return tag, stream.tell() - 4, "", int.from_bytes(head[4:8], order)
     return tag, stream.tell(), head[4:6].decode("latin-1"), int.from_bytes(head[8:12], order)
 

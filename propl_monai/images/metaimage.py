@@ -21,11 +21,12 @@ from typing import BinaryIO
 
 import numpy as np
 import SimpleITK
+from PIL import Image
 
 from propl_monai.common.spacing import stated_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images.geometry import Geometry
-from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, check_size
+from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, check_size, without_transparency
 
 _HEADER_LIMIT = 2**26  # bytes; a tracked sequence has some hundred for each frame
 _LINE_LIMIT = 2**20
@@ -38,7 +39,8 @@ _OWN_FIELDS = {
     *("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
 }
 _ONE, _TWO, _FOUR = ("MET_CHAR", "MET_UCHAR"), ("MET_SHORT", "MET_USHORT"), ("MET_INT", "MET_UINT", "MET_FLOAT")
-_BYTES = {**dict.fromkeys(_ONE, 1), **dict.fromkeys(_TWO, 2), **dict.fromkeys(_FOUR, 4), "MET_DOUBLE": 8}
+_EIGHT = ("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE")
+_BYTES = {**dict.fromkeys(_ONE, 1), **dict.fromkeys(_TWO, 2), **dict.fromkeys(_FOUR, 4), **dict.fromkeys(_EIGHT, 8)}
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _read_header(path: Path, stream: BinaryIO) -> _Header:
         kind = fields["ElementType"].upper().removesuffix("_ARRAY")
     except (KeyError, ValueError) as error:
         raise ProPLError(path, f"is a MetaImage with a missing or invalid field ({error})", COPY_AGAIN) from error
-    if kind not in _BYTES or not (channels == 1 or (channels == 3 and kind == "MET_UCHAR")):
+    if kind not in _BYTES or not (channels == 1 or (channels in (3, 4) and kind == "MET_UCHAR")):
         raise ProPLError(path, f"holds {channels} channels of {kind}", "export it as grey, or as RGB of MET_UCHAR")
     if fields.get("BinaryData", "True").lower() != "true":
         raise ProPLError(path, "holds its values as text", "save it with BinaryData = True")
@@ -129,8 +131,8 @@ def _fields(path: Path, stream: BinaryIO) -> tuple[dict[str, str], int]:
         if len(value.strip()) > limit:
             fact = f"has {len(value.strip())} bytes in the header field {name}, where ITK reads {limit}"
             raise ProPLError(path, fact, "shorten it")
-        if name in fields and name in _OWN_FIELDS:
-            fact = f"is a MetaImage whose header is damaged: it gives {name} twice"
+        if name in _OWN_FIELDS and fields.get(name, value.strip()) != value.strip():
+            fact = f"is a MetaImage whose header is damaged: it gives {name} twice, as '{fields[name]}' and '{value.strip()}'"
             raise ProPLError(path, fact, "keep one of them")
         fields[name] = value.strip()
         if name == "ElementDataFile":
@@ -197,4 +199,5 @@ def _decode(path: Path, header: _Header) -> Iterator[np.ndarray]:
             values = SimpleITK.GetArrayFromImage(reader.Execute())
         else:
             values = whole.reshape(-1, height, width, header.channels)[index]
-        yield values.reshape((height, width) if header.channels == 1 else (height, width, 3))
+        values = values.reshape((height, width, header.channels)[: 2 + (header.channels > 1)])
+        yield without_transparency(Image.fromarray(values)) if header.channels == 4 else values

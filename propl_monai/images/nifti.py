@@ -1,6 +1,7 @@
 """NIfTI-1 and NIfTI-2, one file (`.nii`, `.nii.gz`), through nibabel.
 
-The file holds (x, y) or (x, y, frame), with axes of length 1 anywhere after y; a frame is transposed to `(H, W)`. The third
+The file holds (x, y) or (x, y, frame), with axes of length 1 anywhere after y; a frame is transposed to `(H, W)`. Colour is
+RGB or RGBA of 8 bits a channel, or a vector of three in the fifth axis, as ITK writes it. The third
 or fourth axis is always taken for time. The affine's directions are not applied, but kept for
 masks. This is how the 2023 form of
 CAMUS stores its pictures and half sequences.
@@ -18,17 +19,20 @@ from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
+from PIL import Image
 
 from propl_monai.common.spacing import positive, stated_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images.geometry import Geometry
-from propl_monai.images.picture import COPY_AGAIN, Stored, check_size
+from propl_monai.images.picture import COPY_AGAIN, Stored, check_size, without_transparency
 
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _HEADER_BYTES = 352
 _SPARE_BYTES = 2**24  # that may follow the values in a gzip file; more is a bomb
 _TIME_AXIS = 3
+_RGB, _RGBA = ("R", "G", "B"), ("R", "G", "B", "A")
+_VECTOR = 1007  # the code of NIFTI_INTENT_VECTOR
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -36,7 +40,8 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of nibabel are left to the caller."""
     with _open(path, kind, stream) as picture:
         shape = tuple(int(length) for length in picture.shape)
-        if picture.get_data_dtype().kind not in "uif":
+        shape = shape[:-1] if _is_vector(picture) else shape
+        if picture.get_data_dtype().kind not in "uif" and picture.get_data_dtype().names not in (_RGB, _RGBA):
             raise ProPLError(path, f"is a NIfTI of {picture.get_data_dtype()} values", "export it as a grey picture")
         if len(shape) < 2:
             raise ProPLError(path, f"is a NIfTI of shape {shape}, not of frames", "export the frame you mean")
@@ -51,7 +56,7 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
         if long == [_TIME_AXIS]:
             unit = picture.header.get_xyzt_units()[1]
             seconds = positive(float(picture.header.get_zooms()[_TIME_AXIS]) * _SECONDS_PER_UNIT.get(unit, 0.0))
-        end = picture.dataobj.offset + math.prod(shape) * picture.get_data_dtype().itemsize
+        end = picture.dataobj.offset + math.prod(picture.shape) * picture.get_data_dtype().itemsize
         if kind != "gzip data" and path.stat().st_size < end:
             fact = f"is cut short: {path.stat().st_size} bytes where its header states {end}"
             raise ProPLError(path, fact, COPY_AGAIN)
@@ -67,6 +72,12 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
             seconds_per_frame=seconds,
             geometry=_geometry(picture, shape),
         )
+
+
+def _is_vector(picture: Any) -> bool:
+    """Whether the fifth axis holds red, green and blue."""
+    vector = int(picture.header["intent_code"]) == _VECTOR and picture.get_data_dtype() == np.uint8
+    return vector and len(picture.shape) == 5 and picture.shape[4] == 3
 
 
 def _geometry(picture: Any, shape: tuple[int, ...]) -> Geometry:
@@ -106,10 +117,15 @@ def _decode(path: Path, kind: str, count: int, end: int) -> Iterator[np.ndarray]
 def _frames(path: Path, kind: str, stream: BinaryIO, count: int) -> Iterator[np.ndarray]:
     with _open(path, kind, stream) as picture:
         width, height = picture.shape[:2]
+        vector, names = _is_vector(picture), picture.get_data_dtype().names
         for index in range(count):
-            place = tuple(index if length > 1 else 0 for length in picture.shape[2:])
-            values = np.asanyarray(picture.dataobj[(slice(None), slice(None), *place)])
-            yield np.ascontiguousarray(values.reshape(width, height).T)
+            place = tuple(index if length > 1 else 0 for length in picture.shape[2 : 4 if vector else None])
+            values = np.asanyarray(picture.dataobj[(slice(None), slice(None), *place, ...)])
+            if names:
+                values = np.stack([values[name] for name in names], axis=-1)
+            values = values.reshape(width, height, -1) if vector or names else values.reshape(width, height)
+            upright = np.ascontiguousarray(values.swapaxes(0, 1))
+            yield without_transparency(Image.fromarray(upright)) if names == _RGBA else upright
 
 
 def _check_gzip(path: Path, file: BinaryIO, end: int) -> None:

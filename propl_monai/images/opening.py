@@ -23,6 +23,12 @@ _READERS = {
     "a DICOM file": "propl_monai.images.dicom",
     **dict.fromkeys(("an AVI video", "an MP4 video"), "propl_monai.images.video"),
 }
+_AS_PNG, _AS_NIFTI = "export the frame you mean as PNG", "save it as NIfTI in one file (.nii) or as MetaImage (.mha)"
+_CURES = {
+    **dict.fromkeys(("a GIF picture", "an AVIF or HEIC picture", "a JPEG 2000 picture", "a JPEG XL picture"), _AS_PNG),
+    **dict.fromkeys(("a JPEG-LS picture", "a NumPy array", "an HDF5 file", "a MATLAB file"), _AS_PNG),
+    **dict.fromkeys(("an NRRD picture", "the header of a NIfTI or Analyze picture in two files"), _AS_NIFTI),
+}
 
 
 def open_file(path: Path) -> Stored:
@@ -30,8 +36,12 @@ def open_file(path: Path) -> Stored:
     with opened(path) as stream:
         kind = type_of(stream.read(HEAD_BYTES))
         stream.seek(0)
-        if kind in ("a GIF picture", "an AVIF or HEIC picture"):
-            raise ProPLError(path, f"is {kind}", "export the frame you mean as PNG")
+        if kind.endswith(" video") and kind not in _READERS:
+            raise ProPLError(
+                path, f"is {kind}, which is not read", "convert it to MP4 with H.264, or its frames to PNG"
+            )
+        if kind in _CURES:
+            raise ProPLError(path, f"is {kind}, which is not read", _CURES[kind])
         if kind == DICOM_DIRECTORY:
             raise NoPicture(path, f"is {kind}", "give the files that it lists")
         if kind not in _READERS:

@@ -156,6 +156,21 @@ def without_equal_channels(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def without_transparency(picture: Image.Image) -> np.ndarray:
+    """A picture with transparency as uint8 `(H, W, 3)` on black, the background of ultrasound, or as the shape `(H, W)`.
+
+    Transparency that is the same everywhere is ignored: the program that wrote it left it unset. A picture that is black
+    everywhere is the shape that was drawn in its opacity.
+    """
+    layer = picture.convert("RGBA")
+    low, high = layer.getchannel("A").getextrema()
+    if low != high and layer.convert("RGB").getbbox() is None:
+        return np.array(layer.getchannel("A"))
+    if low != high:
+        layer = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+    return np.array(layer.convert("RGB"))
+
+
 def to_grey(pixels: np.ndarray) -> np.ndarray:
     """Luminance (ITU-R 601) of uint8 `(H, W)` or `(H, W, 3)` as uint8 `(H, W)`; colour Doppler becomes grey."""
     return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))

@@ -5,11 +5,13 @@
 | EXIF or TIFF orientation 1-8 | applied, so that the picture stands upright |
 | 1 bit, palette, CMYK, YCbCr | the colours it means |
 | transparency (LA, RGBA, tRNS) | laid on black, the background of ultrasound |
-| transparency of 0 everywhere | ignored: the program that wrote it left it unset |
+| transparency that is the same everywhere | ignored: the program that wrote it left it unset |
 | black everywhere, partly transparent | the opacity: a shape that was drawn in it |
 | pages of a TIFF, frames of an animated PNG or WebP | frames |
+| pages of a TIFF that say they are previews or transparency of another | ignored |
 | further pictures in a JPEG (previews, depth maps, gain maps of phones) | ignored |
-| 16 bits of colour or transparency; TIFF of 16 bits where 0 is white, or of 8 signed bits | refused: Pillow misreads them |
+| 16 bits of colour or transparency; TIFF of 16 bits where 0 is white | refused: Pillow misreads them |
+| TIFF of 16 or 64 bits in floating point, 64 bits, 8 signed bits; BigTIFF in big-endian order | read by `tiff` |
 
 The resolution fields of these formats describe paper, not tissue, and are not read.
 """
@@ -24,11 +26,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from propl_monai.common.spacing import positive
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import Stored, check_size
+from propl_monai.images import tiff
+from propl_monai.images.picture import Stored, check_size, without_transparency
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
@@ -36,15 +39,32 @@ ORIENTATION_TAG = 0x0112
 _BITS_TAG, _MEANING_TAG, _SIGN_TAG = 258, 262, 339  # TIFF 6.0: BitsPerSample, PhotometricInterpretation, SampleFormat
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk with its check sum (PNG, 11.2.5)
+_SUBFILE_TAG = 254  # TIFF 6.0: NewSubfileType
+_NOT_EVERYWHERE = ("webp", "zstd", "lzma")  # compressions of TIFF that some builds of Pillow lack
 _HEAD_BYTES = 30  # hold the size of a WebP, and bit depth and colour type of a PNG
+
+
+class _NotOfPillow(ProPLError):
+    """A picture that Pillow turns into other values without a warning."""
 
 
 def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     """Read the header; errors of Pillow are left to the caller."""
-    picture = _open(path, stream)
+    try:
+        picture = _open(path, stream)
+    except (UnidentifiedImageError, _NotOfPillow) as error:
+        if kind != "a TIFF picture":
+            raise
+        try:
+            return tiff.open_stored(path, kind)
+        except tiff.NotRead:
+            if isinstance(error, _NotOfPillow):
+                raise error from None
+            raise
     if picture.format == "PNG" and not _holds_end(stream):  # Pillow needs no more than the pixels
         raise EOFError("its end is missing")
-    count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+    pages = _pages(picture)
+    count = len(pages)
     height, width = _upright_size(stream, picture)
     pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms
     return Stored(
@@ -53,11 +73,25 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
         height,
         width,
         count,
-        partial(_decode, path, count),
+        partial(_decode, path, pages),
         seconds_per_frame=positive(pause / 1000),
         lossy=_lossy(stream, picture),
         orientation=_orientation(stream, picture),
     )
+
+
+def _pages(picture: Image.Image) -> list[int]:
+    """The numbers of its frames, without the previews that pages of a TIFF may be; the picture is left at the first."""
+    count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+    if picture.format != "TIFF" or count == 1:
+        return list(range(count))
+    kinds = []
+    for index in range(count):
+        picture.seek(index)
+        kinds.append(picture.tag_v2.get(_SUBFILE_TAG, 0))  # type: ignore[attr-defined]
+    pages = [index for index, kind in enumerate(kinds) if not kind & tiff.NO_PAGES] or list(range(count))
+    picture.seek(pages[0])
+    return pages
 
 
 def _open(path: Path, stream: BinaryIO) -> Image.Image:
@@ -66,7 +100,7 @@ def _open(path: Path, stream: BinaryIO) -> Image.Image:
     # exchanged when its orientation is 5 to 8, and the picture comes out sheared, without a warning.
     head = stream.read(_HEAD_BYTES)
     if head[:4] == b"MM\x00+":
-        raise ProPLError(path, "is a BigTIFF in big-endian order, which is not read", "save it as TIFF or PNG")
+        raise _misread(path, "a BigTIFF in big-endian order")
     webp = _webp_size(head)
     if webp:
         check_size(path, *webp)  # Pillow decodes WebP while it opens it
@@ -94,18 +128,26 @@ def _refuse_misread(path: Path, picture: Image.Image, head: bytes = b"") -> None
 
 
 def _misread(path: Path, what: str) -> ProPLError:
-    return ProPLError(path, f"is {what}", "save it as grey of 8 or 16 bits where 0 is black, or as RGB of 8 bits")
+    return _NotOfPillow(path, f"is {what}", "save it as grey of 8 or 16 bits where 0 is black, or as RGB of 8 bits")
 
 
-def _decode(path: Path, count: int) -> Iterator[np.ndarray]:
+def _decode(path: Path, pages: list[int]) -> Iterator[np.ndarray]:
     with path.open("rb") as stream:
         picture = _open(path, stream)
-        for index in range(count):
-            if count > 1:
+        for index in pages:
+            if len(pages) > 1 or index:
                 picture.seek(index)
                 check_size(path, picture.height, picture.width)
                 _refuse_misread(path, picture)
-            yield _values(ImageOps.exif_transpose(picture))
+            try:
+                yield _values(ImageOps.exif_transpose(picture))
+            except OSError as error:
+                if picture.format != "TIFF" or picture.info.get("compression") not in _NOT_EVERYWHERE:
+                    raise
+                fact = (
+                    f"is a TIFF picture with {picture.info['compression']} compression, which this Pillow does not read"
+                )
+                raise ProPLError(path, f"{fact}, or damaged", "save it with LZW or Deflate, or without") from error
 
 
 def _values(upright: Image.Image) -> np.ndarray:
@@ -115,13 +157,7 @@ def _values(upright: Image.Image) -> np.ndarray:
     if upright.mode in ("1", "L") and "transparency" not in upright.info:
         return np.array(upright.convert("L"))
     if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        low, high = layer.getchannel("A").getextrema()
-        if low != high and layer.convert("RGB").getbbox() is None:  # a shape in transparent black
-            return np.array(layer.getchannel("A"))
-        if high:
-            layer = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
-        upright = layer
+        return without_transparency(upright)
     return np.array(upright.convert("RGB"))
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from propl_monai.errors import ProPLError
 from propl_monai.images.picture import COPY_AGAIN, Frames, Stored, check_size
 
+_OPEN = 0x7FFFFFFF  # a RIFF of this size or more is one whose writer did not know the size
+
 
 def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
     """Read the header, and decode once to count: what containers say of their length is often wrong."""
@@ -33,12 +35,29 @@ def open_stored(path: Path, kind: str, _: BinaryIO) -> Stored:
 
 
 def _check_avi(path: Path, kind: str) -> None:
-    """An AVI that is cut short plays without an error; its RIFF header holds the full length, unless it was streamed."""
+    """An AVI that is cut short plays without an error; its RIFF header holds the full length, unless that was left open."""
     with path.open("rb") as stream:
+        size, there = int.from_bytes(stream.read(8)[4:], "little"), path.stat().st_size
+        if size == 0 or size >= _OPEN:  # it was streamed
+            if (
+                last := _end_of_chunks(stream, 12, there)
+            ) > there + 1:  # the byte that makes a length even may be missing
+                raise ProPLError(path, f"is cut short: {there} bytes where its last frame ends at {last}", COPY_AGAIN)
+        elif there not in (size, size + 8) and there < size + 8:  # some programs count the header in
+            raise ProPLError(path, f"is cut short: {there} bytes where its header states {size + 8}", COPY_AGAIN)
+
+
+def _end_of_chunks(stream: BinaryIO, place: int, end: int) -> int:
+    """Where the last chunk ends; a list whose length is open, or reaches beyond the end, is followed into its chunks."""
+    while place < end:
+        stream.seek(place)
         head = stream.read(8)
-    size, there = int.from_bytes(head[4:], "little"), path.stat().st_size
-    if size not in (0, 0xFFFFFFFF) and there < size + 8:
-        raise ProPLError(path, f"is cut short: {there} bytes where its header states {size + 8}", COPY_AGAIN)
+        if not any(head):  # the file was filled up
+            return end
+        size = int.from_bytes(head[4:], "little")
+        inside = head[:4] in (b"RIFF", b"LIST") and not 0 < size <= end - place - 8
+        place += 12 if inside else 8 + size + size % 2
+    return place
 
 
 def _check_mp4(path: Path, kind: str) -> None:

@@ -64,7 +64,12 @@ def write_overlay(
     _write_png(path, np.rint(canvas).astype(np.uint8))
 
 
-def _write_png(path: str | Path, pixels: np.ndarray) -> None:
+def png(pixels: np.ndarray, effort: int = 6) -> bytes:
+    """The bytes of a PNG of uint8 `(H, W)` or `(H, W, 3)`, or uint16 `(H, W)`; `effort` is zlib's, 0 to 9."""
     buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    write_atomically(Path(path), buffer.getvalue())
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=effort)
+    return buffer.getvalue()
+
+
+def _write_png(path: str | Path, pixels: np.ndarray) -> None:
+    write_atomically(Path(path), png(pixels))

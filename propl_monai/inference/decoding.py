@@ -15,6 +15,7 @@ from propl_monai.common.options import switch
 from propl_monai.model import uplc
 from propl_monai.model.encoder import Features
 from propl_monai.model.network import ProPL, mean_logits
+from propl_monai.model.networks.base import Segmenter
 
 ROWS = 8  # pairs of image and task decoded together: fewer waste time on small batches, more cost only memory
 
@@ -35,7 +36,13 @@ class TaskDecoder:
             picture as it is.
         seed: of the perturbations, which start from it for every image and task, so that neither the batch nor the order
             of the images changes a result, nor the caller's random state; None draws from torch's own generator.
+
+    Attributes:
+        pooled: of the last batch, (B, C), see `Features.pooled`, of the pictures as they are; None for a network whose
+            features depend on the task.
     """
+
+    pooled: Tensor | None = None
 
     def __init__(
         self,
@@ -52,12 +59,14 @@ class TaskDecoder:
         self.perturbation, self.strength = perturbation, strength
         self.tta, self.seed = switch("tta", tta), seed
 
-    def __call__(self, inputs: Tensor, network: ProPL, task: Sequence[str] | None = None, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self, inputs: Tensor, network: Segmenter, task: Sequence[str] | None = None, *_: Any, **__: Any
+    ) -> Tensor:
         """Segment a batch.
 
         Args:
             inputs: (B, 1, H, W), normalised.
-            network: a `ProPL`.
+            network: of the registry; only ProPL gives variances.
             task: the task of each image, used when `tasks` is None.
 
         Returns:
@@ -65,16 +74,37 @@ class TaskDecoder:
             uncertainty is wanted.
         """
         if self.passes:
-            network.require_decoder("sd", "uncertainty")
+            network.require_uncertainty()
         wanted: Sequence[str | Sequence[str] | None] = [task] if self.tasks is None else self.tasks
+        if not isinstance(network, ProPL):
+            return self._task_by_task(inputs, network, wanted)
         texts = [network.text(names, len(inputs)) for names in wanted]
         features = network.encode(inputs)
+        self.pooled = features.pooled()
         maps = self.logits(network, features, texts)
         if self.tta:
             mirrored = self.logits(network, network.encode(inputs.flip(-1)), texts)
             maps = mean_logits(maps, mirrored.flip(-1))
         variances = [self._variance(network, features, text) for text in texts] if self.passes else []
         return torch.cat([maps, *variances], dim=1)
+
+    def _task_by_task(self, inputs: Tensor, network: Segmenter, wanted: Sequence[str | Sequence[str] | None]) -> Tensor:
+        """The plain way, for a network of any kind; one that encodes once for all tasks does so."""
+
+        pooled: list[Tensor] = []
+
+        def maps(image: Tensor) -> Tensor:
+            if network.encodes_once:
+                features = network.features(image)
+                pooled.append(features.pooled())
+                each = [network.logits(features, names, self.decoder) for names in wanted]
+            else:
+                each = [network(image, task=names, decoder=self.decoder) for names in wanted]
+            return torch.cat(each, dim=1).float()
+
+        found = maps(inputs)
+        self.pooled = pooled[0] if pooled else None
+        return mean_logits(found, maps(inputs.flip(-1)).flip(-1)) if self.tta else found
 
     def logits(self, network: ProPL, features: Features, texts: Sequence[Tensor]) -> Tensor:
         """Decode features of a batch for K texts, each (B, L, E), to logits (B, K, H, W), float32."""

@@ -43,7 +43,7 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
         if not path.exists():
             raise ProPLError(shown, "does not exist", "name an image or a folder of images")
         for file in _walk(path, inside) if path.is_dir() else [path]:
-            resolved = file.resolve()
+            resolved = Path(os.path.realpath(file))  # unlike `resolve`, it takes a link that leads to itself
             if inside in resolved.parents:
                 continue
             if file == path or _is_picture(file, suffixes):
@@ -86,11 +86,17 @@ def _walk(folder: Path, results: Path) -> list[Path]:
 
 
 def _is_picture(file: Path, suffixes: Sequence[str]) -> bool:
-    """By suffix; by its first bytes where it has none, or a number as in 1.2.840.1: DICOM files have such names."""
-    if file.is_dir():  # that cannot be listed
-        return True
+    """By suffix; by its first bytes where it has none, or a number as in 1.2.840.1: DICOM files have such names.
+
+    What has the suffix of a picture and is none, such as a link that leads nowhere, is refused by name later.
+    """
     if _suffix(file.name, suffixes):
-        return file.is_file()
+        return True
+    try:
+        if file.is_dir():  # that cannot be listed
+            return True
+    except OSError:  # a path longer than the system allows
+        return True
     if file.suffix and not file.suffix[1:].isdigit():
         return False
     try:

@@ -16,6 +16,7 @@ import numpy as np
 from propl_monai.common.files import write_atomically
 from propl_monai.common.run_record import RunRecord, conclude
 from propl_monai.errors import EXIT_OK, ProPLError
+from propl_monai.inference.doubts import Doubts, doubted, lines, reason, summary
 from propl_monai.inference.formats.base import Format
 from propl_monai.inference.formats.masks import Masks, frame_name
 from propl_monai.inference.formats.registry import PNG, find_formats
@@ -24,7 +25,8 @@ from propl_monai.inference.measurements import Measurements, measure
 from propl_monai.inference.prediction import Prediction, write_predictions
 
 MEASUREMENTS = "measurements.csv"
-COLUMNS = ("name", "file", "frame", "task", "row_mm", "column_mm", *Measurements.__dataclass_fields__)
+SCORES = ("presence", "absent", "known", "foreign")
+COLUMNS = ("name", "file", "frame", "task", "row_mm", "column_mm", *Measurements.__dataclass_fields__, *SCORES)
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +60,8 @@ class InputFile:
         name: of its results, relative to the output folder, without suffix.
         count: number of frames.
         masks: kept for formats that hold all frames in one file; None where PNG is the only one.
+        doubts: what their scores say.
+        kept: number of masks that `--strict` did not withhold.
     """
 
     path: Path
@@ -68,6 +72,8 @@ class InputFile:
     written: int = 0
     outputs: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    doubts: Doubts = field(default_factory=Doubts)
+    kept: int = 0
 
     def frame_name(self, number: int) -> str:
         """The name of the results of a frame, from 1."""
@@ -80,7 +86,8 @@ class OutputFolder:
 
     Args:
         folder: the output folder.
-        options: tasks, probability, uncertainty, overlay, measurements and formats, as in `predict_paths`.
+        options: tasks, probability, uncertainty, overlay, measurements, formats and strict, as in `predict_paths`; scores,
+            the hash of what they are computed from, where there are any.
         record: of the run.
         total: number of input files.
         journal: of the folder; None for none.
@@ -106,6 +113,11 @@ class OutputFolder:
     passed_over: Counter[str] = field(default_factory=Counter)
 
     @property
+    def strict(self) -> bool:
+        """Whether masks in doubt are withheld."""
+        return bool(self.options.get("strict"))
+
+    @property
     def formats(self) -> list[Format]:
         """The formats of the masks, without PNG."""
         return find_formats(self.options.get("formats", []))
@@ -125,10 +137,18 @@ class OutputFolder:
             return
         base, png = self.folder / file.frame_name(number), PNG in self.options.get("formats", [PNG])
         parts: dict[str, Any] = {}
+        file.doubts.add(number, predictions)
+        withheld = [self.strict and doubted(one) for one in predictions]
+        kept = [one for one, hidden in zip(predictions, withheld, strict=True) if not hidden]
+        file.kept += len(kept)
+        if file.written + 1 == file.count and not file.kept:
+            self.refuse(file.path, f"{reason(file.doubts.to_json(), file.count)}; no mask is written (--strict)")
+            return
         try:
-            written = write_predictions(base, predictions, self.options["probability"], below, png)
+            written = write_predictions(base, kept, self.options["probability"], below if kept else None, png)
             if file.masks is not None:
-                file.masks.add([one.mask for one in predictions])
+                masks = zip(predictions, withheld, strict=True)
+                file.masks.add([one.mask & (not hidden) for one, hidden in masks])
                 if file.written + 1 == file.count:
                     written += self._write_formats(file.masks, parts)
         except _CannotCarry as error:
@@ -143,12 +163,15 @@ class OutputFolder:
             return
         file.outputs += [path.relative_to(self.folder).as_posix() for path in written]
         if self.options["measurements"]:
-            file.rows += [_row(file, number, one) for one in predictions]
+            rows = zip(predictions, withheld, strict=True)
+            file.rows += [measurement_row(file, number, one, hidden) for one, hidden in rows]
         file.written += 1
         self.pictures += 1
         if file.written == file.count:
             entry: Entry = {"name": file.name, "sha256": file.sha256, "options": self.options}
             entry |= {"files": file.outputs, "rows": file.rows} | ({"parts": parts} if parts else {})
+            if doubts := file.doubts.to_json():
+                entry |= {"doubts": doubts, "frames": file.count}
             if self.journal:
                 self.journal.add(entry)
             self._add(file.path, entry)
@@ -205,7 +228,7 @@ class OutputFolder:
         if self.options["measurements"]:
             outputs.append(self.record.path.with_name(MEASUREMENTS))
             rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
-            write_atomically(outputs[-1], _csv(rows))
+            write_atomically(outputs[-1], to_csv(rows))
         for one in self.formats:
             if one.shared:
                 outputs.append(self.record.path.with_name(one.shared))
@@ -216,35 +239,51 @@ class OutputFolder:
             logger.warning("passed over, as they hold no picture: %s", ", ".join(kinds))
             if not (self.entries or self.refused):
                 self.record.finding(self.folder, f"the inputs hold no picture: {', '.join(kinds)}")
+        results = self._doubts()
+        partly = len(results.get("withheld", []))
         # A shard of few files may have none; elsewhere that is an error before this.
-        status, code = conclude(len(self.entries), len(self.refused)) if self.total else ("finished", EXIT_OK)
+        status, code = conclude(len(self.entries), len(self.refused) + partly) if self.total else ("finished", EXIT_OK)
         outcome = Outcome(len(self.entries) - self.skipped, self.skipped, len(self.refused), self.pictures, code)
-        results: dict[str, Any] = {
-            "files": outcome.done,
-            "skipped": self.skipped,
-            "refused": outcome.refused,
-            "pictures": self.pictures,
-        }
+        counts = {"files": outcome.done, "skipped": self.skipped, "refused": outcome.refused, "pictures": self.pictures}
+        results = {**counts, **results}
         if self.passed_over:
             results["passed_over"] = dict(self.passed_over)
         self.record.write(status, outputs, results)
         return outcome
+
+    def _doubts(self) -> dict[str, Any]:
+        """Fields of run.json about the scores of all files whose results are there, also said on the terminal."""
+        if "scores" not in self.options:
+            return {}
+        doubts = {name: self.entries[name]["doubts"] for name in sorted(self.entries) if "doubts" in self.entries[name]}
+        found = summary(doubts)
+        for line in lines(found):
+            logger.warning("%s", line)
+        if not self.strict:
+            return found
+        for name, one in doubts.items():
+            message = f"{reason(one, self.entries[name]['frames'])}; these masks are not written (--strict)"
+            self.record.finding(name, message)
+        return {**found, "withheld": list(doubts)}
 
     def fail(self, error: BaseException) -> None:
         """Leave a run.json that says what ended the run."""
         self.record.fail(self.folder, error, self._outputs())
 
 
-def _row(file: InputFile, number: int, prediction: Prediction) -> dict[str, Any]:
+def measurement_row(file: InputFile, number: int, prediction: Prediction, withheld: bool = False) -> dict[str, Any]:
+    """A row of measurements.csv: the mask of one task on the frame of a number from 1."""
     row, column = prediction.spacing_mm or (None, None)
     frame = number if file.count > 1 else None
     place = {"name": file.name, "file": file.path.name, "frame": frame, "task": prediction.task}
-    found = asdict(measure(prediction.mask, prediction.spacing_mm, prediction.task))
+    found = {} if withheld else asdict(measure(prediction.mask, prediction.spacing_mm, prediction.task))
+    found |= asdict(prediction.scores) if prediction.scores else {}
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
     return {**place, "row_mm": row, "column_mm": column, **rounded}
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+def to_csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The content of measurements.csv."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()

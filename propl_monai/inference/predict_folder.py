@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from propl_monai.common.files import file_sha256, sweep_orphans
+from propl_monai.common.packaged_bundle import KNOWN
 from propl_monai.common.run_record import JOURNAL, RunRecord
 from propl_monai.errors import ProPLError
 from propl_monai.images import MAX_PIXELS, Cine, Picture, read_frames, to_grey
@@ -50,6 +52,7 @@ def predict_paths(
     formats: str | Sequence[str] = PNG,
     spacing_mm: Spacing | None = None,
     overwrite: bool = False,
+    strict: bool = False,
     shard: Shard | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
@@ -67,6 +70,9 @@ def predict_paths(
     files predicted one by one, or in another run, a probability or variance differs by less than 1e-5, and a mask only at
     pixels this close to the threshold.
 
+    Weights with `known.safetensors` beside them give scores, see `propl_monai.inference.known`: pictures of no known kind
+    and targets that look absent are named in run.json, counted in the log, and marked in measurements.csv.
+
     Args:
         predictor: with its own decoder, threshold, tta and batch.
         inputs: files and folders.
@@ -77,6 +83,8 @@ def predict_paths(
         formats: of the masks: names of `formats.registry`, any number of them, as a list or separated by commas.
         spacing_mm: height and width of a pixel, whatever the files hold; None takes theirs.
         overwrite: overwrite results made with other settings.
+        strict: write no mask of a target that looks absent, nor of a picture of no known kind; a file without any mask left
+            is refused.
         shard: predict only this part of the files, beside other processes with other shards; journal, run.json,
             measurements.csv and the formats' files for the whole folder go to `shard.folder`. A later run without it takes
             over the journals of all shards.
@@ -89,11 +97,16 @@ def predict_paths(
         options["formats"] = chosen
     if uncertainty:
         predictor.require_uncertainty()
+    if predictor.known:
+        options["scores"] = predictor.known.sha256
+    elif strict:
+        raise ProPLError("strict", f"these weights come without scores ({KNOWN})", "fit them with `propl known`")
+    options |= {"strict": True} if strict else {}
     spacing = require_spacing(spacing_mm)
     output = Path(output_dir)
     files = [file for file in find_inputs(inputs, output_dir, cines=True) if shard is None or shard.holds(file[1])]
     with lock_results(output, shard):
-        settings = {**predictor.settings, "spacing_mm": spacing}
+        settings = {**predictor.settings, "spacing_mm": spacing} | ({"strict": True} if strict else {})
         journal = _journal(output, settings, overwrite, shard)
         # Temporary files in the output folder may belong to another shard at work.
         for folder in {(output / name).parent for _, name in files} if shard is None else [shard.folder(output)]:
@@ -224,13 +237,14 @@ class _Run:
         """Run the network on the frames of a group, and have everything written in order."""
         frames = [item.prepared for item in group if isinstance(item, _Frame)]
         options = self.options["tasks"], self.options["uncertainty"]
-        maps = iter(self.predictor.maps(frames, *options)) if frames else iter(())
+        maps, pooled = self.predictor.answer(frames, *options) if frames else ([], [])
+        answers = zip(maps, repeat(None) if pooled is None else pooled, strict=False)
         for item in group:
             if isinstance(item, _Frame):
-                writer(self._write, item, next(maps))
+                writer(self._write, item, *next(answers))
             else:
                 writer(item)
 
-    def _write(self, frame: _Frame, maps: Any) -> None:
-        predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"])
+    def _write(self, frame: _Frame, maps: Any, pooled: np.ndarray | None) -> None:
+        predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"], pooled)
         self.results.write(frame.file, frame.number, predictions, frame.below)

@@ -11,6 +11,7 @@ import numpy as np
 
 from propl_monai import tasks as registry
 from propl_monai.images import to_grey, write_mask, write_overlay, write_png16
+from propl_monai.inference.known import Scores
 
 THRESHOLD = 0.5
 LARGEST_DEVIATION = 0.5  # of a probability: half of the passes give 0, half give 1
@@ -27,6 +28,7 @@ class Prediction:
         uncertainty: float32 (H, W) in [0, 0.5], the standard deviation of the probability over perturbed passes: the
             root of UPLC's variance (eq. 4); None where it is not wanted.
         spacing_mm: height and width of a pixel (row, column); None when unknown.
+        scores: whether the picture is of a known kind and shows the target; None for weights without `known.safetensors`.
     """
 
     task: str
@@ -34,6 +36,7 @@ class Prediction:
     probability: np.ndarray
     uncertainty: np.ndarray | None = None
     spacing_mm: tuple[float, float] | None = None
+    scores: Scores | None = None
 
 
 def from_maps(
@@ -42,6 +45,7 @@ def from_maps(
     variance: Any,
     threshold: float = THRESHOLD,
     spacing_mm: tuple[float, float] | None = None,
+    scores: Sequence[Scores | None] | None = None,
 ) -> list[Prediction]:
     """One prediction per task from maps (K, H, W) at the size of the picture; a mask is where they exceed the threshold.
 
@@ -57,8 +61,8 @@ def from_maps(
     if variance is not None:
         deviations = list(np.sqrt(_array(variance).clip(0)).clip(0, LARGEST_DEVIATION))
     return [
-        Prediction(task, one > threshold, one, deviation, spacing_mm)
-        for task, one, deviation in zip(tasks, maps, deviations, strict=True)
+        Prediction(task, one > threshold, one, deviation, spacing_mm, score)
+        for task, one, deviation, score in zip(tasks, maps, deviations, scores or [None] * len(tasks), strict=True)
     ]
 
 

@@ -15,6 +15,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.images import Picture, read_image, to_grey
 from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH, Engine
 from propl_monai.inference.engines.choice import MakeGraph, choose_graph, require_torch
+from propl_monai.inference.known import Known, read_known
 from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps
 from propl_monai.model.bundle_folder import Described, describe_bundle, describe_shipped, open_network
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from propl_monai.inference.engines.torch_engine import TorchEngine
-    from propl_monai.model.network import ProPL
+    from propl_monai.model.networks.base import Segmenter
 
 Image = str | Path | np.ndarray | Picture
 _OPENING = threading.Lock()  # of torch, when it is wanted later
@@ -61,6 +62,7 @@ class Predictor:
         engine: "torch", "onnx" (ONNX Runtime, which must be installed, and weights with an ONNX form beside them or in the
             cache), or "auto": onnx where it can answer, on a CPU, else torch. A network in memory has torch alone.
         make_graph: makes an ONNX form that is missing; None makes none.
+        known: what the scores of a prediction are computed from; None for those beside described weights, or for none.
 
     Example:
         >>> predictor = Predictor()                                                             # doctest: +SKIP
@@ -70,7 +72,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: ProPL | Described | None = None,
+        network: Segmenter | Described | None = None,
         spatial_size: Sequence[int] = (),
         normalisation: str = "",
         *,
@@ -83,6 +85,7 @@ class Predictor:
         about: dict[str, str] | None = None,
         engine: str = "auto",
         make_graph: MakeGraph | None = None,
+        known: Known | None = None,
     ) -> None:
         if not 0 < threshold < 1:
             cure = "0.5 is what the network was trained for"
@@ -100,12 +103,13 @@ class Predictor:
                     "engine onnx", "needs a file of weights", "give one to from_bundle, or leave engine out"
                 )
             self.spatial_size, self.normalisation = tuple(spatial_size), normalisation
-            self._torch = self._with_torch(cast("ProPL", network))
+            self._torch = self._with_torch(cast("Segmenter", network))
         else:
             self.spatial_size, self.normalisation = self._described.spatial_size, self._described.normalisation
             weights_sha256, about = self._described.weights_sha256, self._described.about
+            known = known or read_known(self._described.weights, weights_sha256)
             graph = choose_graph(engine, self._described, device, decoder, make_graph)
-        self.weights_sha256, self.about = weights_sha256, dict(about or {})
+        self.weights_sha256, self.about, self.known = weights_sha256, dict(about or {}), known
         self._engine: Engine
         if graph is not None and self._described is not None:
             from propl_monai.inference.engines.onnx_engine import OnnxEngine
@@ -115,13 +119,15 @@ class Predictor:
         else:
             self._engine, self.decoder = self._by_torch, self._by_torch.decoder
             self.tasks = self._by_torch.tasks
+        if known:
+            known.require(self.tasks)
 
     @classmethod
     def from_bundle(cls, path: str | Path, *, sha256: str | None = None, **options: Any) -> Predictor:
         """Open a bundle, the folder of a training, or a weights file.
 
-        Of a bundle only `models/model.safetensors`, its ONNX form beside it, and `configs/metadata.json` are read, not its
-        configs, which are programs. Nothing is unpickled.
+        Of a bundle only `models/model.safetensors`, its ONNX form and its scores beside it, and `configs/metadata.json` are
+        read, not its configs, which are programs. Nothing is unpickled.
 
         Args:
             path: a folder with models/model.safetensors, or a safetensors file.
@@ -140,7 +146,7 @@ class Predictor:
         return self._engine.device
 
     @property
-    def network(self) -> ProPL:
+    def network(self) -> Segmenter:
         """The network in torch, opened when it is first asked for."""
         return self._by_torch.network
 
@@ -153,7 +159,7 @@ class Predictor:
                 self._torch = self._with_torch(open_network(self._described))
         return self._torch
 
-    def _with_torch(self, network: ProPL) -> TorchEngine:
+    def _with_torch(self, network: Segmenter) -> TorchEngine:
         from propl_monai.inference.engines.torch_engine import TorchEngine
 
         device, decoder = self._asked
@@ -204,8 +210,11 @@ class Predictor:
         results: list[list[Prediction]] = []
         for start in range(0, len(pictures), self.batch):
             prepared = [self.prepare(one, uncertainty) for one in pictures[start : start + self.batch]]
-            maps = self.maps(prepared, names, uncertainty)
-            results += [self.finish(one, some, names) for one, some in zip(prepared, maps, strict=True)]
+            maps, pooled = self.answer(prepared, names, uncertainty)
+            features = [None] * len(prepared) if pooled is None else pooled
+            results += [
+                self.finish(one, some, names, row) for one, some, row in zip(prepared, maps, features, strict=True)
+            ]
         return results
 
     def prepare(self, picture: Picture, uncertainty: bool = False) -> Prepared:
@@ -219,30 +228,52 @@ class Predictor:
         grey = to_grey(picture.pixels)
         return Prepared(engine.prepare(grey), (grey.shape[0], grey.shape[1]), picture.spacing_mm, engine)
 
-    def maps(self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False) -> Any:
+    def answer(
+        self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False
+    ) -> tuple[Any, np.ndarray | None]:
         """The second step: one batch through the network.
 
         Returns:
-            (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted; on the CPU.
+            (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted, on the CPU; and the
+            pooled features (B, C) that the scores are computed from.
         """
-        return prepared[0].engine.maps([one.image for one in prepared], names, uncertainty)
+        return prepared[0].engine.answer([one.image for one in prepared], names, uncertainty)
 
-    def finish(self, prepared: Prepared, maps: Any, names: list[str]) -> list[Prediction]:
-        """The third step: maps (K or 2K, rows, columns) of a picture to one prediction per task, at its own size."""
+    def maps(self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False) -> Any:
+        """The maps of `answer` alone."""
+        return self.answer(prepared, names, uncertainty)[0]
+
+    def pooled(self, prepared: Sequence[Prepared]) -> np.ndarray:
+        """The pooled features of `answer` alone, (B, C)."""
+        features = self.answer(prepared, [self.tasks[0]])[1]
+        if features is None:
+            raise ProPLError(
+                f"network '{self.network.name}'", "has no features that do not depend on the task", "use propl"
+            )
+        return features
+
+    def finish(
+        self, prepared: Prepared, maps: Any, names: list[str], pooled: np.ndarray | None = None
+    ) -> list[Prediction]:
+        """The third step: maps (K or 2K, rows, columns) of a picture to one prediction per task, at its own size.
+
+        With its pooled features (C,), and weights that come with `known.safetensors`, each has its scores.
+        """
         probability, variance = prepared.engine.finish(maps, prepared.size, len(names))
-        return from_maps(names, probability, variance, self.threshold, prepared.spacing_mm)
+        scores = None if self.known is None or pooled is None else self.known.scores(pooled, names)
+        return from_maps(names, probability, variance, self.threshold, prepared.spacing_mm, scores)
 
     def require_uncertainty(self) -> TorchEngine:
         """The engine that gives uncertainty, after a check that it may: torch, and decoder sd."""
         if self._asked_engine == "onnx":
             raise ProPLError("uncertainty", "is not in the ONNX form", "leave it out, or use the engine torch or auto")
         require_torch("uncertainty")
-        self.network.require_decoder("sd", "uncertainty")
+        self.network.require_uncertainty()
         return self._by_torch
 
     def names(self, task: str | Sequence[str]) -> list[str]:
-        """The names of tasks given by name, code or slug."""
-        names = [found.name for found in registry.find_all(task, "task")]
+        """The names of tasks given by name, code, slug, synonym or sentence, see `tasks.understand`."""
+        names = [registry.understand(one).name for one in ([task] if isinstance(task, str) else task)]
         if not names:
             raise ProPLError("task", "none was given", "give one of: " + ", ".join(self.tasks))
         for name in names:

@@ -17,7 +17,7 @@ from propl_monai.errors import ProPLError, first_line
 from propl_monai.model.tensor_file import WEIGHTS, read_header
 
 if TYPE_CHECKING:
-    from propl_monai.model.network import ProPL
+    from propl_monai.model.networks.base import Segmenter
 
 LARGEST_GRID = 4096  # pixels a side; a network's grid has 160 or 224
 CURE = "give the folder of a bundle, or the model.safetensors of a training"
@@ -98,7 +98,7 @@ def describe_shipped() -> Described:
     return describe_bundle(bundle, shipped_sha256(shipped_weights(bundle)), RESTORE)
 
 
-def open_network(described: Described) -> ProPL:
+def open_network(described: Described) -> Segmenter:
     """The network of described weights, in eval mode, after a check of its tensors."""
     from propl_monai.model.weights import load_network
 
@@ -119,7 +119,7 @@ def find_weights(path: Path) -> Path:
     raise ProPLError(path, f"holds no models/{WEIGHTS}", "train first, or " + CURE)
 
 
-def check_weights(path: Path, network: ProPL, header: dict[str, Any]) -> None:
+def check_weights(path: Path, network: Segmenter, header: dict[str, Any]) -> None:
     """Check that weights are finite and hold the prompts that their header names."""
     import torch
 
@@ -129,8 +129,7 @@ def check_weights(path: Path, network: ProPL, header: dict[str, Any]) -> None:
     if broken:
         fact = f"holds {len(broken)} tensors with NaN or infinity, first '{broken[0]}'"
         raise ProPLError(path, fact, "download it again, or train again")
-    bank = network.prompts.bank.sha256 if network.prompts else None
-    if header.get("prompt_bank_sha256") != bank:
+    if header.get("prompt_bank_sha256") != network.prompt_bank_sha256:
         raise ProPLError(path, "holds other prompts than its header says", "download it again, or train again")
 
 

@@ -97,6 +97,15 @@ def _separable(channels: int) -> list[nn.Module]:
     ]
 
 
+def up_block(channels: int, out_channels: int, block: str) -> nn.Module:
+    """An up-block of one of `BLOCKS`: (B, C, h, w) and skip (B, C', 2h, 2w) to (B, C', 2h, 2w)."""
+    if block not in BLOCKS:
+        raise unknown("decoder_block", "up-block", block, BLOCKS)
+    if block == "light":
+        return LightUpBlock(channels, out_channels)
+    return UnetrUpBlock(channels, out_channels)
+
+
 class DecoderStage(nn.Module):
     """Prompted attention on one scale, then an up-block with the encoder's map of the next.
 
@@ -117,13 +126,7 @@ class DecoderStage(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = PromptedAttention(channels, text_length, text_width, prompt_tokens)
-        if block not in BLOCKS:
-            raise unknown("decoder_block", "up-block", block, BLOCKS)
-        self.up: nn.Module
-        if block == "light":
-            self.up = LightUpBlock(channels, out_channels)
-        else:
-            self.up = UnetrUpBlock(channels, out_channels)
+        self.up = up_block(channels, out_channels, block)
 
     def forward(self, z: Tensor, skip: Tensor, text: Tensor) -> Tensor:
         """(B, C, h, w) and skip (B, C', 2h, 2w) to (B, C', 2h, 2w)."""

@@ -60,6 +60,10 @@ class Features(NamedTuple):
         """The features after a change of all four maps, such as other rows of the batch."""
         return self._replace(v1=change(self.v1), v2=change(self.v2), v3=change(self.v3), v4=change(self.v4))
 
+    def pooled(self) -> Tensor:
+        """One vector per image, (B, C3 + C4), float32: the means of v3 and of v4 over all positions."""
+        return torch.cat([one.float().mean((2, 3)) for one in (self.v3, self.v4)], 1)
+
 
 class VisionEncoder(nn.Module):
     """A timm backbone as four feature maps. It starts with random weights; see `load_pretrained`.

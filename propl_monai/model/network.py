@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.model.decoder import PromptedDecoder
 from propl_monai.model.encoder import Features, VisionEncoder
-from propl_monai.model.prompts import PromptBank, Prompts
+from propl_monai.model.networks.base import Task
+from propl_monai.model.networks.prompted import PromptedSegmenter
 from propl_monai.model.tensor_file import BOTH, DECODERS
 
 
-class ProPL(nn.Module):
+class ProPL(PromptedSegmenter):
     """The network of ProPL (AAAI 2026, Figure 1).
 
     Decoder "sd" learns from labels, decoder "pd" from pseudo-labels; "mean" averages their probabilities. The network
@@ -24,7 +25,8 @@ class ProPL(nn.Module):
 
     Args:
         encoder: a timm model name; the paper's is "convnext_tiny".
-        prompts: file of a prompt bank, None for the packaged bank of the eight tasks, False for no bank.
+        prompts: file of a prompt bank, None for the packaged bank of the eight tasks, "several" for one of many sentences
+            per task (see `Prompts`), False for no bank.
         prompt_mode: "text", or the controls "learned", "onehot", "none".
         prompt_padding: "zero" or "released".
         decoder_block: "unetr" (the paper's) or "light" (cheap, see `decoder.LightUpBlock`).
@@ -39,6 +41,10 @@ class ProPL(nn.Module):
         (2, 1, 160, 160)
     """
 
+    name = "propl"
+    optional = frozenset({"decoder_block", "decoders"})
+    encodes_once = True
+    decoders: tuple[str, ...] = BOTH
     released_report: dict[str, Any] | None = None  # set by `from_released`
     decoder_sd: PromptedDecoder  # present only if it was built, like the next
     decoder_pd: PromptedDecoder
@@ -61,25 +67,17 @@ class ProPL(nn.Module):
                 "decoders", f"{list(decoders)} is not a choice of decoders", "name sd, pd, or both, each once"
             )
         self.encoder = VisionEncoder(encoder)
-        self.prompts: Prompts | None = None
-        if prompts is not False:
-            bank = PromptBank.load(None if prompts in (None, True) else str(prompts))
-            self.prompts = Prompts(bank, prompt_mode, prompt_padding)
-            text_shape = (bank.embeddings.shape[1], bank.embeddings.shape[2])
+        shape = self.take_prompts(prompts, prompt_mode, prompt_padding, text_shape)
         for name in self.decoders:
-            self.add_module(f"decoder_{name}", PromptedDecoder(self.encoder.channels, *text_shape, decoder_block))
-        self.text_shape, self.decoder_block = tuple(text_shape), decoder_block
-        self.default_task = default_task
+            self.add_module(f"decoder_{name}", PromptedDecoder(self.encoder.channels, *shape, decoder_block))
+        self.decoder_block, self.default_task = decoder_block, default_task
         self.register_buffer("predictor", torch.tensor(DECODERS.index(self.decoders[0])))
 
-    def attach_prompts(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
-        """Set the prompt bank, so that `task=` works."""
-        shape = tuple(bank.embeddings.shape[1:])
-        if shape != self.text_shape:
-            raise ProPLError(
-                "prompt bank", f"has (L, E) = {shape}, the decoders {self.text_shape}", "use a fitting bank"
-            )
-        self.prompts = Prompts(bank, mode, padding).to(next(self.encoder.parameters()).device)
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of a prompted network, and the decoders where only one was built."""
+        held = {"decoders": list(self.decoders)} if self.decoders != BOTH else {}
+        return super().options | held
 
     def choose_decoder(self, decoder: str) -> None:
         """Set the decoder that `forward` uses: "sd", "pd" or "mean"."""
@@ -103,6 +101,10 @@ class ProPL(nn.Module):
                 fact = f"these weights hold decoder {self.decoders[0]} alone, not {name}"
                 cure = "use the full weights, the model.safetensors of the training"
                 raise ProPLError(where or f"decoder '{decoder}'", fact, cure)
+
+    def require_uncertainty(self) -> None:
+        """Check that decoder sd is there, which makes the passes."""
+        self.require_decoder("sd", "uncertainty")
 
     def keep_decoder(self, decoder: str) -> None:
         """Choose a decoder and delete the other one; "mean" keeps both."""
@@ -131,38 +133,17 @@ class ProPL(nn.Module):
             return self.decoder_pd(features, text)
         return mean_logits(self.decoder_sd(features, text), self.decoder_pd(features, text))
 
-    def text(self, task: str | Sequence[str] | Tensor | None, batch: int) -> Tensor:
-        """The text (B, L, E) of one task for all images, or one per image; None means the default task."""
-        if self.prompts is None:
-            raise ProPLError("task", "this network has no prompt bank", "call attach_prompts(bank), or pass text=")
-        if task is None:
-            task = self.default_task
-        if task is None:
-            raise ProPLError("task", "none was given", f"give one of: {', '.join(self.prompts.bank.task_names)}")
-        device = self.prompts.bank.embeddings.device
-        return self.prompts(self.prompts.numbers(task, batch, device))
+    def features(self, image: Tensor, task: Task = None) -> Features:
+        """The features of `encode`, which do not depend on the task."""
+        return self.encode(image)
 
-    def forward(
-        self,
-        image: Tensor,
-        task: str | Sequence[str] | Tensor | None = None,
-        text: Tensor | None = None,
-        decoder: str | None = None,
-    ) -> Tensor:
-        """Segment a batch.
+    def logits(self, features: Features, task: Task = None, decoder: str | None = None) -> Tensor:
+        """Features of a batch to logits (B, 1, H, W), as `decode` with the text of each task."""
+        return self.decode(features, self.text(task, len(features.v4)), decoder or self.chosen_decoder)
 
-        Args:
-            image: (B, 1 or 3, H, W), float, normalised; any height and width.
-            task: one task name for all images, one per image, or task numbers (B,).
-            text: (B, L, E) instead of a task.
-            decoder: "sd", "pd", "mean", or None for the chosen one.
-
-        Returns:
-            Logits (B, 1, H, W); their sigmoid is the probability of the target.
-        """
-        if text is None:
-            text = self.text(task, image.shape[0])
-        return self.decode(self.encode(image), text, decoder or self.chosen_decoder)
+    def segment_by_text(self, image: Tensor, text: Tensor, decoder: str) -> Tensor:
+        """Images (B, 1, H, W) and text (B, L, E) to logits (B, 1, H, W)."""
+        return self.decode(self.encode(image), text, decoder)
 
 
 def mean_logits(sd: Tensor, pd: Tensor) -> Tensor:

@@ -6,14 +6,15 @@ from importlib import resources
 
 from propl_monai import tasks
 from propl_monai.errors import ProPLError, unknown
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter, no_text
+from propl_monai.model.networks.prompted import PromptedSegmenter
 from propl_monai.model.prompts import PromptBank
 
 PARAPHRASES = "prompt_bank_compact_paraphrased.safetensors"
 WAYS = ("paraphrased", "wrong")
 
 
-def ask(network: ProPL, way: str) -> None:
+def ask(network: Segmenter, way: str) -> None:
     """Give a trained network another prompt bank, in place.
 
     Args:
@@ -22,6 +23,8 @@ def ask(network: ProPL, way: str) -> None:
     """
     if way not in WAYS:
         raise unknown("prompt control", "control", way, WAYS)
+    if not isinstance(network, PromptedSegmenter):
+        raise no_text(network.name)
     prompts = network.prompts
     if prompts is None:
         raise ProPLError(

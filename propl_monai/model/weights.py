@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,25 @@ from torch import Tensor
 
 import propl_monai
 from propl_monai.common.files import write_atomically
+from propl_monai.common.packaged_bundle import KNOWN
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.model.encoder import load_pretrained
-from propl_monai.model.network import ProPL
+from propl_monai.model.encoder import VisionEncoder, load_pretrained
+from propl_monai.model.networks.base import Segmenter
+from propl_monai.model.networks.prompted import PromptedSegmenter
+from propl_monai.model.networks.registry import network_class
 from propl_monai.model.prompts import PromptBank, Prompts
-from propl_monai.model.tensor_file import BOTH, WEIGHTS, held_decoders, read_header, read_tensors, write_tensors
+from propl_monai.model.tensor_file import OF_EARLIER_FILES, WEIGHTS, read_header, read_tensors, write_tensors
 
 FLAT_WEIGHTS = "model.pt"  # the name that MONAI's tools expect
 STATE = "checkpoint_last.pt"
 
 
-def architecture(network: ProPL) -> dict[str, Any]:
-    """What a state dict must match: encoder, decoder block, prompt mode and padding, (L, E), and the tasks of the bank."""
-    prompts = network.prompts
-    return {
-        "encoder": network.encoder.name,
-        "decoder_block": network.decoder_block,
-        "prompt_mode": prompts.mode if prompts else None,
-        "prompt_padding": prompts.padding if prompts else None,
-        "text_shape": list(network.text_shape),
-        "tasks": prompts.bank.task_names if prompts else [],
-    }
+def architecture(network: Segmenter) -> dict[str, Any]:
+    """What a state dict must match: the name of the network in the registry, and its options."""
+    return {"network": network.name, **network.options}
 
 
-def save_weights(network: ProPL, folder: Path | str, about: Mapping[str, Any]) -> None:
+def save_weights(network: Segmenter, folder: Path | str, about: Mapping[str, Any]) -> None:
     """Write `model.safetensors`, whose header describes it, and `model.pt`, the same tensors as a flat state dict.
 
     Args:
@@ -52,7 +47,7 @@ def save_weights(network: ProPL, folder: Path | str, about: Mapping[str, Any]) -
     write_atomically(folder / FLAT_WEIGHTS, _torch_bytes(_plain_state(network)))
 
 
-def save_safetensors(network: ProPL, path: Path | str, about: Mapping[str, Any], half: bool = False) -> None:
+def save_safetensors(network: Segmenter, path: Path | str, about: Mapping[str, Any], half: bool = False) -> None:
     """Write one safetensors file; of a network with one decoder, its header says which: it can predict, not be trained.
 
     Args:
@@ -61,11 +56,10 @@ def save_safetensors(network: ProPL, path: Path | str, about: Mapping[str, Any],
         about: further header entries, see `save_weights`.
         half: kernels and matrices in float16; the rest, which is small and sensitive, as it is. Read back as float32.
     """
-    held = {"decoders": list(network.decoders)} if network.decoders != BOTH else {}
     header = {
         "version": propl_monai.__version__,
-        "architecture": {**architecture(network), **held},
-        "prompt_bank_sha256": network.prompts.bank.sha256 if network.prompts else None,
+        "architecture": architecture(network),
+        "prompt_bank_sha256": network.prompt_bank_sha256,
         "decoder": network.chosen_decoder,
         **about,
     }
@@ -76,18 +70,23 @@ def save_safetensors(network: ProPL, path: Path | str, about: Mapping[str, Any],
     write_tensors(path, state, header)
 
 
-def _plain_state(network: ProPL) -> dict[str, Tensor]:
+def _plain_state(network: Segmenter) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def copy_aside(folder: Path) -> list[Path]:
-    """Copy the weights of a folder into the next number below its `previous`; the copies, none without weights."""
+    """Copy the weights of a folder into the next number below its `previous`; the copies, none without weights.
+
+    Scores that were fitted to them are moved there: beside other weights they would be refused.
+    """
     previous = folder / "previous"
     taken = [int(each.name) for each in previous.glob("*") if each.name.isdecimal()]
     aside = previous / str(1 + max(taken, default=0))
     found = [folder / name for name in (WEIGHTS, FLAT_WEIGHTS) if (folder / name).exists()]
     if found:
         aside.mkdir(parents=True)
+        if (folder / KNOWN).exists():
+            shutil.move(folder / KNOWN, aside / KNOWN)
     return [Path(shutil.copy2(path, aside / path.name)) for path in found]
 
 
@@ -104,7 +103,21 @@ def from_header(path: Path | str, key: str, default: Any) -> Any:
     return {**header["architecture"], **header}.get(key, default)
 
 
-def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _class_of(path: Path | str, found: Mapping[str, Any]) -> type[Segmenter]:
+    """The class of the network that an architecture names, after a check that it holds all options of it."""
+    made = network_class(found["network"], str(path))
+    if lacking := made.required - found.keys():
+        fact = f"has a header that does not say what network it holds: it lacks {', '.join(sorted(lacking))}"
+        raise ProPLError(path, fact, "train or download it again")
+    return made
+
+
+def _held(found: Mapping[str, Any]) -> list[str]:
+    """The decoders that an architecture names; where it names none, the file holds all that the network has."""
+    return found.get("decoders", list(network_class(found["network"]).decoders))
+
+
+def load_weights(network: Segmenter, path: Path | str, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fill the network from a safetensors file or a flat `.pt`; whatever does not fit is refused.
 
     Args:
@@ -119,13 +132,14 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
     header: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         header = read_header(path)
-        _require_decoders(path, held_decoders(header["architecture"]), network)
+        _class_of(path, header["architecture"])
+        _require_network(path, header["architecture"], network)
         _compare(path, {**header["architecture"], **header}, {**architecture(network), **(expected or {})})
         # Copied: rounding depends on how memory is aligned, and tensors in a file lie where its header ends.
         state = {name: value.clone() for name, value in load_file(str(path)).items()}
     else:
         state = _torch_load(path)
-    own, assign = network.state_dict(), network.get_buffer("predictor").is_meta
+    own, assign = network.state_dict(), next(network.parameters()).is_meta
     # Copies: tensors of a file begin anywhere in memory, and rounding depends on how they are aligned.
     state = {key: value.to(own[key].dtype, copy=assign) if key in own else value for key, value in state.items()}
     try:
@@ -140,7 +154,7 @@ def load_weights(network: ProPL, path: Path | str, expected: Mapping[str, Any] |
     return header
 
 
-def start_from(network: ProPL, source: str | None) -> None:
+def start_from(network: Segmenter, source: str | None) -> None:
     """What a training starts from: pretrained weights of the encoder, or all weights of an earlier training.
 
     Args:
@@ -150,22 +164,27 @@ def start_from(network: ProPL, source: str | None) -> None:
     """
     if str(source).endswith(".safetensors"):
         load_weights(network, str(source))
-    else:
-        load_pretrained(network.encoder, source)
+    elif isinstance(encoder := getattr(network, "encoder", None), VisionEncoder):
+        load_pretrained(encoder, source)
+    elif source not in (None, "none"):
+        raise ProPLError(
+            "encoder_weights", f"network '{network.name}' has no encoder that takes them", "set it to none"
+        )
 
 
-def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
+def load_network(path: Path | str) -> tuple[Segmenter, dict[str, Any]]:
     """The network that a safetensors file describes, with its weights, in eval mode, and the header. Runs no config.
 
     It has the decoders that the file holds: both, or the one that it was exported with (`save_safetensors`).
     """
     header = read_header(path)
     wanted = header["architecture"]
+    made = _class_of(path, wanted)
     with torch.device("meta"):  # allocates no weights and draws no random numbers: the file brings them
-        network = _without_prompts(wanted)
+        network = made.rebuilt(wanted)
     if {name for name, _ in network.named_buffers()} - network.state_dict().keys():
-        network = _without_prompts(wanted)  # its encoder has constants that no file holds, as TinyViT
-    if wanted["tasks"]:
+        network = made.rebuilt(wanted)  # its encoder has constants that no file holds, as TinyViT
+    if isinstance(network, PromptedSegmenter) and wanted["tasks"]:
         # Not the packaged bank: the weights bring their own, which may hold other tasks.
         bank = _bank_of(path, network.text_shape)
         network.prompts = Prompts(bank, wanted["prompt_mode"], wanted["prompt_padding"])
@@ -173,9 +192,20 @@ def load_network(path: Path | str) -> tuple[ProPL, dict[str, Any]]:
     return network.eval(), header
 
 
-def _without_prompts(wanted: Mapping[str, Any]) -> ProPL:
-    parts = {"decoder_block": wanted["decoder_block"], "decoders": held_decoders(wanted)}
-    return ProPL(wanted["encoder"], prompts=False, text_shape=tuple(wanted["text_shape"]), **parts)
+def described_network(
+    weights: Path | str, prompts: str | bool | None = None, default_task: str | None = None, **settings: Any
+) -> Segmenter:
+    """The network that the header of weights describes, before they are loaded: `network_def` of evaluation and inference.
+
+    Args:
+        weights: see `from_header`; where there is no such file, the network is ProPL.
+        prompts: file of a prompt bank, None for the packaged one.
+        default_task: see `Segmenter`.
+        settings: encoder, prompt_mode, prompt_padding and decoder_block, which stand for those of the header.
+    """
+    path = Path(weights).with_suffix(".safetensors")
+    found = read_header(path)["architecture"] if path.is_file() else OF_EARLIER_FILES
+    return network_class(found["network"]).configured({**found, **settings}, prompts, default_task)
 
 
 def _bank_of(path: Path | str, shape: tuple[int, ...]) -> PromptBank:
@@ -194,8 +224,12 @@ def _bank_of(path: Path | str, shape: tuple[int, ...]) -> PromptBank:
         ) from error
 
 
-def _require_decoders(path: Path, held: Sequence[str], network: ProPL) -> None:
-    if list(held) != list(network.decoders):
+def _require_network(path: Path, found: Mapping[str, Any], network: Segmenter) -> None:
+    if found["network"] != network.name:
+        fact = f"holds network '{found['network']}', where '{network.name}' is wanted"
+        raise ProPLError(path, fact, f"use the config of {found['network']}, or weights of {network.name}")
+    held = _held(found)
+    if held != list(network.decoders):
         fact = f"holds decoder {' and '.join(held)}, where {' and '.join(network.decoders)} is wanted"
         cure = "give the full weights, the model.safetensors of the training; a file with one decoder only predicts"
         raise ProPLError(path, fact, cure)
@@ -208,7 +242,7 @@ def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) ->
     ]
     if differing:
         cure = "use the configs that these weights were trained with, or none: evaluation and inference read the header"
-        if found.get("text_shape") != wanted["text_shape"]:
+        if found.get("text_shape") != wanted.get("text_shape"):
             cure += ", and --prompts the bank of that training"
         raise ProPLError(path, "holds another network: " + "; ".join(differing), cure)
 

@@ -7,10 +7,10 @@ from functools import partial
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 
 
-def averaged(network: ProPL, decay: float = 0.99) -> AveragedModel:
+def averaged(network: Segmenter, decay: float = 0.99) -> AveragedModel:
     """A copy in eval mode that is never trained; `update_parameters(network)` moves it towards the network.
 
     Args:
@@ -27,5 +27,6 @@ def _average(decay: float, averages: list[Tensor], current: list[Tensor], update
     """Move one group of tensors, all of one type; in torch's order of arguments after `decay`."""
     if not averages[0].is_floating_point():
         return  # counters, names of prompts and the number of the decoder have no average
-    warm = min(decay, (int(updates) + 1) / (int(updates) + 10))
+    count = int(updates)
+    warm = min(decay, (count + 1) / (count + 10))
     get_ema_multi_avg_fn(warm)(averages, current, updates)

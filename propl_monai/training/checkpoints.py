@@ -77,8 +77,7 @@ class KeepCheckpoints:
         data = {"datalist_sha256": self.cohort.sha256 if self.cohort else None}
         self.about = {key: self.options[key] for key in IN_HEADER if key in self.options} | data
         self.fingerprint = {key: value for key, value in self.options.items() if key not in MAY_CHANGE} | data
-        bank = self.network.prompts.bank.sha256 if self.network.prompts else None
-        self.fingerprint |= {**architecture(self.network), "prompt_bank_sha256": bank}
+        self.fingerprint |= {**architecture(self.network), "prompt_bank_sha256": self.network.prompt_bank_sha256}
         engine.keeper = self
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep)
@@ -95,7 +94,7 @@ class KeepCheckpoints:
 
     def _restore(self, engine: Engine) -> None:
         state = load_state(self.path)
-        found = state["fingerprint"]
+        found = {"network": "propl", **state["fingerprint"]}  # states from before there was a choice do not say so
         differing = [
             f"{k} {found.get(k)!r} there, {v!r} here" for k, v in self.fingerprint.items() if found.get(k) != v
         ]
@@ -134,7 +133,7 @@ class KeepCheckpoints:
         better = score > self.best_score if dice else self.best_mdice is None
         if better:
             self.best_score, self.best_epoch = score, engine.state.epoch
-            self.network.choose_decoder(dice.best_decoder if dice else "sd")
+            self.network.choose_decoder(dice.best_decoder if dice else self.method.decoders[0])
         if not is_writer():
             return
         if better:

@@ -79,8 +79,10 @@ def cutmix(drawing: CutMix, maps: Tensor) -> Tensor:
         drawing: for B maps of this height and width.
         maps: (B, C, H, W): images, targets or weights; not changed.
     """
-    rows = torch.arange(maps.shape[-2])[:, None]
-    columns = torch.arange(maps.shape[-1])
-    top, left, bottom, right = (edge[:, None, None, None] for edge in drawing.boxes.unbind(1))
+    # A few numbers go to the device of the maps, not a mask as large as they are.
+    partners, boxes = drawing.partners.to(maps.device), drawing.boxes.to(maps.device)
+    rows = torch.arange(maps.shape[-2], device=maps.device)[:, None]
+    columns = torch.arange(maps.shape[-1], device=maps.device)
+    top, left, bottom, right = (edge[:, None, None, None] for edge in boxes.unbind(1))
     inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    return torch.where(inside.to(maps.device), maps[drawing.partners.to(maps.device)], maps)
+    return torch.where(inside, maps[partners], maps)

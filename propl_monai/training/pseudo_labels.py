@@ -18,6 +18,20 @@ LEVELS = 255  # the byte that stands for 1
 FOLDER = "pseudo_labels"  # in the output folder of a training
 
 
+class Lesson(NamedTuple):
+    """What B unlabelled pictures teach.
+
+    Attributes:
+        target: (B, 1, H, W) in [0, 1], the mean over the views, sharpened.
+        certainty: (B, 1, H, W) in [0, 1], weight of a pixel, exp(-variance / temperature).
+        picture_weight: (B,) in [0, 1], the squared agreement of the views.
+    """
+
+    target: Tensor
+    certainty: Tensor
+    picture_weight: Tensor
+
+
 class PseudoLabels(NamedTuple):
     """Those of N unlabelled pictures, in the order of their data set; the names are the keys of a batch.
 

@@ -16,7 +16,7 @@ from propl_monai.common.files import file_sha256
 from propl_monai.common.ranks import gather_in_turn, holds_everywhere, is_writer, rank_and_count, unwrap
 from propl_monai.data.loaders import DrawnDataset, PairedLoader
 from propl_monai.errors import ProPLError
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 from propl_monai.training.pseudo_labels import PseudoLabels, levels, path_of, read, read_the_same, write
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Rounds:
         self.rounds, self.cycle = rounds, -1
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer; a method with the teacher "offline" has `teach`, see `ProPLViewsMethod`."""
+        """Attach to a trainer; a method with the teacher "offline" has `teach`, `chosen` and `lesson_options`."""
         self.method: Any = unwrap(engine.method)
         self.loader: PairedLoader = engine.data_loader
         self.folder: Path = engine.keeper.folder
@@ -142,21 +142,21 @@ class Rounds:
             mine.append((*maps, lesson.picture_weight[0].float().cpu(), variance.item()))
         *columns, variances = zip(*gather_in_turn(mine), strict=True)
         labels = PseudoLabels(*(torch.stack(column) for column in columns))
+        labels = self.method.chosen(labels, [item.get("task") for item in pictures.data], self.cycle)
         mean = sum(variances) / len(variances)
         logger.info("round %d: variance %.1e, picture weight %.3f", self.cycle, mean, labels.picture_weight.mean())
         return labels
 
     def _about(self, pictures: DrawnDataset) -> dict[str, Any]:
-        options = {key: getattr(self.method, key) for key in ("temperature", "sharpness", "teacher_decoder")}
-        about = {"round": self.cycle, "views": list(self.method.views), **options, "case_ids": _case_ids(pictures)}
-        return about | {"teacher_sha256": _sha256(cast(ProPL, self.method.network))}
+        about = {"round": self.cycle, **self.method.lesson_options, "case_ids": _case_ids(pictures)}
+        return about | {"teacher_sha256": _sha256(cast(Segmenter, self.method.network))}
 
 
 def _case_ids(pictures: DrawnDataset) -> list[str]:
     return [str(item.get("case_id", item["image"])) for item in pictures.data]
 
 
-def _sha256(network: ProPL) -> str:
+def _sha256(network: Segmenter) -> str:
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode())

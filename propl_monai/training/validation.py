@@ -13,13 +13,16 @@ from monai.inferers import Inferer
 from torch import Tensor, distributed
 
 from propl_monai.model.network import DECODERS, ProPL, mean_logits
+from propl_monai.model.networks.base import Segmenter
 
 
 class EveryDecoder(Inferer):
-    """Logits of decoders sd, pd and mean from one encoding, (B, 3, H, W)."""
+    """Logits of every decoder: of sd, pd and mean from one encoding, (B, 3, H, W); else of the only one, (B, 1, H, W)."""
 
-    def __call__(self, inputs: Tensor, network: ProPL, task: Sequence[str] | None = None, **_: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Segmenter, task: Sequence[str] | None = None, **_: Any) -> Tensor:
         """Segment `inputs` (B, 1, H, W), each image by its own task."""
+        if not isinstance(network, ProPL):
+            return network(inputs, task=task).float()
         features = network.encode(inputs)
         text = network.text(task, len(inputs))
         sd, pd = (network.decode(features, text, name) for name in ("sd", "pd"))
@@ -33,7 +36,7 @@ class ValidationDice(Metric):
     averaged within a task, tasks with equal weight. Under `torch.distributed` all ranks get the mean over all cases.
 
     Args:
-        decoders: the candidates; only "sd" without unlabelled images, because pd is untrained then.
+        decoders: the candidates, those that a method trains; without unlabelled images the first alone, as no other learns.
     """
 
     def __init__(self, decoders: Sequence[str] = DECODERS) -> None:
@@ -50,7 +53,7 @@ class ValidationDice(Metric):
         self.update([{**item, **output} for item, output in zip(engine.state.batch, engine.state.output, strict=True)])
 
     def update(self, output: Sequence[dict[str, Any]]) -> None:
-        """Add a decollated batch: items with "pred" (3, H, W), "label" (1, H, W), "task" and "case_id"."""
+        """Add a decollated batch: items with "pred" (decoders, H, W), "label" (1, H, W), "task" and "case_id"."""
         for item in output:
             self.rows[item["case_id"]] = (item["task"], dice(item["pred"] > 0, item["label"] > 0).tolist())
 
@@ -63,9 +66,7 @@ class ValidationDice(Metric):
             rows = {key: row for part in parts for key, row in part.items()}
         tasks = sorted({task for task, _ in rows.values()})
         self.per_task = {
-            name: {
-                task: _mean([row[1][DECODERS.index(name)] for row in rows.values() if row[0] == task]) for task in tasks
-            }
+            name: {task: _mean([row[1][_channel(name)] for row in rows.values() if row[0] == task]) for task in tasks}
             for name in self.decoders
         }
         self.per_decoder = {name: _mean(list(scores.values())) for name, scores in self.per_task.items()}
@@ -78,6 +79,11 @@ class ValidationDice(Metric):
     def attach(self, engine: Engine, name: str, *args: Any) -> None:
         super().attach(engine, name, *args)
         engine.state.validation_dice = self  # `validation_of` reads it
+
+
+def _channel(decoder: str) -> int:
+    """The place of a decoder in what `EveryDecoder` gives."""
+    return DECODERS.index(decoder) if decoder in DECODERS else 0
 
 
 def dice(prediction: Tensor, reference: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from benchmarks.reliability import data, prediction, security, training
 from benchmarks.reliability.__main__ import app
-from benchmarks.reliability.suite import run_tests
+from benchmarks.reliability.suite import read_cases, run_tests, tally_of
 from benchmarks.reliability.trials import Room, Row, Tally, table
 from propl_monai.errors import ProPLError
 
@@ -66,7 +66,7 @@ def test_the_table_counts_what_was_lost(tmp_path: Path) -> None:
     results = []
     for row in rows:
         (tmp_path / row.name).mkdir()
-        results.append(row.run(Room(tmp_path / row.name)))
+        results.append(row.result(row.run(Room(tmp_path / row.name))))
     lines = table(results).splitlines()[2:]
     assert lines == [
         "| A1 | loses | 3 | 2 | 1 | fault / 1; a note |",
@@ -85,10 +85,16 @@ def test_failing_and_missing_tests_are_lost(tmp_path: Path) -> None:
         "def test_net():\n"
         "    with pytest.raises(ConnectionRefusedError): socket.create_connection(('192.0.2.1', 80), 1)\n"
     )
-    tally = run_tests([str(tmp_path / "test_it.py")], [], tmp_path)
+    assert run_tests([str(tmp_path / "test_it.py")], [], tmp_path) == 1
+    cases = read_cases(tmp_path)
+    file = cases[0].name.partition("::")[0]
+    tally = tally_of([file], cases)
     assert (tally.tried, len(tally.faults)) == (7, 1) and tally.faults[0].endswith("::test_bad")
     assert tally.notes == ["1 tests left out by their own conditions"]
-    assert "code 4" in run_tests([f"{tmp_path / 'test_it.py'}::test_gone"], [], tmp_path).faults[0]
+    gone = tally_of([f"{file}::test_good", f"{file}::test_goo"], cases)
+    assert (gone.tried, gone.faults) == (6, [f"no such test: {file}::test_goo"])
+    ended = tally_of([f"{file}::test_good", f"{file}::test_later"], cases, "out of time")
+    assert (ended.faults, ended.not_run) == ([], "1 of 2 tests or files of tests (out of time)")
 
 
 def test_an_unknown_row_is_refused() -> None:

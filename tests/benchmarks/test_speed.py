@@ -109,6 +109,12 @@ def test_pairs_are_measured_in_turn(measured_works: list[Work]) -> None:
     assert row["ratio"]["memory_mb"]["median"] == 4 and row["ratio"]["computing"]["median"] == 4
 
 
+def test_the_reference_may_compute_in_bf16_too(measured_works: list[Work]) -> None:
+    row = compare(SMALL, Repeats(repeats=1, calls=1), lambda line: None, reference_precision="bf16")
+    assert [work.precision for work in measured_works] == [row["reference_precision"], row["precision"]]
+    assert row["reference_precision"] == "bf16" and row["precision"] == "fp32"
+
+
 def test_the_command_prints_a_table_or_json(measured_works: list[Work]) -> None:
     def call(parts: str, *more: str) -> str:
         return CliRunner().invoke(app, [parts, "--presets", "compact", "--repeats", "1", *more]).stdout

@@ -5,6 +5,7 @@ Its weights are those of the checkout, or made-up ones where it has none.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import pytest
 from factories import ROOT
+from typer.testing import CliRunner
 
-from propl_monai.common.packaged_bundle import chosen_bundle, packaged_bundle
+from propl_monai.cli import app
+from propl_monai.common.packaged_bundle import chosen_bundle, configs_sha256, packaged_bundle, trusted_bundle
 from propl_monai.errors import ProPLError
 
 SHIPPED = ROOT / "bundle" / "models" / "model.safetensors"
@@ -36,6 +39,46 @@ def test_a_named_bundle_is_taken_as_it_is_and_the_default_from_any_folder(
     assert chosen_bundle(None) == ROOT / "bundle"
     monkeypatch.chdir(ROOT)
     assert chosen_bundle(None) == Path("bundle")
+
+
+def foreign(tmp_path: Path) -> Path:
+    """A copy of the package's configs, in one of which a program was put."""
+    folder = tmp_path / "foreign"
+    shutil.copytree(ROOT / "bundle" / "configs", folder / "configs")
+    content = json.loads((folder / "configs" / "train.json").read_text())
+    program = f"$__import__('pathlib').Path({str(tmp_path / 'canary')!r}).touch()"
+    content |= {"imports": [*content["imports"], program]}
+    (folder / "configs" / "train.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_configs_of_strangers_are_not_run_untrusted(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "bundle" / "configs", copy / "configs")
+    assert trusted_bundle(copy) == copy, "the package's own configs are trusted wherever they lie"
+    assert trusted_bundle(None) == chosen_bundle(None)
+    folder = foreign(tmp_path)
+    digest = configs_sha256(folder)
+    with pytest.raises(
+        ProPLError, match=f"a config is a program .sha256 {digest}.; read them; .* add --trust {digest}"
+    ):
+        trusted_bundle(folder)
+    assert trusted_bundle(folder, digest.upper()) == folder
+    (folder / "configs" / "more.json").write_text("{}")
+    with pytest.raises(ProPLError, match=f"not the ones of sha256 {digest}"):
+        trusted_bundle(folder, digest)
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "d", "-o", "r"], ["evaluate", "d", "r"], ["compare", "d", "r"], ["quickstart", "q"]]
+)
+def test_no_verb_runs_a_foreign_bundle_untrusted(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, [*words, "--bundle", str(foreign(tmp_path))])
+    assert isinstance(found.exception, ProPLError) and "--trust" in found.exception.cure
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign"]
 
 
 @pytest.mark.parametrize("bundle", ["propl_monai/bundle", "bundle", "."])

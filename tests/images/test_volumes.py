@@ -74,21 +74,15 @@ REFUSED_NIFTI: dict[str, tuple[Callable[[Path], Path], str]] = {
     "two long axes": (lambda path: shaped(path, (4, 3, 2, 2)), "of shape (4, 3, 2, 2), not of frames"),
     "a fifth axis": (lambda path: shaped(path, (4, 3, 1, 1, 3)), "of shape (4, 3, 1, 1, 3), not of frames"),
     "one axis": (lambda path: shaped(path, (4,)), "of shape (4,)"),
-    "RGB": (lambda path: coloured(path), "is a NIfTI of ["),
+    "complex": (lambda path: shaped(path, (4, 3), np.complex64), "is a NIfTI of complex64 values"),
     "cut short": (cut_nifti, "is cut short: 662 bytes where its header states 712"),
     "cut gzip": (cut_gzip, "damaged or cut short"),
     "bomb": (bomb, "unpacks to more than the 472 bytes"),
 }
 
 
-def shaped(path: Path, shape: tuple[int, ...]) -> Path:
-    nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)), path)
-    return path
-
-
-def coloured(path: Path) -> Path:
-    values = np.zeros((4, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+def shaped(path: Path, shape: tuple[int, ...], kind: type[np.generic] = np.uint8) -> Path:
+    nibabel.save(nibabel.Nifti1Image(np.zeros(shape, kind), np.eye(4)), path)
     return path
 
 

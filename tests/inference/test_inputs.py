@@ -147,3 +147,33 @@ def test_links_do_not_lead_in_circles(tmp_path: Path) -> None:
     (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "again.png").symlink_to(tmp_path / "a.png")
     assert len(find_inputs([tmp_path], tmp_path / "out")) == 2
+
+
+def deep_picture(folder: Path) -> None:
+    """A picture at a path longer than the system allows; a user makes one by moving a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    for _ in range(18):
+        os.mkdir("k" * 240, dir_fd=handle)
+        inner = os.open("k" * 240, os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(os.open("deep.png", os.O_CREAT | os.O_WRONLY, dir_fd=handle))
+    os.close(handle)
+
+
+def test_what_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -> None:
+    for name in ("a.png", "z.png"):
+        write_picture(tmp_path / name, GREY)
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    deep_picture(tmp_path)
+    facts = {}
+    for path, _ in find_inputs([tmp_path], tmp_path / "out"):
+        try:
+            file_sha256(path)
+        except ProPLError as error:
+            facts[path.name] = error.fact
+    assert facts.pop("self.png") == facts.pop("gone.png") == "is a link that leads nowhere"
+    assert facts.pop("pipe.png") == "is a device or a pipe, not a file"
+    assert list(facts.values()) == ["cannot be read (File name too long)"]

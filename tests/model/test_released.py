@@ -300,6 +300,7 @@ def test_weights_survive_a_file(net: ProPL, tmp_path: Path) -> None:
     save_weights(net, tmp_path, {"preset": "released"})
     loaded, header = load_network(tmp_path / "model.safetensors")
     assert header["architecture"] == {
+        "network": "propl",
         "encoder": "convnext_tiny",
         "prompt_mode": None,
         "prompt_padding": None,

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from propl_monai.cli.verbs.runs import Bundle
+from propl_monai.cli.verbs.runs import Bundle, Trust
 from propl_monai.common.options import words
-from propl_monai.common.packaged_bundle import chosen_bundle
+from propl_monai.common.packaged_bundle import trusted_bundle
 from propl_monai.errors import EXIT_OK, EXIT_PARTIAL
 
 
@@ -21,7 +21,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="Methods and controls, comma-separated, or all.")] = "propl,supervised",
     labelled: Annotated[str, typer.Option(help="Labelled fractions, comma-separated.")] = "1/8",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
-    budget: Annotated[str, typer.Option(help="short, long or longer.")] = "short",
+    budget: Annotated[str, typer.Option(help="short, medium or long.")] = "short",
     preset: Annotated[str, typer.Option(help="Preset of the bundle, or several, comma-separated.")] = "compact",
     datalist: Annotated[
         Path | None, typer.Option(help="A verified datalist; default: one is made and verified.")
@@ -33,13 +33,14 @@ def compare(
             help="External data: SOURCE or SOURCE/GROUP, comma-separated; kept out of training, the only test data."
         ),
     ] = "",
+    trust: Trust = "",
 ) -> None:
     """Train and evaluate a grid of methods, labels and seeds; call it again to resume."""
     from propl_monai.evaluation.lab.one_run import Lab
     from propl_monai.evaluation.lab.run_grid import compare_all
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
-    lab = Lab(chosen_bundle(bundle), data, runs, datalist, preset, record=record)
+    lab = Lab(trusted_bundle(bundle, trust), data, runs, datalist, preset, record=record)
     outcome = compare_all(lab, words(methods), words(labelled), words(seeds), budget, words(leave_out))
     typer.echo(
         f"finished {len(outcome.done)}, with other workers {len(outcome.elsewhere)}, failed {len(outcome.failed)}"

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from propl_monai import tasks
-from propl_monai.cli.verbs.runs import Bundle
-from propl_monai.common.packaged_bundle import chosen_bundle
+from propl_monai.cli.verbs.runs import Bundle, Trust
+from propl_monai.common.packaged_bundle import trusted_bundle
 
 PRESETS = ["compact", "quickstart"]
 SHOWN = (
@@ -29,6 +29,7 @@ def quickstart(
         Path, typer.Argument(help="Phantoms go to its phantoms/, results to its runs/quickstart/.")
     ] = Path(),
     bundle: Bundle = None,
+    trust: Trust = "",
 ) -> None:
     """Try everything in a few minutes: make phantom images, train, evaluate, predict.
 
@@ -38,7 +39,7 @@ def quickstart(
     """
     from propl_monai.datasets.phantoms.write_phantoms import DATASET, write_phantoms
 
-    bundle = chosen_bundle(bundle)
+    bundle = trusted_bundle(bundle, trust)
     data, runs = folder / "phantoms", folder / "runs" / "quickstart"
     train, models, test, masks = (runs / name for name in ("train", "models", "test", "masks"))
     weights = models / "model.safetensors"

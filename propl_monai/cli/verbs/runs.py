@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from propl_monai.common.options import pairs, words
-from propl_monai.common.packaged_bundle import chosen_bundle, packaged_bundle
+from propl_monai.common.packaged_bundle import packaged_bundle, trusted_bundle
 
 if TYPE_CHECKING:
     from propl_monai.model.bundle_folder import Described
 
 Bundle = Annotated[Path | None, typer.Option(help="The bundle folder; default: the package's own.")]
+Trust = Annotated[str, typer.Option(help="SHA-256 of the configs of a --bundle that is not the package's own.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any config key=value, such as epochs=30; never evaluated, repeatable."),
@@ -28,11 +29,12 @@ def train(
         str, typer.Option(help="Configs that override train.json, comma-separated, such as compact.")
     ] = "",
     settings: Settings = None,
+    trust: Trust = "",
 ) -> None:
     """Train, as `python -m monai.bundle run training` does."""
     from propl_monai.common.bundle_command import bundle_arguments, read_settings, run_bundle
 
-    bundle = chosen_bundle(bundle)
+    bundle = trusted_bundle(bundle, trust)
     places = {"dataset_dir": data, "output_dir": output, "model_dir": output / "models"}
     configs = ["train", *words(preset)]
     given = read_settings(bundle, configs, pairs("--set", settings or []))
@@ -45,11 +47,12 @@ def evaluate(
     bundle: Bundle = None,
     preset: Annotated[str, typer.Option(help="Configs between train.json and evaluate.json; none is needed.")] = "",
     settings: Settings = None,
+    trust: Trust = "",
 ) -> None:
     """Evaluate on the test split, as `python -m monai.bundle run evaluating` does; the weights describe their network."""
     from propl_monai.common.bundle_command import bundle_arguments, read_settings, run_bundle
 
-    bundle = chosen_bundle(bundle)
+    bundle = trusted_bundle(bundle, trust)
     places = {"dataset_dir": data, "output_dir": run / "test", "model_dir": run / "models"}
     if (run / "datalist.json").exists():
         places["datalist_file"] = run / "datalist.json"
@@ -91,6 +94,9 @@ def predict(
     batch: Annotated[int, typer.Option(help="Frames that go through the network together.")] = 8,
     sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the weights file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite results made with other settings.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Write no mask where the target looks absent or the picture foreign.")
+    ] = False,
     shard: Annotated[str | None, typer.Option(help="I/N: part I of N of the files; see docs/scale.md.")] = None,
 ) -> None:
     """Segment files, folders and cines; the target is selected by name."""
@@ -117,6 +123,7 @@ def predict(
             formats=formats or "png",
             spacing_mm=spacing,
             overwrite=overwrite,
+            strict=strict,
             shard=part,
             progress=shown,
         )

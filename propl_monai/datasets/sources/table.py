@@ -7,6 +7,7 @@ two splits. So headers are compared without case, blanks and hyphens, and a head
 from __future__ import annotations
 
 import csv
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,20 +18,22 @@ from propl_monai.common.files import require_file
 from propl_monai.common.spacing import positive
 from propl_monai.errors import ProPLError
 
+logger = logging.getLogger(__name__)
 SEPARATORS = ",;\t|"
 _ALIKE = 0.75  # of the letters of two headers
 # Other words for a column, without case, blanks and signs; an ending such as "id" may follow.
 _OTHER_WORDS = {
     "name": "(image|img|picture|pic|file|filename|frame|path)(file|name|path|id)?",
-    "group": "(patient|pat|subject|subj|participant|person|woman|case|exam|examination|study|series|video|cine|clip"
-    "|accession|mrn|pid|grp|groups?|cluster)(ids?|uid|no|nr|num|number|name|code|key|s)?",
+    "group": "(patient(en|e)?|pat|pt|subject|subj|participant|proband|person|woman|case|fall|exam|examination|study|series"
+    "|video|cine|clip|accession|(hospital|record)(?=ids?|uid|no|nr|num)|mrn|nhs|pid|grp|groups?|cluster|gruppe|groupe|grupo"
+    "|gruppo|sujeto?|paciente|paziente)(instance)?(ids?|uid|no|nr|num|number|name|code|key|s)?|ids?|uid",
     "pixel_size_mm": ".*spacing.*|(pixel|px|pix)(size|width|height|length|edge|mm|cm|scale)?(row|col|column|x|y|mm|cm|inmm)*"
     "|mm(per|/)?(pixel|px)|(scale|resolution)mm",
 }
 
 
 def read_table(
-    path: Path, columns: Sequence[str], cure: str, optional: Sequence[str] = ()
+    path: Path, columns: Sequence[str], cure: str, optional: Sequence[str] = (), unread: Sequence[str] | None = None
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Read a table row by row; rows without any text are passed over.
 
@@ -39,6 +42,7 @@ def read_table(
         columns: that must be there; lower case.
         cure: where it is not such a table.
         optional: columns that may be missing, but not under another name.
+        unread: more columns that the package knows; any other one that is in the table is named in a warning, if given.
 
     Yields:
         File and line, for messages, and the fields by column, stripped; a missing field is empty.
@@ -53,6 +57,9 @@ def read_table(
             separator = marked[1] if marked else max(SEPARATORS, key=first.count)
             reader = csv.reader(stream, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
             headers = _headers(path, next(reader, []), columns, optional, cure)
+            spare = [header for header in headers if header and header not in (*columns, *optional, *(unread or ()))]
+            if unread is not None and spare:
+                logger.warning("%s: these columns are not read: %s", path, ", ".join(spare))
             for row in reader:
                 fields = [field.strip() for field in row]
                 where = f"{path}, line {reader.line_num + bool(marked)}"
@@ -102,11 +109,12 @@ def positive_number(text: str) -> float | None:
 
 
 def two_spellings(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ only in case, blanks or leading zeros, or as 12 and 12.0 do."""
+    """Pairs of names that differ only in case, in blanks, hyphens or underscores beside a letter, or as 012 and 12.0 do."""
     found: list[tuple[str, str]] = []
     known: dict[str, str] = {}
     for name in names:
         plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        plain = re.sub(r"(?<=[^\W\d_])[\s_-]+|[\s_-]+(?=[^\W\d_])", "", plain)
         plain = re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0*$", r"\1", plain))
         known.setdefault(plain, name)
         if known[plain] != name:

@@ -18,7 +18,7 @@ def to_markdown(content: Content) -> str:
         content: of card.json, see `write.write_card`.
     """
     parts = [_weights(content), _data(content), _results(content), _calibration(content)]
-    parts += [_circumference(content), _areas(content), _failures(content)]
+    parts += [_circumference(content), _areas(content), _failures(content), known_to_markdown(content["known"])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -135,6 +135,48 @@ def _failures(content: Content) -> str:
         f"times the reference's area, too small: at most 1/{LARGER} of it."
     )
     return f"### Failures\n\n{text}\n\n" + markdown_table(["task", "n", "failed", *KINDS, "worst (Dice %)"], rows)
+
+
+def known_to_markdown(found: Content | None) -> str:
+    """The section about the scores, from `known.score_known`; empty where there are none."""
+    if not found:
+        return ""
+    about = found["about"]
+    head = ["task", "present", "groups", "absent", "AUROC [95 % CI]", "absent found %", "false alarms %"]
+    head += ["external n", "external false alarms %"]
+    presence = []
+    for row in found["presence"]:
+        counts = [str(row[key]) for key in ("present", "groups", "absent")]
+        cells = [_auroc(row), number(row["detected"], 100), number(row["false_alarms"], 100)]
+        presence.append([row["task"], *counts, *cells, str(row["external"]), number(row["external_false_alarms"], 100)])
+    usual = [
+        [f"{row['organ']}, {row['source']}", str(row["n"]), str(row["groups"]), number(row["warned"], 100)]
+        for row in found["usual"]
+    ]
+    foreign = [[row["kind"], str(row["n"]), _auroc(row), number(row["warned"], 100)] for row in found["foreign"]]
+    foreign += [
+        [f"{organ}, left out of the scores", str(row["n"]), number(row["auroc"], digits=3), number(row["warned"], 100)]
+        for organ, row in about["left_out"].items()
+    ]
+    parts = [
+        "### Absent targets and foreign pictures",
+        f"Scores of `known.safetensors` (sha256 `{found['sha256']}`), fitted on {about['train']} train and "
+        f"{about['validation']} validation pictures, at most {100 * about['rate']:.0f} % of which each warning may be "
+        "false for. Each test picture was also asked for the targets of all other organs, and should be called absent; "
+        "targets of one organ are not told apart. Intervals over groups.",
+        markdown_table(head, presence),
+        "Pictures called foreign that must not be: the test split, and pictures from other hospitals.",
+        markdown_table(["organ, source", "n", "groups", "called foreign %"], usual),
+        "Foreign pictures, against the test split (intervals as if each foreign picture were a patient); and validation "
+        "pictures of an organ that was left out of the scores, against the rest, although the encoder was trained on them.",
+        markdown_table(["kind", "n", "AUROC [95 % CI]", "called foreign %"], foreign),
+    ]
+    return "\n\n".join(parts)
+
+
+def _auroc(row: Content) -> str:
+    mean, low, high = (number(row[f"auroc{end}"], digits=3) for end in ("", "_low", "_high"))
+    return mean if low == NONE else f"{mean} [{low}, {high}]"
 
 
 def _worst(cases: list[dict[str, Any]]) -> str:

@@ -18,11 +18,13 @@ from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.datasets.cohort import datalist_of_training
 from propl_monai.datasets.sources.registry import read_source
 from propl_monai.errors import ProPLError
+from propl_monai.evaluation.card.known import foreign_files, score_known
 from propl_monai.evaluation.card.measures import failures, ventricle_areas
 from propl_monai.evaluation.card.render import to_markdown
 from propl_monai.evaluation.card.score import score
 from propl_monai.evaluation.report.collect import temperature_of
 from propl_monai.evaluation.summary import summarise
+from propl_monai.inference.known_pictures import count_pictures
 from propl_monai.inference.predictor import Predictor
 from propl_monai.model.bundle_folder import find_weights
 from propl_monai.model.weights import read_header
@@ -37,6 +39,7 @@ def write_card(
     output: Path | str,
     datalist_file: Path | str | None = None,
     external: Path | str | None = None,
+    foreign: Path | str | None = None,
     card: Path | str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def write_card(
         output: folder to write to.
         datalist_file: of the training; None to read the folder as it is. It must be the one in the weights' header.
         external: a folder in the plain layout, with pictures from elsewhere; refused if one of them is in `data` too.
+        foreign: a folder of other pictures, a sub-folder per kind, that the scores should call foreign.
         card: a model card whose marked part is replaced by card.md.
         progress: called with (pictures done, in all).
 
@@ -66,7 +70,12 @@ def write_card(
     fitting, measured = (_of(labelled, name, datalist.root) for name in ("validation", "test"))
     elsewhere = _external(Path(external), datalist, predictor.tasks) if external else None
     outside = as_items(elsewhere.cases, elsewhere.root) if elsewhere else []
-    counter, total = count(1), len(fitting) + len(measured) + len(outside)
+    strange = foreign_files(Path(foreign)) if foreign else {}
+    own = Datalist(datalist.root, tuple(case for case in labelled if case.split == "test"), datalist.name)
+    total = len(fitting) + len(measured) + len(outside)
+    if predictor.known:
+        total += sum(count_pictures(one.cases) for one in (own, elsewhere) if one) + sum(map(len, strange.values()))
+    counter = count(1)
 
     def step() -> None:
         progress(next(counter), total)
@@ -74,6 +83,7 @@ def write_card(
     temperature = temperature_of(predictor, fitting, step)
     test = score(predictor, measured, "test split", temperature, len(fitting), step)
     other = score(predictor, outside, "external data", None, 0, step) if outside else None
+    scores = score_known(predictor, own, elsewhere, strange, step)
     content = {
         "schema": SCHEMA,
         "weights": _facts(predictor, header),
@@ -84,6 +94,7 @@ def write_card(
         "head_circumference": test.circumference,
         "left_ventricle_area": ventricle_areas(test.cases),
         "failures": failures(test.cases),
+        "known": scores,
         "versions": versions(),
         "commit": commit(),
     }

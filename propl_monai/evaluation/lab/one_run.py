@@ -122,7 +122,7 @@ def _train(lab: Lab, run: Run, folder: Path, keys: dict[str, Any], check: Check)
     """Train, or resume where a stopped worker left off, and note the peak memory in MB."""
     output = folder / "train"
     keys = keys | {"leave_out": list(run.leave_out) or None, **dict(lab.overrides or {})}
-    presets = words(lab.preset) + ([] if run.variant.method == "propl" else [run.variant.method])
+    presets = words(lab.preset) + [name for name in (run.variant.network, run.variant.method) if name != "propl"]
     if (output / RUN).exists() and (done := read_object(output / RUN, RUN_AGAIN)).get("status") == "finished":
         _check_recipe(lab, presets, keys, output / RUN, options_of(output / RUN, done))
         return

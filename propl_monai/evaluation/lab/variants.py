@@ -55,6 +55,7 @@ class Variant:
         name: as on the command line and in tables.
         title: one line.
         method: a name of `propl_monai.training.methods.METHODS`.
+        network: a name of `propl_monai.model.networks.registry.NETWORKS`.
         train: config keys of the bundle's training, and their values.
         of: another variant whose trained weights this one evaluates in another way; it then has no training of its own.
         evaluate: config keys of the bundle's evaluation, and their values.
@@ -68,6 +69,7 @@ class Variant:
     of: str | None = None
     evaluate: Mapping[str, Any] = field(default_factory=dict)
     one_model_a_task: bool = False
+    network: str = "propl"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy as np
 
 from propl_monai.evaluation.figure_style import DPI, STYLE, Figure, look, matplotlib, outline
 from propl_monai.evaluation.report.collect import Shown, TaskCalibration
-from propl_monai.model.network import DECODERS
 from propl_monai.tasks import NAMES
 
 LOSSES = ("loss", "supervised", "pseudo")
@@ -44,7 +43,7 @@ def curves(epochs: Sequence[Mapping[str, Any]], best_epoch: int | None) -> list[
         A drawing for each of the three that the run has numbers for.
     """
     validated = [epoch for epoch in epochs if epoch.get("validation")]
-    decoders = {name: _points(validated, "validation", name) for name in DECODERS}
+    decoders = {name: _points(validated, "validation", name) for name in decoders_of(epochs)}
     tasks = {name: _points(validated, "validation_tasks", name) for name in NAMES}
     losses = {name: [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch] for name in LOSSES}
     plans = (
@@ -100,6 +99,12 @@ def overlay(shown: Shown) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def decoders_of(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The decoders that were validated, in the order of metrics.jsonl."""
+    scores = [epoch.get("validation") or {} for epoch in epochs]
+    return [name for name in dict.fromkeys(name for score in scores for name in score) if name != "best_decoder"]
 
 
 def _points(epochs: Sequence[Mapping[str, Any]], key: str, name: str) -> list[tuple[int, float]]:

@@ -32,7 +32,6 @@ from propl_monai.evaluation.report.run_files import RunFiles
 from propl_monai.images import Picture, read_image, read_mask, to_grey
 from propl_monai.inference.postprocess import RestoreSized
 from propl_monai.inference.predictor import Predictor
-from propl_monai.model.network import ProPL
 
 FITTED_ON = "validation"
 Mask = NDArray[np.bool_]
@@ -160,7 +159,7 @@ def collect(
             shown[case] = Shown(task, ranks[case], case, known[case], to_grey(picture.pixels), mask, reference)
         step()
     calibration = Calibration(files.measured_on, temperature, len(fitting), counts.of(files.task_names))
-    return Collected(prompts_of(predictor.network), calibration, [shown[case] for case in ranks])
+    return Collected(predictor.network.sentences, calibration, [shown[case] for case in ranks])
 
 
 class CalibrationCounts:
@@ -229,14 +228,6 @@ def ranks_to_show(files: RunFiles) -> dict[str, str]:
         for rank, case in best_median_worst(files.cases, name).items():
             ranks.setdefault(case, []).append(rank)
     return {case: " and ".join(words) for case, words in ranks.items()}
-
-
-def prompts_of(network: ProPL) -> dict[str, str]:
-    """The sentence of each task, where prompts are text."""
-    if network.prompts is None or network.prompts.mode != "text":
-        return {}
-    facts = network.prompts.bank.describe()
-    return dict(zip(facts["tasks"], facts["sentences"], strict=True))
 
 
 def _task_json(part: TaskCalibration) -> dict[str, Any]:

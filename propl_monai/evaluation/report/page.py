@@ -8,11 +8,10 @@ from typing import Any
 
 from propl_monai import __version__, tasks
 from propl_monai.evaluation.grids import NONE, Grid, fill_template, number, pair, percent
-from propl_monai.evaluation.report.charts import LOSSES, curves, overlay, reliability
+from propl_monai.evaluation.report.charts import LOSSES, curves, decoders_of, overlay, reliability
 from propl_monai.evaluation.report.collect import FITTED_ON, Calibration, Collected
 from propl_monai.evaluation.report.failures import failure_grids
 from propl_monai.evaluation.report.run_files import RunFiles
-from propl_monai.model.network import DECODERS
 
 TEMPLATE = "report.html.jinja"
 
@@ -98,12 +97,13 @@ def _result(table: Sequence[Mapping[str, Any]]) -> Grid:
 
 def _epochs(epochs: Sequence[Mapping[str, Any]]) -> Grid:
     losses = [name for name in LOSSES if any(name in epoch for epoch in epochs)]
-    head = ["epoch", *losses, *(f"validation mDice of {name}, %" for name in DECODERS), "learning rate", "seconds"]
+    decoders = decoders_of(epochs)
+    head = ["epoch", *losses, *(f"validation mDice of {name}, %" for name in decoders), "learning rate", "seconds"]
     rows = []
     for epoch in epochs:
         found = epoch.get("validation") or {}
         cells = [number(epoch.get(name), 1, 4) for name in losses]
-        cells += [number(found.get(name), 100) for name in DECODERS]
+        cells += [number(found.get(name), 100) for name in decoders]
         cells += [number(epoch.get("learning_rate"), 1, 6), number(epoch.get("seconds"))]
         rows.append([str(epoch["epoch"]), *cells])
     return Grid("Each epoch", head, rows)

@@ -25,11 +25,12 @@ class Engine(Protocol):
     def prepare(self, grey: np.ndarray) -> Any:
         """Grey levels uint8 (H, W) to what `maps` takes: (1, rows, columns) on the network's grid, normalised."""
 
-    def maps(self, images: Sequence[Any], tasks: list[str], uncertainty: bool) -> Any:
+    def answer(self, images: Sequence[Any], tasks: list[str], uncertainty: bool) -> tuple[Any, np.ndarray | None]:
         """A batch through the network, each picture encoded once.
 
         Returns:
-            (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted; on the CPU.
+            (B, K, rows, columns) logits of K tasks, followed by K variances where uncertainty is wanted, on the CPU; and
+            pooled features (B, C), see `encoder.Features.pooled`, None where they would depend on the task.
         """
 
     def finish(self, maps: Any, size: tuple[int, int], count: int) -> tuple[Any, Any]:

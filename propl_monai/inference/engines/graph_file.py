@@ -18,9 +18,9 @@ from propl_monai.errors import ProPLError
 
 SUFFIX = ".graph.onnx"
 FACTS = "propl_graph"  # key of the file's metadata, and of the version in them
-VERSION = 1  # of the form: inputs, outputs, and how tensors are named
+VERSION = 2  # of the form: inputs, outputs, and how tensors are named
 LARGEST = 8_000_000  # bytes; a graph of EfficientNet-Lite1 has 0.2 million
-INPUTS, OUTPUT = ("image", "row", "text"), "logits"
+INPUTS, OUTPUTS = ("image", "row", "text"), ("logits", "pooled")
 
 
 class Graph(NamedTuple):

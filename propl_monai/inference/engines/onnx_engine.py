@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from propl_monai.data.normalisations import normalise
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.images.resize import enlarge, shrink
-from propl_monai.inference.engines.graph_file import INPUTS, OUTPUT, Graph
+from propl_monai.inference.engines.graph_file import INPUTS, OUTPUTS, Graph
 from propl_monai.model.bundle_folder import Described
 
 ROWS = 8  # pairs of picture and task that are decoded together
@@ -51,26 +51,29 @@ class OnnxEngine:
         levels = shrink(grey, self.described.spatial_size).astype(np.float32) / 255
         return normalise(levels, self.described.normalisation)[None]
 
-    def maps(self, images: Sequence[np.ndarray], tasks: list[str], uncertainty: bool) -> np.ndarray:
+    def answer(
+        self, images: Sequence[np.ndarray], tasks: list[str], uncertainty: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """See `base.Engine`."""
         if uncertainty:
             raise ProPLError("uncertainty", "is not in the ONNX form", "give --engine torch")
         numbers = [self._numbers[name] for name in tasks]
         step = max(1, ROWS // len(tasks))
         batches = [np.stack(images[start : start + step]) for start in range(0, len(images), step)]
-        return np.concatenate([self._maps(batch, numbers) for batch in batches])
+        maps, pooled = zip(*(self._answer(batch, numbers) for batch in batches), strict=True)
+        return np.concatenate(maps), np.concatenate(pooled)
 
-    def _maps(self, images: np.ndarray, numbers: list[int]) -> np.ndarray:
-        """(B, 1, H, W) to logits (B, K, H, W) of K tasks."""
+    def _answer(self, images: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 1, H, W) to logits (B, K, H, W) of K tasks, and pooled features (B, C)."""
         count, tasks = len(images), len(numbers)
         pairs = np.repeat(np.arange(count), tasks), np.tile(numbers, count)
-        logits = self.logits(images, *pairs)
+        logits, pooled = self.run(images, *pairs)
         if self.tta:
-            mirrored = self.logits(np.ascontiguousarray(images[..., ::-1]), *pairs)
+            mirrored, _ = self.run(np.ascontiguousarray(images[..., ::-1]), *pairs)
             logits = _mean(logits, mirrored[..., ::-1])
-        return logits.reshape(count, tasks, *images.shape[2:])
+        return logits.reshape(count, tasks, *images.shape[2:]), pooled
 
-    def logits(self, images: np.ndarray, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray, rows: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run the graph, which encodes each image once.
 
         Args:
@@ -79,11 +82,11 @@ class OnnxEngine:
             numbers: (R,), of the task of each pair.
 
         Returns:
-            (R, 1, H, W).
+            Logits (R, 1, H, W), and pooled features (B, C).
         """
         given = dict(zip(INPUTS, (images, rows, self._texts[numbers]), strict=True))
-        found: np.ndarray = self._session.run([OUTPUT], given)[0]
-        return found
+        logits, pooled = self._session.run(list(OUTPUTS), given)
+        return logits, pooled
 
     def finish(self, maps: np.ndarray, size: tuple[int, int], count: int) -> tuple[np.ndarray, None]:
         """See `base.Engine`."""

@@ -13,14 +13,14 @@ from propl_monai.data.grid import from_grid, normalised, to_grid
 from propl_monai.errors import ProPLError, first_line
 from propl_monai.inference.decoding import TaskDecoder
 from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH
-from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
 
 
 class TorchEngine:
     """See `base.Engine`.
 
     Args:
-        network: with a prompt bank; moved to the device.
+        network: that knows a task; moved to the device.
         spatial_size, normalisation: of its training.
         device: such as "cpu" or "cuda:1"; None for the first GPU, else the CPU.
         decoder: "sd", "pd" or "mean"; None for the network's choice.
@@ -31,14 +31,14 @@ class TorchEngine:
 
     def __init__(
         self,
-        network: ProPL,
+        network: Segmenter,
         spatial_size: tuple[int, ...],
         normalisation: str,
         device: str | torch.device | None,
         decoder: str | None,
         tta: bool,
     ) -> None:
-        if network.prompts is None:
+        if not network.task_names:
             raise ProPLError("network", "has no prompt bank, so it knows no task", "attach_prompts(bank) first")
         network.require_decoder(decoder or network.chosen_decoder)
         self.device = _usable(device)
@@ -46,7 +46,7 @@ class TorchEngine:
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.spatial_size, self.normalisation = spatial_size, normalisation
         self.decoder, self.tta = decoder or network.chosen_decoder, tta
-        self.tasks = tuple(network.prompts.bank.task_names)
+        self.tasks = tuple(network.task_names)
 
     def prepare(self, grey: np.ndarray) -> Tensor:
         """See `base.Engine`."""
@@ -55,11 +55,12 @@ class TorchEngine:
         return normalised(to_grid(pixels, self.spatial_size).float() / 255, self.normalisation)
 
     @torch.inference_mode()
-    def maps(self, images: Sequence[Tensor], tasks: list[str], uncertainty: bool) -> Tensor:
+    def answer(self, images: Sequence[Tensor], tasks: list[str], uncertainty: bool) -> tuple[Tensor, np.ndarray | None]:
         """See `base.Engine`."""
         passes = PASSES if uncertainty else 0
         decode = TaskDecoder(tasks, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
-        return decode(torch.stack(list(images)).to(self.device), self.network).cpu()
+        maps = decode(torch.stack(list(images)).to(self.device), self.network).cpu()
+        return maps, None if decode.pooled is None else decode.pooled.cpu().numpy()
 
     @torch.inference_mode()
     def finish(self, maps: Tensor, size: tuple[int, int], count: int) -> tuple[Any, Any]:

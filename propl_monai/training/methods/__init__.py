@@ -5,17 +5,33 @@ its class as `method_def`; the tests of the registry then cover it. The trainer 
 
 In: a network and batches. Out: losses. Must not know: files, validation, or one another.
 
-Tested elsewhere: `base` and `supervised` by `test_method_registry` and `test_propl`.
+Tested elsewhere: `base`, `supervised` and `weak_to_strong` by `test_method_registry`, `test_propl` and `test_mean_teacher`.
 """
 
 from __future__ import annotations
 
 from propl_monai.training.methods.base import Method
+from propl_monai.training.methods.bcp import BCPMethod
+from propl_monai.training.methods.cps import CPSMethod
+from propl_monai.training.methods.fixmatch import FixMatchMethod
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
 from propl_monai.training.methods.propl import ProPLMethod
 from propl_monai.training.methods.propl_views import ProPLViewsMethod
+from propl_monai.training.methods.st_pp import STPPMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
+from propl_monai.training.methods.unimatch import UniMatchMethod
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (ProPLMethod, SupervisedMethod, MeanTeacherMethod, ProPLViewsMethod)
+    method.name: method
+    for method in (
+        ProPLMethod,
+        SupervisedMethod,
+        MeanTeacherMethod,
+        ProPLViewsMethod,
+        FixMatchMethod,
+        CPSMethod,
+        UniMatchMethod,
+        STPPMethod,
+        BCPMethod,
+    )
 }

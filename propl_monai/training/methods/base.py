@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from propl_monai.model.network import ProPL
+from propl_monai.errors import ProPLError
+from propl_monai.model.networks.base import Segmenter
+from propl_monai.model.networks.registry import NETWORKS
 from propl_monai.training.losses import BCEDiceLoss
 
 Batch = dict  # {"image": (B, 1, H, W), "task": [B names]}, see `Method.step`
 
 
 class Method(nn.Module, ABC):
-    """A way to train a `ProPL`. Trainer, checkpoints and validation use this interface only.
+    """A way to train a network. Trainer, checkpoints and validation use this interface only.
 
     Args:
-        network: trained in place.
+        network: trained in place; any of the registry, unless the method names one.
 
     Attributes:
         name: in the registry and in run.json.
-        decoders: those of `predictor` that are trained, and so may be chosen on the validation cases.
+        only: the name of the one network that this method can train; None for any.
         uses_unlabelled: false where the unlabelled batch is ignored; then there must be a labelled one.
     """
 
     name: ClassVar[str]
-    decoders: ClassVar[tuple[str, ...]]
+    only: ClassVar[str | None] = None
     uses_unlabelled: ClassVar[bool] = True
-    network: ProPL
+    network: Segmenter
 
-    def __init__(self, network: ProPL) -> None:
+    def __init__(self, network: Segmenter) -> None:
         super().__init__()
+        if self.only and not isinstance(network, NETWORKS[self.only]):
+            cure = f"take the network {self.only}, or another method"
+            raise ProPLError(f"method '{self.name}'", f"trains network {self.only}, not '{network.name}'", cure)
         self.network = network
         self.loss = BCEDiceLoss()
 
     @property
-    def predictor(self) -> ProPL:
+    def decoders(self) -> tuple[str, ...]:
+        """The decoders of `predictor` that are trained, and so may be chosen on the validation cases."""
+        return self.network.decoders[:1]
+
+    @property
+    def predictor(self) -> Segmenter:
         """The network that is validated, saved and used for prediction; the trained one by default."""
         return self.network
 
@@ -59,6 +70,24 @@ class Method(nn.Module, ABC):
     def forward(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """`step`, under the name that `DistributedDataParallel` wraps."""
         return self.step(labelled, unlabelled, progress)
+
+    def student(self, image: Tensor, batches: Sequence[Batch]) -> Tensor:
+        """Logits (B, 1, H, W) of the first decoder, for the images of several batches, one batch behind the other.
+
+        Args:
+            image: (B, 1, H, W), views of these images; one pass, so that BatchNorm sees them together.
+            batches: the tasks are theirs.
+        """
+        return self.network(image, task=self.tasks_of(batches), decoder=self.decoders[0])
+
+    def tasks_of(self, batches: Sequence[Batch]) -> list[str] | None:
+        """The task of each image of several batches; None, the default task, where one has none and there is no default."""
+        default, names = self.network.default_task, []
+        for batch in batches:
+            if "task" not in batch and default is None:
+                return None
+            names += batch.get("task", [default] * len(batch["image"]))
+        return names
 
     def after_step(self) -> None:
         """Called after the optimizer has changed `network`; not after a step that was skipped as not finite."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from operator import itemgetter
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from propl_monai.common.options import switch
 from propl_monai.model import uplc
 from propl_monai.model.encoder import Features
-from propl_monai.model.network import ProPL
+from propl_monai.model.network import DECODERS, ProPL
+from propl_monai.training.batch_norm import unrecorded_statistics
 from propl_monai.training.cutmix import CutMix, cutmix, draw_for, taught_view
 from propl_monai.training.methods.base import Batch, Method
 
@@ -41,7 +39,9 @@ class ProPLMethod(Method):
     """
 
     name = "propl"
-    decoders = ("sd", "pd", "mean")
+    only = "propl"
+    decoders = DECODERS
+    network: ProPL
 
     def __init__(
         self,
@@ -120,17 +120,3 @@ class ProPLMethod(Method):
                 self.strength,
             )
             return uplc.mean_and_variance(passes)
-
-
-@contextmanager
-def unrecorded_statistics(module: nn.Module) -> Iterator[None]:
-    """BatchNorm layers inside normalise as before, and leave their running statistics as they are."""
-    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
-    training = [layer for layer in norms if layer.track_running_stats and layer.training]
-    for layer in training:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in training:
-            layer.track_running_stats = True

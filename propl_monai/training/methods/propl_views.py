@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,24 +18,10 @@ from propl_monai.model.views import VIEWS, check_views, look
 from propl_monai.training.averages import averaged
 from propl_monai.training.cutmix import CutMix, cutmix, draw_for, taught_view
 from propl_monai.training.methods.base import Batch, Method
-from propl_monai.training.pseudo_labels import LEVELS
+from propl_monai.training.pseudo_labels import LEVELS, Lesson, PseudoLabels
 
 TEACHERS = ("offline", "ema")
 STUDENTS = {"both": BOTH, "pd": ("pd",)}
-
-
-class Lesson(NamedTuple):
-    """What B unlabelled pictures teach.
-
-    Attributes:
-        target: (B, 1, H, W) in [0, 1], the mean over the views, sharpened.
-        certainty: (B, 1, H, W) in [0, 1], weight of a pixel, exp(-variance / temperature).
-        picture_weight: (B,) in [0, 1], the squared agreement of the views.
-    """
-
-    target: Tensor
-    certainty: Tensor
-    picture_weight: Tensor
 
 
 class ProPLViewsMethod(Method):
@@ -61,7 +47,9 @@ class ProPLViewsMethod(Method):
     """
 
     name = "propl_views"
-    decoders = ("sd", "pd", "mean")
+    only = "propl"
+    decoders = DECODERS
+    network: ProPL
 
     def __init__(
         self,
@@ -170,6 +158,16 @@ class ProPLViewsMethod(Method):
         result["certainty"], result["picture_weight"] = lesson.certainty.mean(), lesson.picture_weight.mean()
         result["pseudo_foreground"] = lesson.target.mean()
         return lesson
+
+    @property
+    def lesson_options(self) -> dict[str, Any]:
+        """What pseudo-labels depend on beside the network."""
+        options = {key: getattr(self, key) for key in ("temperature", "sharpness", "teacher_decoder")}
+        return {"views": list(self.views), **options}
+
+    def chosen(self, labels: PseudoLabels, tasks: Sequence[str | None], stage: int) -> PseudoLabels:
+        """All pictures teach, each as much as its views agree."""
+        return labels
 
     @torch.no_grad()
     def teach(self, image: Tensor, task: Sequence[str] | None = None) -> tuple[Lesson, Tensor]:

@@ -1,4 +1,4 @@
-"""The control without pseudo-labels: the same network, its decoder sd, and the labelled images alone."""
+"""The control without pseudo-labels: the same network, its first decoder, and the labelled images alone."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from propl_monai.training.methods.base import Batch, Method
 
 
 class SupervisedMethod(Method):
-    """L = L_sup(sd(x_l), y); the unlabelled batch is ignored.
+    """L = L_sup(f(x_l), y), f by the first decoder (ProPL's sd); the unlabelled batch is ignored.
 
     Args:
         network: trained in place.
     """
 
     name = "supervised"
-    decoders = ("sd",)
     uses_unlabelled = False
 
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Loss of one labelled batch; see `Method.step`."""
         assert labelled is not None, "PairedLoader always gives a labelled batch where there are labels"
-        logits = self.network(labelled["image"], task=labelled.get("task"), decoder="sd")
+        logits = self.network(labelled["image"], task=labelled.get("task"), decoder=self.decoders[0])
         loss = self.loss(logits, labelled["label"])
         return {"loss": loss, "supervised": loss.detach(), "logits": logits.detach()}

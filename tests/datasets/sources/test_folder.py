@@ -82,7 +82,11 @@ def test_columns_that_are_known_beside_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["patient_id", "PatientID", "subject", "Exam ID", "video", "gruop", "Groups", "study no."]
+    "header",
+    [
+        *("patient_id", "PatientID", "subject", "Exam ID", "video", "gruop", "Groups", "study no.", "id", "pt_id"),
+        *("StudyInstanceUID", "hospital_number", "Gruppe", "sujet", "paciente"),
+    ],
 )
 def test_a_column_that_may_be_the_group_is_never_ignored(tmp_path: Path, header: str) -> None:
     write(add(tmp_path, "BC/A", "a") / "manifest.csv", f"name,{header}\na,1\n")
@@ -95,6 +99,26 @@ def test_a_column_that_may_be_the_pixel_size_is_never_ignored(tmp_path: Path, he
     write(add(tmp_path, "BC/A", "a") / "manifest.csv", f"name,{header}\na,1\n")
     with pytest.raises(ProPLError, match=f"no column 'pixel_size_mm', but one named '{header}'"):
         read_folder(tmp_path)
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(add(tmp_path, "BC/A", "a") / "manifest.csv", "name,group,hc_mm,Besitzer,side,\na,1,3,x,left,\n")
+    assert read_folder(tmp_path).cases[0].group == "1"
+    (record,) = caplog.records
+    assert record.getMessage().endswith("BC/A/manifest.csv: these columns are not read: besitzer, side")
+
+
+@pytest.mark.parametrize("pair", [("P-1", "P_1"), ("P 1", "p1"), ("study 3-a", "Study3a"), ("7", "007.0")])
+def test_groups_that_differ_in_spelling_alone_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
+    write(add(tmp_path, "LA/CLINIC", "a", "b") / "manifest.csv", f"name,group\na,{pair[0]}\nb,{pair[1]}\n")
+    with pytest.raises(ProPLError, match="names groups that differ only in spelling"):
+        read_folder(tmp_path)
+
+
+def test_groups_that_differ_in_a_number_are_two(tmp_path: Path) -> None:
+    text = "name,group\na,1-2\nb,12\nc,1.2\nd,P1-2\n"
+    write(add(tmp_path, "LA/CLINIC", "a", "b", "c", "d") / "manifest.csv", text)
+    assert len({case.group for case in read_folder(tmp_path).cases}) == 4
 
 
 def test_spellings_of_groups_are_compared_across_tasks(tmp_path: Path) -> None:

@@ -11,7 +11,11 @@ from propl_monai.evaluation.lab.comparison import Comparison, read_comparisons
 from propl_monai.evaluation.lab.variants import CONTROLS_AT, variants
 
 RESULTS = ROOT / "docs" / "results"
-NOT_RUN_YET = {"propl-views", "propl-views-ema", "propl-views-labels"}
+NOT_RUN_YET = {
+    *("propl-views", "propl-views-ema", "propl-views-labels"),
+    *("prompt-several", "asked-paraphrased-several"),
+    *("fixmatch", "unimatch", "cps", "st-pp", "bcp", "film-supervised", "film-fixmatch"),
+}
 ROW = re.compile(r"^\| `(?P<name>[a-z0-9.-]+)`: .*? \| (?P<seeds>\d) \| (?P<mdice>[\d.]+) \| (?P<sure>[\d.]+) \[")
 
 

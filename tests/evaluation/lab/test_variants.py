@@ -29,13 +29,13 @@ def test_a_row_changes_only_what_exists(name: str) -> None:
 
 def test_rows_differ() -> None:
     made = [
-        json.dumps([row.method, dict(row.train), dict(row.evaluate), row.one_model_a_task])
+        json.dumps([row.method, row.of, dict(row.train), dict(row.evaluate), row.one_model_a_task])
         for row in variants().values()
     ]
     assert len(set(made)) == len(made)
 
 
-@pytest.mark.parametrize("name", ["short", "long"])
+@pytest.mark.parametrize("name", ["short", "medium", "long"])
 def test_a_budget_fixes_the_pictures_seen(name: str) -> None:
     keys = budget(name)
     assert {"epochs", "steps_per_epoch", "labelled_batch_size", "unlabelled_batch_size", "spatial_size"} <= set(keys)

@@ -49,7 +49,7 @@ def test_maps_are_those_of_torch(described: Described, tta: bool) -> None:
     pictures = [Picture(speckle(40, 61, seed)) for seed in range(9)]
     prepared = [by_torch.prepare(picture) for picture in pictures]
     wanted = by_torch.maps(prepared, TWO).numpy()
-    found = onnx._engine.maps([one.image.numpy() for one in prepared], TWO, False)
+    found = onnx._engine.answer([one.image.numpy() for one in prepared], TWO, False)[0]
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=0)
 
 
@@ -73,8 +73,10 @@ def test_half_precision_and_other_prompts(described: Described, tmp_path: Path) 
     assert graph is not None
     by_torch = Predictor(halved, engine="torch")
     prepared = by_torch.prepare(Picture(speckle(32, 32)))
-    found = OnnxEngine(halved, graph, tta=False).maps([prepared.image.numpy()], TWO, False)
-    np.testing.assert_allclose(found, by_torch.maps([prepared], TWO).numpy(), atol=1e-4, rtol=0)
+    found, pooled = OnnxEngine(halved, graph, tta=False).answer([prepared.image.numpy()], TWO, False)
+    wanted, wanted_pooled = by_torch._by_torch.answer([prepared.image], TWO, False)
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(pooled, wanted_pooled, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_weights_that_do_not_fit_are_refused(
 def test_a_graph_that_differs_is_not_kept(described: Described, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = find_graph(described.weights, described.weights_sha256)
     assert graph is not None
-    monkeypatch.setattr(OnnxEngine, "logits", lambda self, images, rows, numbers: np.zeros_like(images))
+    monkeypatch.setattr(OnnxEngine, "run", lambda self, images, rows, numbers: (np.zeros_like(images), None))
     with pytest.raises(ProPLError, match=r"ONNX form of .*: would differ .* over 30 images.* not kept"):
         require_equal(described, small_network(), graph)
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from propl_monai import ProPL
 from propl_monai.errors import ProPLError
+from propl_monai.model.uplc import PSEUDO_LABELS
 from propl_monai.training.cutmix import cutmix, draw_cutmix
 from propl_monai.training.losses import BCEDiceLoss
-from propl_monai.training.methods.mean_teacher import PSEUDO_LABELS, MeanTeacherMethod, ramp
+from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
 
 TASK = "left atrium"
 
@@ -78,10 +79,6 @@ def test_teacher_is_never_trained(net: ProPL) -> None:
     assert all(torch.equal(value, before[name]) for name, value in method.predictor.state_dict().items())
     method.after_step()
     assert any(not torch.equal(value, before[name]) for name, value in method.predictor.state_dict().items())
-
-
-def test_ramp() -> None:
-    assert [ramp(at) for at in (0, 0.5, 1)] == pytest.approx([math.exp(-5), math.exp(-1.25), 1])
 
 
 def expected_target(probability: Tensor, kind: str) -> tuple[Tensor, Tensor | None]:

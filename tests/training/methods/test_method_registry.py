@@ -11,7 +11,9 @@ from factories import ROOT, TINY_ENCODER
 from torch import Tensor
 
 from propl_monai import ProPL
+from propl_monai.errors import ProPLError
 from propl_monai.model.network import DECODERS
+from propl_monai.model.networks.registry import NETWORKS
 from propl_monai.training.methods import METHODS, Method
 
 TASKS = ["left atrium", "myocardium", "left atrium"]
@@ -19,16 +21,19 @@ CONFIGS = ROOT / "bundle" / "configs"
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def make(name: str, seed: int = 0, **options: Any) -> Method:
+def make(name: str, seed: int = 0, network: str = "propl", **options: Any) -> Method:
     torch.manual_seed(seed)
-    return METHODS[name](ProPL(TINY_ENCODER), **options).train()
+    return METHODS[name](NETWORKS[network](TINY_ENCODER, **options)).train()
 
 
 def batch(seed: int, count: int = 3, labelled: bool = False, empty: bool = False) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     image, other = (torch.randn(count, 1, 64, 64, generator=generator) for _ in range(2))
     made: dict[str, Any] = {"image": image, "task": TASKS[:count]}
-    return made | ({"label": (other > (99 if empty else 0)).float()} if labelled else {"image_strong": other})
+    strong: dict[str, Any] = {"image_strong": other, "image_strong_2": image + 0.1 * other}
+    strong |= {"pseudo_label": (other > 0).byte() * 255, "certainty": torch.full_like(image, 255).byte()}
+    strong |= {"picture_weight": torch.linspace(0, 1, count)}  # as `Rounds` adds them
+    return made | ({"label": (other > (99 if empty else 0)).float()} if labelled else strong)
 
 
 def train(method: Method, steps: int = 3) -> None:
@@ -48,7 +53,8 @@ def predictions(method: Method) -> list[Tensor]:
 
 
 def test_methods_are_found_by_name() -> None:
-    assert set(METHODS) == {"propl", "supervised", "mean_teacher", "propl_views"}
+    semi_supervised = {"mean_teacher", "fixmatch", "cps", "unimatch", "st_pp", "bcp"}
+    assert set(METHODS) == {"propl", "propl_views", "supervised"} | semi_supervised
     assert all(method.name == name for name, method in METHODS.items())
 
 
@@ -61,20 +67,23 @@ def test_every_method_has_a_config() -> None:
 
 
 @every_method
-@pytest.mark.parametrize("mode", ["text", "learned"])
-def test_gradient_reaches_every_parameter_that_trains(name: str, mode: str) -> None:
-    torch.manual_seed(0)
-    method = METHODS[name](ProPL(TINY_ENCODER, prompt_mode=mode)).train()
+@pytest.mark.parametrize(("network", "mode"), [("propl", "text"), ("propl", "learned"), ("film", "text")])
+def test_gradient_reaches_every_parameter_that_trains(name: str, network: str, mode: str) -> None:
+    if METHODS[name].only not in (None, network):
+        with pytest.raises(ProPLError, match=f"method '{name}': trains network propl, not '{network}'"):
+            make(name, network=network)
+        return
+    method = make(name, network=network, prompt_mode=mode)
     method.step(batch(1, labelled=True), batch(2), 0.5)["loss"].backward()
-    learning = [f"decoder_{decoder}." for decoder in ("sd", "pd") if decoder in method.decoders]
-    for parameter_name, parameter in method.network.named_parameters():
-        if parameter_name.startswith(("encoder.", "prompts.", *learning)):
+    untrained = [f"decoder_{decoder}." for decoder in ("sd", "pd") if decoder not in method.decoders]
+    untrained = untrained if network == "propl" else []
+    for parameter_name, parameter in method.named_parameters():
+        if parameter.requires_grad and not any(part in parameter_name for part in untrained):
             assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), parameter_name
             assert bool(parameter.grad.any()), parameter_name
         else:
             assert parameter.grad is None, parameter_name
-    trained = set(map(id, method.network.parameters()))
-    assert all(p.grad is None for p in method.parameters() if id(p) not in trained)
+    assert all(parameter.requires_grad for parameter in method.network.parameters())
 
 
 @every_method
@@ -109,6 +118,7 @@ def test_odd_batches(name: str, labelled: dict | None, unlabelled: dict | None, 
 def test_predictor_is_a_network_that_learns(name: str) -> None:
     method = make(name)
     assert isinstance(method.predictor, ProPL) and method.decoders and set(method.decoders) <= set(DECODERS)
+    assert method.decoders == method.predictor.decoders[:1] or method.only == "propl"
     before = predictions(method)
     method.train()
     train(method)

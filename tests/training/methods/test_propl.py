@@ -15,7 +15,7 @@ from propl_monai import ProPL
 from propl_monai.model import uplc
 from propl_monai.training.cutmix import cutmix, draw_cutmix
 from propl_monai.training.losses import BCEDiceLoss
-from propl_monai.training.methods.propl import ProPLMethod, unrecorded_statistics
+from propl_monai.training.methods.propl import ProPLMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
 
 COMPACT = "tf_efficientnet_lite0"
@@ -289,24 +289,6 @@ def test_weak_view_leaves_no_trace_in_the_encoder(net: ProPL) -> None:
         other.train().encode(both["image_strong"])
     for name, value in other.encoder.named_buffers():
         torch.testing.assert_close(net.encoder.get_buffer(name), value)
-
-
-def test_statistics_are_recorded_again_afterwards_even_after_a_failure() -> None:
-    learning, frozen, stateless = (
-        nn.BatchNorm2d(2),
-        nn.BatchNorm2d(2).eval(),
-        nn.BatchNorm2d(2, track_running_stats=False),
-    )
-    layers = nn.ModuleList((learning, frozen, stateless))
-    image = torch.randn(4, 2, 3, 3)
-    with pytest.raises(KeyError), unrecorded_statistics(layers):
-        torch.testing.assert_close(learning(image), nn.BatchNorm2d(2)(image))  # by the batch, as in training
-        torch.testing.assert_close(frozen(image), image, rtol=0, atol=1e-4)  # eval mode stays eval mode
-        assert torch.equal(learning.get_buffer("running_mean"), torch.zeros(2))
-        raise KeyError
-    assert [layer.track_running_stats for layer in (learning, frozen, stateless)] == [True, True, False]
-    learning(image)
-    assert learning.get_buffer("running_mean").all()
 
 
 # --- batches of all kinds

@@ -14,7 +14,8 @@ from propl_monai.model.uplc import certainty, sharpen
 from propl_monai.model.views import apply, undo
 from propl_monai.training.cutmix import cutmix, draw_for
 from propl_monai.training.losses import BCEDiceLoss
-from propl_monai.training.methods.propl_views import Lesson, ProPLViewsMethod
+from propl_monai.training.methods.propl_views import ProPLViewsMethod
+from propl_monai.training.pseudo_labels import Lesson
 
 TASK = "breast cancer"
 VIEWS = ["as-is", "mirror", "gamma 1.3"]

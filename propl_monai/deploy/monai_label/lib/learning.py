@@ -22,7 +22,7 @@ from torch.nn import functional
 from propl_monai.data import transforms
 from propl_monai.data.loaders import DrawnDataset, PairedLoader
 from propl_monai.errors import ProPLError
-from propl_monai.model.network import ProPL
+from propl_monai.model.network import DECODERS, ProPL
 from propl_monai.training.methods.base import Batch, Method
 from propl_monai.training.trainer import SemiSupervisedTrainer
 from propl_monai.training.validation import dice
@@ -77,7 +77,9 @@ class KeepingOthers(Method):
     """
 
     name = "keeping_others"
-    decoders = ("sd", "pd", "mean")
+    only = "propl"
+    decoders = DECODERS
+    network: ProPL
 
     def __init__(self, network: ProPL, keep_weight: float = 1.0) -> None:
         super().__init__(network)

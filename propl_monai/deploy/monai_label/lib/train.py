@@ -19,6 +19,7 @@ from propl_monai.deploy.monai_label.lib.learning import BestEpoch, Settings, lea
 from propl_monai.deploy.monai_label.lib.other_tasks import Pictures, pictures_of_others
 from propl_monai.deploy.monai_label.lib.served import Loaded, Served
 from propl_monai.errors import ProPLError
+from propl_monai.model.network import ProPL
 from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, copy_aside, save_weights
 from propl_monai.tasks import Task
 
@@ -72,6 +73,7 @@ class TaskTrain(TrainTask):
         loaded = self.served.loaded()
         network = loaded.predictor.network
         network.require_decoder("mean", str(self.served.weights))  # both are trained
+        assert isinstance(network, ProPL), "no other network has a decoder of this name"
         labels = submitted(datastore, self.task)
         own, refused = as_items(labels, self.task, folder / self.task.slug)
         if not own:

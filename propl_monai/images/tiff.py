@@ -1,0 +1,78 @@
+"""TIFF that Pillow does not read, through tifffile: floating point of 16 and 64 bits, integers of 64, signed bytes, BigTIFF
+in big-endian order. One grey channel without compression; anything else is refused by what it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from propl_monai.errors import ProPLError
+from propl_monai.images.picture import COPY_AGAIN, Stored, check_size
+
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType: a preview, or the transparency, of another page (TIFF 6.0, page 36)
+NO_PAGES = _REDUCED | _MASK
+_PLAIN, _BLACK_IS_ZERO = 1, 1
+
+
+class NotRead(ProPLError):
+    """A way of storing a picture that is not read here either."""
+
+
+def open_stored(path: Path, kind: str) -> Stored:
+    """Read the header; errors of tifffile are left to the caller."""
+    with _pages(path) as pages:
+        for page in pages:
+            _check(path, page)
+        first = pages[0]
+        decoder = partial(_decode, path)
+        return Stored(path, kind, int(first.imagelength), int(first.imagewidth), len(pages), decoder)
+
+
+@contextmanager
+def _pages(path: Path) -> Iterator[list[Any]]:
+    logger = logging.getLogger("tifffile")  # says the same once more
+    before, logger.disabled = logger.disabled, True
+    try:
+        with tifffile.TiffFile(path) as file:
+            yield [page for page in file.pages if not int(page.subfiletype) & NO_PAGES] or list(file.pages)
+    finally:
+        logger.disabled = before
+
+
+def _check(path: Path, page: Any) -> None:
+    if not page.imagelength * page.imagewidth:
+        raise ProPLError(path, "is a TIFF picture that is damaged or cut short", COPY_AGAIN)
+    check_size(path, int(page.imagelength), int(page.imagewidth))
+    values = "unknown values" if page.dtype is None else f"{page.dtype} values"
+    cure = (
+        "save it without compression, as grey of 8 or 16 bits or floating point where 0 is black, or as RGB of 8 bits"
+    )
+    if page.compression != _PLAIN:
+        name = getattr(page.compression, "name", str(page.compression))
+        raise NotRead(path, f"is a TIFF picture of {values} with compression {name}, which is not read", cure)
+    if page.samplesperpixel != 1 or page.photometric != _BLACK_IS_ZERO or page.dtype is None:
+        colours = getattr(page.photometric, "name", str(page.photometric))
+        fact = f"is a TIFF picture of {page.samplesperpixel} {values} a pixel ({colours}), which is not read"
+        raise NotRead(path, fact, cure)
+    there, stated = path.stat().st_size, max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
+    holds, needs = sum(page.databytecounts), page.imagelength * page.imagewidth * page.dtype.itemsize
+    if holds < needs:
+        raise ProPLError(path, f"holds {holds} bytes of values where its size needs {needs}", COPY_AGAIN)
+    if stated > there:
+        raise ProPLError(path, f"is cut short: {there} bytes where its values end at {stated}", COPY_AGAIN)
+
+
+def _decode(path: Path) -> Iterator[np.ndarray]:
+    with _pages(path) as pages:
+        for page in pages:
+            _check(path, page)
+            values = page.asarray().reshape(page.imagelength, page.imagewidth)
+            yield values.astype(np.float32) if values.dtype == np.float16 else values

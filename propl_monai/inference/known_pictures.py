@@ -1,0 +1,78 @@
+"""Pictures of a datalist as the scores see them: each once, with its kind and its pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from propl_monai.data.cases import Case
+from propl_monai.images import read_image
+from propl_monai.inference.predictor import Predictor
+from propl_monai.tasks import find
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """N pictures.
+
+    Attributes:
+        features: (N, C), pooled, see `encoder.Features.pooled`.
+        kinds: organ and source of each.
+        groups: patient, examination or video of each, unique over all sources.
+        tasks: those that each picture is a case of.
+    """
+
+    features: NDArray[np.float32]
+    kinds: Sequence[tuple[str, str]]
+    groups: Sequence[tuple[str, str]]
+    tasks: Sequence[frozenset[str]]
+
+    @property
+    def organs(self) -> NDArray[np.str_]:
+        """The organ of each, (N,)."""
+        return np.array([organ for organ, _ in self.kinds])
+
+    def where(self, chosen: NDArray[np.bool_]) -> Pictures:
+        """Those at which `chosen`, (N,), is true."""
+        (places,) = np.nonzero(chosen)
+        parts = ([values[place] for place in places] for values in (self.kinds, self.groups, self.tasks))
+        return Pictures(self.features[chosen], *parts)
+
+
+def read_pictures(predictor: Predictor, cases: Iterable[Case], root: Path, step: Callable[[], None]) -> Pictures:
+    """Encode the pictures of cases; one that is a case of several tasks is encoded once.
+
+    Args:
+        predictor: whose network encodes them.
+        cases: of one split.
+        root: of the datalist.
+        step: called after each picture.
+    """
+    by_picture: dict[str, list[Case]] = {}
+    for case in cases:
+        by_picture.setdefault(case.image_sha256, []).append(case)
+    found = list(by_picture.values())
+    features = read_features(predictor, [root / some[0].image for some in found], step)
+    kinds = [(find(some[0].task).organ, some[0].source) for some in found]
+    groups = [(some[0].source, some[0].group) for some in found]
+    return Pictures(features, kinds, groups, [frozenset(case.task for case in some) for some in found])
+
+
+def count_pictures(cases: Iterable[Case]) -> int:
+    """The number of pictures that cases have between them."""
+    return len({case.image_sha256 for case in cases})
+
+
+def read_features(predictor: Predictor, files: Sequence[Path], step: Callable[[], None]) -> NDArray[np.float32]:
+    """Pooled features of picture files, (N, C)."""
+    rows = []
+    for start in range(0, len(files), predictor.batch):
+        some = files[start : start + predictor.batch]
+        rows.append(predictor.pooled([predictor.prepare(read_image(file)) for file in some]))
+        for _ in some:
+            step()
+    return np.concatenate(rows)

@@ -1,0 +1,7 @@
+"""Networks that segment, one file each, by name; ProPL itself is in `model.network`.
+
+A new network is a subclass of `base.Segmenter`, or of `prompted.PromptedSegmenter` where a sentence selects the target; a
+line in `registry.NETWORKS`; and a config laid over train.json. The tests of the registry then try it with every method.
+
+In: images and tasks. Out: logits. Must not know: files, losses, training.
+"""

@@ -1,0 +1,17 @@
+"""The networks by name, one line each."""
+
+from __future__ import annotations
+
+from propl_monai.errors import unknown
+from propl_monai.model.network import ProPL
+from propl_monai.model.networks.base import Segmenter
+from propl_monai.model.networks.film import Film
+
+NETWORKS: dict[str, type[Segmenter]] = {network.name: network for network in (ProPL, Film)}
+
+
+def network_class(name: str, where: str = "network") -> type[Segmenter]:
+    """The network of a name; `where` says who asks for it."""
+    if name not in NETWORKS:
+        raise unknown(where, "network", name, NETWORKS)
+    return NETWORKS[name]
