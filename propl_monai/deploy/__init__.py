@@ -3,5 +3,6 @@
 In: weights and the bundle folder. Out: files for other people's tools, or a served app.
 Must not know: tables and reports.
 
-Tested elsewhere: `exportable` and `parity` by `test_export`; `zoo_checks` and `zoo_rehearsal` by `test_release`.
+Tested elsewhere: `exportable` and `parity` by `test_export`; `onnx_graph` by `inference/engines/test_onnx_engine`;
+`zoo_checks` and `zoo_rehearsal` by `test_release`.
 """

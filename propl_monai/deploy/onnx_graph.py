@@ -63,13 +63,10 @@ def graph_of(described: Described) -> bytes:
         fact = f"network '{network.name}' has none, as it does not encode a picture once for all tasks"
         raise ProPLError(f"ONNX form of {described.weights}", fact, "give --engine torch")
     decoder = network.chosen_decoder
-    rows, columns = described.spatial_size
-    text = network.prompts.table() if network.prompts else torch.zeros(1, *network.text_shape)
-    example = torch.zeros(2, 1, rows, columns), torch.tensor([0, 0, 1]), text[[0, 0, 0]].clone()
+    paired = PairedNetwork(network, decoder)
+    example = torch.zeros(2, 1, *described.spatial_size), torch.tensor([0, 0, 1]), paired.texts[[0, 0, 0]]
     free = {"image": {0: "batch"}, "row": {0: "pairs"}, "text": {0: torch.export.Dim.DYNAMIC}}
-    program = onnx_program(
-        PairedNetwork(network, decoder), example, free, network.encoder.name, OUTPUTS, optimize=False
-    )
+    program = onnx_program(paired, example, free, network.encoder.name, OUTPUTS, optimize=False)
     model = _simplified(program).model_proto
     tensors = _emptied(model, described.weights)
     body = model.SerializeToString()
@@ -80,17 +77,25 @@ def graph_of(described: Described) -> bytes:
     if len(content) > LARGEST:
         fact = f"would have {len(content)} bytes, as many of its tensors are not in the weights"
         raise ProPLError(f"ONNX form of {described.weights}", fact, "give --engine torch")
-    _require_equal(described, network, Graph(described.weights, content, decoder, tensors))
+    require_equal(described, network, Graph(described.weights, content, decoder, tensors))
     return content
 
 
 def _simplified(program: Any) -> Any:
-    """Fold arithmetic of shapes alone: tensors must stay as the weights hold them, and ONNX Runtime folds the rest."""
+    """Fold arithmetic of shapes and what is there twice: a third less to load.
+
+    Tensors stay as the weights hold them; ONNX Runtime folds the rest.
+    """
+    from onnx_ir.passes import common
     from onnxscript import optimizer
 
-    optimizer.inline(program.model)
-    optimizer.fold_constants(program.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
-    optimizer.remove_unused_nodes(program.model)
+    model = program.model
+    optimizer.inline(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True, input_size_limit=FOLDED, output_size_limit=FOLDED)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.DeduplicateInitializersPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    optimizer.remove_unused_nodes(model)
     return program
 
 
@@ -139,8 +144,14 @@ def _value(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
     return array.shape, array.tobytes()
 
 
-def _require_equal(described: Described, network: ProPL, graph: Graph) -> None:
-    """Run graph and network on noise over smooth shades, see `parity.parity_inputs`, those of the network's size."""
+def require_equal(described: Described, network: ProPL, graph: Graph) -> None:
+    """Refuse a graph that differs from its network on noise over smooth shades, see `parity.parity_inputs`.
+
+    Args:
+        described: the weights, which fill the graph.
+        network: of these weights.
+        graph: that is tried, with pictures of the network's size.
+    """
     engine = OnnxEngine(described, graph, tta=False)
     tasks = len(described.header["architecture"]["tasks"])
 

@@ -2,4 +2,6 @@
 
 In: pictures and weights. Out: masks, maps, overlays, measurements.csv, run.json.
 Must not know: labels, datalists, or how the weights came about.
+
+Tested elsewhere: `decoding` by `test_inferer`.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from propl_monai.deploy import ship as module
 from propl_monai.deploy.export import export
 from propl_monai.deploy.ship import ship
 from propl_monai.errors import ProPLError
+from propl_monai.inference.engines.graph_file import write_graph
+from propl_monai.model.bundle_folder import Described
 from propl_monai.model.weights import load_network, read_header, save_weights
 
 OPTIONS = {
@@ -34,6 +37,18 @@ def write_run(folder: Path, datalist_sha256: str, record_in: str = ".") -> Path:
     record = RunRecord(folder / record_in / "run.json", "train", OPTIONS)
     record.write("finished", results={"cases": {"labelled": 3}})
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graph() -> Iterator[None]:
+    """Making an ONNX form is tested with the engines; here it is a file of one word."""
+
+    def make(described: Described) -> Path:
+        return write_graph(described.weights, described.weights_sha256, b"graph")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "make_graph", make)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +92,7 @@ def test_the_header_says_what_it_costs_and_where_they_are_from(made: tuple[Path,
     assert re.fullmatch(r"validation split, \d+ cases", halved["measured_on"])
     assert training["run_sha256"] == file_sha256(run / "run.json") and training["options"] == {"encoder": "x"}
     assert training["cases"] == {"labelled": 3} and training["status"] == "finished"
+    assert facts["graph"] == output / "model.graph.onnx" and facts["graph"].read_bytes() == b"graph"
     assert (output / "model.sha256").read_text() == f"{file_sha256(weights)}  model.safetensors\n"
     network, _ = load_network(weights)
     assert network.chosen_decoder == "pd" and {value.dtype for value in network.parameters()} == {torch.float32}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from factories import ABOUT, small_network, speckle
 from safetensors.numpy import load_file, save_file
 
 from propl_monai import Predictor
-from propl_monai.deploy.onnx_graph import graph_of, make_graph
+from propl_monai.deploy.onnx_graph import require_equal
 from propl_monai.errors import ProPLError
 from propl_monai.images import Picture
 from propl_monai.inference.engines.graph_file import find_graph
@@ -63,20 +62,21 @@ def test_masks_are_those_of_torch_but_for_the_edge(both: tuple[Predictor, Predic
         assert (one.mask != other.mask).mean() < 0.01 and 0.02 < other.mask.mean() < 0.98
 
 
-def test_half_precision_and_other_prompts(tmp_path: Path) -> None:
-    """The graph is filled with float32, whatever the weights hold."""
+def test_half_precision_and_other_prompts(described: Described, tmp_path: Path) -> None:
+    """The graph is filled with float32, whatever the weights hold, and takes any text."""
     network = small_network()
-    bank = network.prompts.bank if network.prompts else None
-    assert bank is not None
-    network.attach_prompts(bank, "onehot", "released")
-    network.choose_decoder("mean")
+    assert network.prompts is not None
+    network.attach_prompts(network.prompts.bank, "onehot", "released")
     save_safetensors(network, tmp_path / "model.safetensors", ABOUT, half=True)
-    described = describe_bundle(tmp_path)
-    make_graph(described)
-    onnx, by_torch = (Predictor(described, engine=name) for name in ("onnx", "torch"))
-    assert onnx.decoder == by_torch.decoder == "mean" and onnx.settings == by_torch.settings
-    one, other = (predictor(speckle(32, 32), "FH") for predictor in (onnx, by_torch))
-    np.testing.assert_allclose(one.probability, other.probability, atol=1e-4)
+    halved = describe_bundle(tmp_path)
+    graph = find_graph(described.weights, described.weights_sha256)
+    assert graph is not None
+    by_torch = Predictor(halved, engine="torch")
+    prepared = by_torch.prepare(Picture(speckle(32, 32)))
+    found, pooled = OnnxEngine(halved, graph, tta=False).answer([prepared.image.numpy()], TWO, False)
+    wanted, wanted_pooled = by_torch._by_torch.answer([prepared.image], TWO, False)
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(pooled, wanted_pooled, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,12 @@ def test_weights_that_do_not_fit_are_refused(
         OnnxEngine(altered({name: value}, header), wide, tta=False)
 
 
-def test_a_graph_that_differs_is_not_kept(
-    described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(described.weights, tmp_path)
-    monkeypatch.setattr(OnnxEngine, "logits", lambda self, images, rows, numbers: np.zeros_like(images))
+def test_a_graph_that_differs_is_not_kept(described: Described, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = find_graph(described.weights, described.weights_sha256)
+    assert graph is not None
+    monkeypatch.setattr(OnnxEngine, "run", lambda self, images, rows, numbers: (np.zeros_like(images), None))
     with pytest.raises(ProPLError, match=r"ONNX form of .*: would differ .* over 30 images.* not kept"):
-        graph_of(describe_bundle(tmp_path / described.weights.name))
-    assert [path.name for path in tmp_path.iterdir()] == [described.weights.name]
+        require_equal(described, small_network(), graph)
 
 
 def test_threads_of_the_process_are_respected(monkeypatch: pytest.MonkeyPatch) -> None:
