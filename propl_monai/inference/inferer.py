@@ -13,7 +13,6 @@ from torch import Tensor
 
 from propl_monai import tasks as registry
 from propl_monai.common.options import switch
-from propl_monai.errors import ProPLError
 from propl_monai.model import uplc
 from propl_monai.model.encoder import Features
 from propl_monai.model.network import ProPL, mean_logits
@@ -71,10 +70,10 @@ class PromptInferer(Inferer):
             uncertainty is wanted.
         """
         wanted: Sequence[str | Sequence[str] | None] = [task] if self.tasks is None else self.tasks
+        if self.passes:
+            network.require_uncertainty()
         if not isinstance(network, ProPL):
             return self._task_by_task(inputs, network, wanted)
-        if self.passes:
-            network.require_decoder("sd", "uncertainty")
         texts = [network.text(names, len(inputs)) for names in wanted]
         features = network.encode(inputs)
         maps = self.logits(network, features, texts)
@@ -86,9 +85,6 @@ class PromptInferer(Inferer):
 
     def _task_by_task(self, inputs: Tensor, network: Segmenter, wanted: Sequence[str | Sequence[str] | None]) -> Tensor:
         """The plain way, for a network of any kind; one that encodes once for all tasks does so."""
-        if self.passes:
-            fact = f"network '{network.name}' gives none: it has no passes with perturbed features"
-            raise ProPLError("uncertainty", fact, "leave it out, or use weights of propl")
 
         def maps(image: Tensor) -> Tensor:
             if network.encodes_once:

@@ -89,7 +89,7 @@ def predict_paths(
     if chosen != [PNG]:  # so that journals from before there were formats go on
         options["formats"] = chosen
     if uncertainty:
-        predictor.network.require_decoder("sd", "uncertainty")
+        predictor.network.require_uncertainty()
     spacing = require_spacing(spacing_mm)
     output = Path(output_dir)
     files = [file for file in find_inputs(inputs, output_dir, cines=True) if shard is None or shard.holds(file[1])]

@@ -103,6 +103,10 @@ class ProPL(PromptedSegmenter):
                 cure = "use the full weights, the model.safetensors of the training"
                 raise ProPLError(where or f"decoder '{decoder}'", fact, cure)
 
+    def require_uncertainty(self) -> None:
+        """Check that decoder sd is there, whose passes give it."""
+        self.require_decoder("sd", "uncertainty")
+
     def keep_decoder(self, decoder: str) -> None:
         """Choose a decoder and delete the other one; "mean" keeps both."""
         self.choose_decoder(decoder)

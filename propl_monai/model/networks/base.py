@@ -129,6 +129,11 @@ class Segmenter(nn.Module, ABC):
             fact = f"network '{self.name}' has no decoder {decoder}"
             raise ProPLError(where or f"decoder '{decoder}'", fact, f"use {' or '.join(self.decoders)}")
 
+    def require_uncertainty(self) -> None:
+        """Check that the network can tell how sure it is."""
+        fact = f"network '{self.name}' gives none: it has no passes with perturbed features"
+        raise ProPLError("uncertainty", fact, "leave it out, or use weights of propl")
+
     def keep_decoder(self, decoder: str) -> None:
         """Choose a decoder and delete the others."""
         self.choose_decoder(decoder)

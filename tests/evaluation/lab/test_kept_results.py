@@ -12,7 +12,8 @@ from propl_monai.evaluation.lab.variants import CONTROLS_AT, variants
 
 RESULTS = ROOT / "docs" / "results"
 NOT_RUN_YET = {"propl-views", "propl-views-ema", "propl-views-labels"}
-NOT_RUN_YET |= {"fixmatch", "unimatch", "cps", "st-pp", "bcp", "film-supervised", "film-fixmatch"}
+NOT_RUN_YET |= {"fixmatch", "unimatch", "cps", "st-pp", "bcp", "augseg", "film-supervised", "film-fixmatch"}
+NOT_RUN_YET |= {"dodnet", "dodnet-fixmatch", "clip-universal", "clip-universal-fixmatch"}
 ROW = re.compile(r"^\| `(?P<name>[a-z0-9.-]+)`: .*? \| (?P<seeds>\d) \| (?P<mdice>[\d.]+) \| (?P<sure>[\d.]+) \[")
 
 
