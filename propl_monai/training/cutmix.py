@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Beta
 
 from propl_monai.errors import ProPLError
 
@@ -29,17 +30,24 @@ class CutMix(NamedTuple):
 
 
 def draw_cutmix(
-    tasks: Sequence[str], height: int, width: int, probability: float, only: Collection[str] | None = None
+    tasks: Sequence[str],
+    height: int,
+    width: int,
+    probability: float,
+    only: Collection[str] | None = None,
+    beta: tuple[float, float] = (1.0, 1.0),
 ) -> CutMix:
     """Draw partners and boxes from torch's generator; the number of draws depends on the batch size alone.
 
-    A box has the aspect ratio of the image and lies inside it, and its share of the area is uniform in 0…1 (Yun et al.).
+    A box has the aspect ratio of the image and lies inside it, and its share of the area is uniform in 0…1 (Yun et al.)
+    unless `beta` says otherwise.
 
     Args:
         tasks: one name per image, B ≥ 1.
         height, width: of the images in pixels.
         probability: that an image gets a box; an image that is alone with its task in the batch stays whole.
         only: the tasks whose images are mixed; None for all.
+        beta: α and β of a symmetric or other beta distribution of the share; (1, 1) is uniform.
     """
     if not 0 <= probability <= 1:
         raise ProPLError("cutmix", f"{probability} is outside 0…1", "give a probability from 0 (never) to 1 (always)")
@@ -50,12 +58,16 @@ def draw_cutmix(
     partners = torch.rand(count, count).masked_fill(~fitting, -1).argmax(1)
     mixed = fitting.any(1) & (torch.rand(count) < probability)
     mixed &= torch.tensor([only is None or task in only for task in tasks])
-    side = torch.rand(count).sqrt() * mixed
+    area = torch.rand(count) if beta == (1.0, 1.0) else Beta(*map(torch.tensor, beta)).sample((count,))
+    return CutMix(torch.where(mixed, partners, torch.arange(count)), boxes_of(area.sqrt() * mixed, height, width))
+
+
+def boxes_of(side: Tensor, height: int, width: int) -> Tensor:
+    """Boxes (N, 4) inside an image, of its aspect ratio, at random places; `side` (N,) is their share of height and width."""
     rows, columns = (side * height).round().long(), (side * width).round().long()
-    top = (torch.rand(count) * (height - rows + 1)).long()
-    left = (torch.rand(count) * (width - columns + 1)).long()
-    boxes = torch.stack((top, left, top + rows, left + columns), 1)
-    return CutMix(torch.where(mixed, partners, torch.arange(count)), boxes)
+    top = (torch.rand(len(side)) * (height - rows + 1)).long()
+    left = (torch.rand(len(side)) * (width - columns + 1)).long()
+    return torch.stack((top, left, top + rows, left + columns), 1)
 
 
 def draw_for(batch: Mapping[str, Any], probability: float, only: Collection[str] | None = None) -> CutMix | None:

@@ -4,4 +4,6 @@ A new network is a subclass of `base.Segmenter`, or of `prompted.PromptedSegment
 line in `registry.NETWORKS`; and a config laid over train.json. The tests of the registry then try it with every method.
 
 In: images and tasks. Out: logits. Must not know: files, losses, training.
+
+Tested elsewhere: `base`, `prompted`, `registry` and `plain_decoder` by `test_network_registry`.
 """

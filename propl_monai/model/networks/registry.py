@@ -5,9 +5,11 @@ from __future__ import annotations
 from propl_monai.errors import unknown
 from propl_monai.model.network import ProPL
 from propl_monai.model.networks.base import Segmenter
+from propl_monai.model.networks.clip_universal import ClipUniversal
+from propl_monai.model.networks.dodnet import DoDNet
 from propl_monai.model.networks.film import Film
 
-NETWORKS: dict[str, type[Segmenter]] = {network.name: network for network in (ProPL, Film)}
+NETWORKS: dict[str, type[Segmenter]] = {network.name: network for network in (ProPL, Film, DoDNet, ClipUniversal)}
 
 
 def network_class(name: str, where: str = "network") -> type[Segmenter]:

@@ -10,6 +10,7 @@ Tested elsewhere: `base`, `supervised` and `weak_to_strong` by `test_method_regi
 
 from __future__ import annotations
 
+from propl_monai.training.methods.augseg import AugSegMethod
 from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.bcp import BCPMethod
 from propl_monai.training.methods.cps import CPSMethod
@@ -33,5 +34,6 @@ METHODS: dict[str, type[Method]] = {
         UniMatchMethod,
         STPPMethod,
         BCPMethod,
+        AugSegMethod,
     )
 }

@@ -23,7 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     paths = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"PYTHONPATH": paths}
+        command, capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"PYTHONPATH": paths}
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]

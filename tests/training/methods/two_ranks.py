@@ -26,7 +26,7 @@ TASKS = ["left atrium", "myocardium"]
 def batch(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A labelled and an unlabelled one, which differ between ranks."""
     generator = torch.Generator().manual_seed(seed)
-    image, other, third = (torch.randn(2, 1, 64, 64, generator=generator) for _ in range(3))
+    image, other, third = (torch.randn(2, 1, 32, 32, generator=generator) for _ in range(3))
     views: dict[str, Any] = {"image_strong": other, "image_strong_2": third, "picture_weight": torch.ones(2)}
     maps = {"pseudo_label": (third > 0).byte() * 255, "certainty": torch.full_like(image, 255).byte()}
     return {"image": image, "label": (other > 0).float(), "task": TASKS}, {
