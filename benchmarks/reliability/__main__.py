@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: processes are forked here, threads are not
 
@@ -19,7 +19,7 @@ from propl_monai.common.options import words
 from propl_monai.errors import EXIT_FAILURE, unknown
 
 QUICK = 0.1  # of the trials
-ENDED = "the run was ended before them"
+ENDED = "the run was ended before"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -48,41 +48,53 @@ def reliability(
     wanted = [row for row in rows.values() if not only or row.name in words(only)]
     about = {"share": QUICK if quick else 1.0, "commit": commit(), "versions": versions()}
     tallies: dict[str, Tally] = {}
+    tested: set[str] = set()  # rows whose tests were run, or have none
+
+    def results() -> list[dict[str, Any]]:
+        found = []
+        for row in wanted:
+            tally = Tally()
+            tally.add(tallies.get(row.name, Tally()))
+            if row.name not in tallies:
+                tally.add(Tally(not_run=ENDED))
+            elif row.name not in tested:
+                tally.add(Tally(not_run=f"its tests, as {ENDED}"))
+            found.append(row.result(tally))
+        return found
 
     def note(row: Row, tally: Tally) -> None:
         tallies.setdefault(row.name, Tally()).add(tally)
         found = tallies[row.name]
         typer.echo(f"{row.name}: {found.tried} tried, {len(found.faults)} lost, {found.seconds:.0f} s", err=True)
-        results = [each.result(tallies[each.name]) for each in wanted if each.name in tallies]
         if as_json:
-            write_atomically(as_json, (json.dumps({**about, "rows": results}, indent=1) + "\n").encode())
+            write_atomically(as_json, (json.dumps({**about, "rows": results()}, indent=1) + "\n").encode())
 
-    def run_suite(tested: Sequence[Row], options: Sequence[str] = ()) -> None:
+    def run_suite(some: Sequence[Row], options: Sequence[str] = ()) -> None:
         with tempfile.TemporaryDirectory(prefix="reliability-suite-") as folder:
             ended = ENDED
             try:
-                code = run_tests(
-                    list(dict.fromkeys(test for row in tested for test in row.tests)), options, Path(folder)
-                )
+                code = run_tests(list(dict.fromkeys(test for row in some for test in row.tests)), options, Path(folder))
                 ended = "" if code <= 1 else f"pytest ended with exit code {code}"
                 if ended:
                     typer.echo((Path(folder) / "log.txt").read_text(errors="replace")[-2000:], err=True)
             finally:
-                for row in tested:
+                for row in some:
+                    tested.add(row.name)
                     note(row, tally_of(row.tests, read_cases(Path(folder)), ended))
 
     try:
         for row in wanted:  # what only this command tries comes first
             with tempfile.TemporaryDirectory(prefix=f"reliability-{row.name}-") as folder:
+                tested |= {row.name} if quick or not row.tests else set()  # the suite itself runs them in quick mode
                 note(row, row.run(Room(Path(folder).resolve(), QUICK if quick else 1.0)))
-        if not quick:  # otherwise the suite itself is what runs them
+        if not quick:
             for row in wanted:
                 if row.tests and row.options:
                     run_suite([row], row.options)
             if together := [row for row in wanted if row.tests and not row.options]:
                 run_suite(together)
     finally:  # what was found is told also where the run is ended
-        typer.echo(table([row.result(tallies.get(row.name, Tally(not_run=ENDED))) for row in wanted]))
+        typer.echo(table(results()))
     if any(tally.faults or (tally.not_run and not rows[name].not_run) for name, tally in tallies.items()):
         raise typer.Exit(EXIT_FAILURE)
 

@@ -1,7 +1,7 @@
 """Any picture or cine to upright arrays and back; only the files of this room open image files.
 
 All files give the same form: `uint8`, row 0 at the top, column 0 at the left, `(H, W)` when
-the picture is grey and `(H, W, 3)` RGB when it has colour. The docstrings of `pillow`, `nifti`, `metaimage`, `dicom` and
+the picture is grey and `(H, W, 3)` RGB when it has colour. The docstrings of `pillow`, `tiff`, `nifti`, `metaimage`, `dicom` and
 `video` say what each way of storing a picture becomes, and so does a table in docs/formats.md. For all of them:
 
 | in the file | becomes |
@@ -13,7 +13,7 @@ the picture is grey and `(H, W, 3)` RGB when it has colour. The docstrings of `p
 
 In: paths. Out: `Picture`, `Cine`, masks, PNG files. Must not know: tasks, datalists, networks.
 
-Tested elsewhere: `opening`, `picture`, `pillow` and `write` by `test_read`, `test_other_writers` and `test_fuzzed_files`;
+Tested elsewhere: `opening`, `picture`, `pillow`, `tiff` and `write` by `test_read`, `test_other_writers` and `test_fuzzed_files`;
 `nifti` and `metaimage` by `test_volumes`; `dicom_header` by `test_dicom`.
 """  # noqa: E501
 

@@ -21,7 +21,6 @@ from typing import BinaryIO
 
 import numpy as np
 import SimpleITK
-from PIL import Image
 
 from propl_monai.common.spacing import stated_spacing
 from propl_monai.errors import ProPLError
@@ -200,4 +199,4 @@ def _decode(path: Path, header: _Header) -> Iterator[np.ndarray]:
         else:
             values = whole.reshape(-1, height, width, header.channels)[index]
         values = values.reshape((height, width, header.channels)[: 2 + (header.channels > 1)])
-        yield without_transparency(Image.fromarray(values)) if header.channels == 4 else values
+        yield without_transparency(values) if header.channels == 4 else values

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
-from PIL import Image
 
 from propl_monai.common.spacing import positive, stated_spacing
 from propl_monai.errors import ProPLError
@@ -125,7 +124,7 @@ def _frames(path: Path, kind: str, stream: BinaryIO, count: int) -> Iterator[np.
                 values = np.stack([values[name] for name in names], axis=-1)
             values = values.reshape(width, height, -1) if vector or names else values.reshape(width, height)
             upright = np.ascontiguousarray(values.swapaxes(0, 1))
-            yield without_transparency(Image.fromarray(upright)) if names == _RGBA else upright
+            yield without_transparency(upright) if names == _RGBA else upright
 
 
 def _check_gzip(path: Path, file: BinaryIO, end: int) -> None:

@@ -16,6 +16,9 @@ from propl_monai.images.geometry import Geometry
 MAX_PIXELS = 64_000_000  # of a frame: 64 MB as grey; an ultrasound frame has about one million
 MAX_WHOLE_BYTES = 512_000_000  # of a cine that can only be decoded all at once
 NOISE = 1e-3  # of the greatest value: what resampling and scale factors leave around 0 and 1 in floating point
+NO_PAGES = (
+    1 | 4
+)  # bits of NewSubfileType: a page of a TIFF is a preview, or the transparency, of another one (TIFF 6.0)
 COPY_AGAIN = "copy or export the file again"
 
 Frames = Iterator[np.ndarray]
@@ -156,13 +159,13 @@ def without_equal_channels(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def without_transparency(picture: Image.Image) -> np.ndarray:
-    """A picture with transparency as uint8 `(H, W, 3)` on black, the background of ultrasound, or as the shape `(H, W)`.
+def without_transparency(picture: Image.Image | np.ndarray) -> np.ndarray:
+    """A picture with transparency, or uint8 `(H, W, 4)`, as uint8 `(H, W, 3)` on black, the background of ultrasound.
 
     Transparency that is the same everywhere is ignored: the program that wrote it left it unset. A picture that is black
-    everywhere is the shape that was drawn in its opacity.
+    everywhere becomes the shape `(H, W)` that was drawn in its opacity.
     """
-    layer = picture.convert("RGBA")
+    layer = (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).convert("RGBA")
     low, high = layer.getchannel("A").getextrema()
     if low != high and layer.convert("RGB").getbbox() is None:
         return np.array(layer.getchannel("A"))

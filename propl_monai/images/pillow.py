@@ -30,8 +30,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from propl_monai.common.spacing import positive
 from propl_monai.errors import ProPLError
-from propl_monai.images import tiff
-from propl_monai.images.picture import Stored, check_size, without_transparency
+from propl_monai.images.picture import NO_PAGES, Stored, check_size, without_transparency
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
@@ -55,6 +54,8 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     except (UnidentifiedImageError, _NotOfPillow) as error:
         if kind != "a TIFF picture":
             raise
+        from propl_monai.images import tiff  # its library takes long to import, and few files need it
+
         try:
             return tiff.open_stored(path, kind)
         except tiff.NotRead:
@@ -89,7 +90,7 @@ def _pages(picture: Image.Image) -> list[int]:
     for index in range(count):
         picture.seek(index)
         kinds.append(picture.tag_v2.get(_SUBFILE_TAG, 0))  # type: ignore[attr-defined]
-    pages = [index for index, kind in enumerate(kinds) if not kind & tiff.NO_PAGES] or list(range(count))
+    pages = [index for index, kind in enumerate(kinds) if not kind & NO_PAGES] or list(range(count))
     picture.seek(pages[0])
     return pages
 

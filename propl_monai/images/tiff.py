@@ -15,10 +15,8 @@ import numpy as np
 import tifffile
 
 from propl_monai.errors import ProPLError
-from propl_monai.images.picture import COPY_AGAIN, Stored, check_size
+from propl_monai.images.picture import COPY_AGAIN, NO_PAGES, Stored, check_size
 
-_REDUCED, _MASK = 1, 4  # bits of NewSubfileType: a preview, or the transparency, of another page (TIFF 6.0, page 36)
-NO_PAGES = _REDUCED | _MASK
 _PLAIN, _BLACK_IS_ZERO = 1, 1
 
 
