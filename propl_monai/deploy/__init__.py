@@ -1,4 +1,4 @@
-"""Sharing a network: ONNX and programs of torch with parity, releases of the bundle and their checks, MONAI Label.
+"""Sharing a network: ONNX and programs of torch with parity, releases of the bundle and their checks, a page, MONAI Label.
 
 In: weights and the bundle folder. Out: files for other people's tools, or a served app.
 Must not know: tables and reports.

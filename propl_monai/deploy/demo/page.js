@@ -73,7 +73,7 @@ function open(file) {
     $('frame').max = study.frames;
     $('spacing').value = '';
     $('spacing').placeholder = study.spacing_mm ? study.spacing_mm.map((mm) => +mm.toPrecision(4)).join(' × ') : 'such as 0.1';
-    $('format').replaceChildren(...study.formats.map((form) => new Option(form === 'png' && study.frames > 1 ? 'PNG of this frame' : FORMATS[form], form)));
+    $('format').replaceChildren(...study.formats.map((form) => new Option(form === 'png' && study.frames > 1 ? 'PNG of this frame' : FORMATS[form] ?? form, form)));
     const [row, column] = study.spacing_mm ?? [1, 1];
     picture.layers = [];
     picture.size(study.width, study.height, row / column);

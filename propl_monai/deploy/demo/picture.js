@@ -50,6 +50,7 @@ export class Picture {
     for (const canvas of [this.below, this.overlay]) Object.assign(canvas, { width, height });
     this.image = this.overlay.getContext('2d').createImageData(width, height);
     this.at = { x: width / 2, y: height / 2 };
+    this.ring.hidden = true;
     this.fit();
   }
 
@@ -130,7 +131,7 @@ export class Picture {
   #down(event) {
     if (this.tool === 'look' || !this.layers.length || event.button || !event.isPrimary) return;
     event.preventDefault();
-    this.overlay.focus({ preventScroll: true });
+    this.overlay.focus({ preventScroll: true, focusVisible: false });
     this.overlay.setPointerCapture(event.pointerId);
     this.#begin();
     this.at = this.#place(event);
