@@ -115,14 +115,14 @@ def _emptied(model: Any, weights: Path) -> list[str]:
         sought = array.dtype == np.float32 and array.nbytes >= LEAST
         name = held.get(_value(array)) if sought else None
         name_of_turned = held.get(_value(array.T)) if sought and name is None and array.ndim == 2 else None
-        if name is not None:
-            renamed[tensor.name] = name
-        elif name_of_turned is not None:
-            turned.append(helper.make_node("Transpose", [name_of_turned], [tensor.name], perm=[1, 0]))
-        else:
+        found = name or name_of_turned
+        if found is None:
             kept.append(tensor)
             continue
-        found = name or name_of_turned
+        if name is not None:
+            renamed[tensor.name] = name
+        else:
+            turned.append(helper.make_node("Transpose", [found], [tensor.name], perm=[1, 0]))
         dims = array.shape if name is not None else array.T.shape
         empty[found] = TensorProto(name=found, dims=dims, data_type=tensor.data_type)  # equal values become one
         empty[found].data_location = TensorProto.EXTERNAL

@@ -38,8 +38,9 @@ class Pictures:
 
     def where(self, chosen: NDArray[np.bool_]) -> Pictures:
         """Those at which `chosen`, (N,), is true."""
-        (places,) = np.nonzero(chosen)
-        parts = ([values[place] for place in places] for values in (self.kinds, self.groups, self.tasks))
+        places = np.flatnonzero(chosen).tolist()
+        kinds, groups, tasks = self.kinds, self.groups, self.tasks
+        parts = [kinds[n] for n in places], [groups[n] for n in places], [tasks[n] for n in places]
         return Pictures(self.features[chosen], *parts)
 
 

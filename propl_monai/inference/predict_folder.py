@@ -237,7 +237,7 @@ class _Run:
         """Run the network on the frames of a group, and have everything written in order."""
         frames = [item.prepared for item in group if isinstance(item, _Frame)]
         options = self.options["tasks"], self.options["uncertainty"]
-        maps, pooled = self.predictor.answer(frames, *options) if frames else ([], [])
+        maps, pooled = self.predictor.answer(frames, *options) if frames else ((), None)
         answers = zip(maps, repeat(None) if pooled is None else pooled, strict=False)
         for item in group:
             if isinstance(item, _Frame):

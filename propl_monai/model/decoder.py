@@ -171,7 +171,8 @@ def enlarge(z: Tensor, upsample: SubpixelUpsample, out: UnetOutBlock) -> Tensor:
     one mixes channels only. So it may come first: the two convolutions become one with 16 output channels where the head
     had 16 for each of its own, and one map is smoothed, not all. Function and gradients are the same up to rounding.
     """
-    first, last = upsample.conv_block, out.conv.conv
+    first, last = upsample.conv_block, out.get_submodule("conv.conv")
+    assert isinstance(last, nn.Conv2d) and first.bias is not None and last.bias is not None
     mix = last.weight.flatten()
     weight = torch.einsum("c,cpikl->pikl", mix, first.weight.unflatten(0, (len(mix), -1)))
     bias = torch.einsum("c,cp->p", mix, first.bias.unflatten(0, (len(mix), -1)))

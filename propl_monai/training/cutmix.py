@@ -58,7 +58,9 @@ def draw_cutmix(
     partners = torch.rand(count, count).masked_fill(~fitting, -1).argmax(1)
     mixed = fitting.any(1) & (torch.rand(count) < probability)
     mixed &= torch.tensor([only is None or task in only for task in tasks])
-    area = torch.rand(count) if beta == (1.0, 1.0) else Beta(*map(torch.tensor, beta)).sample((count,))
+    area = (
+        torch.rand(count) if beta == (1.0, 1.0) else Beta(torch.tensor(beta[0]), torch.tensor(beta[1])).sample((count,))
+    )
     return CutMix(torch.where(mixed, partners, torch.arange(count)), boxes_of(area.sqrt() * mixed, height, width))
 
 
