@@ -208,7 +208,7 @@ def test_public_names_resolve() -> None:
             "propl_monai.model.uplc",
             {
                 *(f"training.methods.{name}" for name in ("propl", "propl_views", "mean_teacher")),
-                *("model.views", "inference.decoding", "training.confidence"),
+                *("model.views", "inference.engines.decoding", "training.confidence"),
             },
         ),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monai.inferers import Inferer
 
-from propl_monai.inference.decoding import TaskDecoder
+from propl_monai.inference.engines.decoding import TaskDecoder
 
 
 class PromptInferer(TaskDecoder, Inferer):
