@@ -101,12 +101,16 @@ def predict(
 ) -> None:
     """Segment files, folders and cines; the target is selected by name."""
     from propl_monai.cli.progress import progress
+    from propl_monai.inference.engines.choice import require_torch
     from propl_monai.inference.predict_folder import predict_paths
     from propl_monai.inference.predictor import Predictor
     from propl_monai.inference.shards import Shard
 
     part = None if shard is None else Shard.parse(shard)
     chosen: dict[str, Any] = {"device": device, "decoder": decoder, "tta": tta, "threshold": threshold, "batch": batch}
+    if uncertainty and engine == "auto":  # no ONNX form is loaded or made in vain
+        require_torch("uncertainty")
+        engine = "torch"
     chosen |= {"engine": engine, "make_graph": _make_graph}
     given = weights or (packaged_bundle() if sha256 else None)
     predictor = Predictor.from_bundle(given, sha256=sha256, **chosen) if given else Predictor(**chosen)

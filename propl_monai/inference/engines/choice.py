@@ -38,14 +38,12 @@ def choose_graph(
         return None
     reason = _not_by_onnx(device)
     graph = None if reason else find_graph(described.weights, described.weights_sha256)
+    held = graph.decoder if graph else described.header.get("decoder")
+    if not reason and decoder not in (None, held):
+        reason = f"the ONNX form of these weights holds decoder '{held}', not '{decoder}'", "leave --decoder out"
     missing = [package for package in MAKERS if find_spec(package) is None]
     if not reason and graph is None and make is not None and not missing:
         graph = _made(engine, described, make)
-    if graph is not None and decoder not in (None, graph.decoder):
-        reason = (
-            f"the ONNX form of these weights holds decoder '{graph.decoder}', not '{decoder}'",
-            "leave --decoder out",
-        )
     if graph is None and not reason:
         cure = f"install {', '.join(missing)}" if missing else "`propl predict --engine onnx` makes it, once"
         reason = f"{described.weights} has no ONNX form, which torch and the extra `export` make", cure
