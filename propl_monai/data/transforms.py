@@ -273,7 +273,7 @@ class TrainingViews(Compose):
         geometry = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
         view = partial(training, *geometry, transposed_tasks=transposed_tasks)
         super().__init__(view(photometric=photometric, cutout=cutout).transforms)
-        second = {"strong_view": strong_view, "strong_views": strong_views, "strong_kind": strong_kind}
+        second: dict[str, Any] = {"strong_view": strong_view, "strong_views": strong_views, "strong_kind": strong_kind}
         self.unlabelled = view(**second, cutout=cutout if strong_view else 0.0)
 
 
