@@ -56,7 +56,7 @@ def begin(output_dir: str, model_dir: str | None = None, seed: int | None = None
 def run_options(**more: Any) -> dict[str, Any]:
     """The settings of a run for its run.json: the plain values at the top of the config that MONAI is evaluating.
 
-    For an expression of that config, such as `"$run_options(method=@method_def.name)"`. The parser of the config
+    For an expression of that config, such as `"$run_options(**@method_def.names)"`. The parser of the config
     is found on the call stack, as MONAI does not pass it to what an expression calls. An expression counts by its value, if
     that is plain and the run has used it by now.
 

@@ -143,6 +143,8 @@ def fit_configs(configs: Path, header: Mapping[str, Any], preset: str | None = N
     """
     file = configs / f"{preset or header.get('preset')}.json"
     settings = _read(file) if preset or file.is_file() else {}
+    if (name := header["architecture"]["network"]) != "propl":  # its config bears its name, and stands below the preset
+        settings = _read(configs / f"{name}.json") | settings
     values = {key: value for key, value in settings.items() if not key.endswith("_dir")}  # folders are of one training
     network = header["architecture"]
     of_network = ("encoder", "prompt_mode", "prompt_padding", "decoder_block")

@@ -47,7 +47,7 @@ def draw_cutmix(
         height, width: of the images in pixels.
         probability: that an image gets a box; an image that is alone with its task in the batch stays whole.
         only: the tasks whose images are mixed; None for all.
-        beta: α and β of a symmetric or other beta distribution of the share; (1, 1) is uniform.
+        beta: α and β of a beta distribution of the share; (1, 1) is uniform.
     """
     if not 0 <= probability <= 1:
         raise ProPLError("cutmix", f"{probability} is outside 0…1", "give a probability from 0 (never) to 1 (always)")
@@ -58,9 +58,7 @@ def draw_cutmix(
     partners = torch.rand(count, count).masked_fill(~fitting, -1).argmax(1)
     mixed = fitting.any(1) & (torch.rand(count) < probability)
     mixed &= torch.tensor([only is None or task in only for task in tasks])
-    area = (
-        torch.rand(count) if beta == (1.0, 1.0) else Beta(torch.tensor(beta[0]), torch.tensor(beta[1])).sample((count,))
-    )
+    area = torch.rand(count) if beta == (1.0, 1.0) else Beta(*beta).sample((count,))
     return CutMix(torch.where(mixed, partners, torch.arange(count)), boxes_of(area.sqrt() * mixed, height, width))
 
 

@@ -27,7 +27,7 @@ from monai.bundle import download_large_files
 import propl_monai
 from propl_monai.common.marked_text import FIGURES, marked, replace_marked
 from propl_monai.datasets.phantoms.write_phantoms import write_phantoms
-from propl_monai.deploy.release import Release, assemble, pack, release
+from propl_monai.deploy.release import Release, assemble, fit_configs, pack, release
 from propl_monai.deploy.zoo_checks import check_files
 from propl_monai.deploy.zoo_rehearsal import rehearse
 from propl_monai.errors import ProPLError
@@ -416,3 +416,16 @@ def test_a_download_runs_where_this_package_is_not_installed(
 
 def read_spatial_size(weights: Path) -> list[int]:
     return load_network(weights)[1]["spatial_size"]
+
+
+def test_configs_of_another_network_build_it(tmp_path: Path) -> None:
+    """Training names it by its own config, below the method's; for inference the weights describe it."""
+    configs = tmp_path / "configs"
+    shutil.copytree(BUNDLE / "configs", configs)
+    of_network = {"network": "film", "encoder": TINY_ENCODER, "decoder_block": "light"}
+    fit_configs(configs, {"architecture": of_network, "preset": "fixmatch", "spatial_size": [32, 32]})
+    train, inference = (json.loads((configs / f"{name}.json").read_text()) for name in ("train", "inference"))
+    assert train["network_def"]["_target_"] == "propl_monai.Film"
+    assert train["method_def"]["_target_"] == "propl_monai.FixMatchMethod" and train["confidence"] == 0.95
+    assert inference["network_def"]["_target_"].endswith(".described_network")
+    assert train["encoder"] == inference["encoder"] == TINY_ENCODER and inference["decoder_block"] == "light"

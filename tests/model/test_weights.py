@@ -144,7 +144,7 @@ def test_the_light_decoder_comes_back_and_is_not_taken_for_the_other(tmp_path: P
 
 def test_weights_from_before_there_was_a_choice_hold_unetr_blocks(folder: Path, tmp_path: Path) -> None:
     state, header = load_file(folder / "model.safetensors"), read_header(folder / "model.safetensors")
-    del header["architecture"]["decoder_block"]
+    del header["architecture"]["decoder_block"], header["architecture"]["network"]
     save_file(state, str(tmp_path / "old.safetensors"), {"propl": json.dumps(header)})
     made, _ = load_network(tmp_path / "old.safetensors")
     assert made.decoder_block == "unetr"

@@ -40,7 +40,8 @@ SHARED = (
         "balance_tasks",
     ),
 )
-FREE = ("preset", "method", "seed", "labelled_fraction", "tasks", "leave_out", "use_unlabelled")  # what a row is
+# what a row is
+FREE = ("preset", "method", "network", "seed", "labelled_fraction", "tasks", "leave_out", "use_unlabelled")
 EXTERNAL = "external"  # in place of the name of a split, where external data were evaluated
 
 

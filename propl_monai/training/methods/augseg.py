@@ -110,7 +110,7 @@ class AugSegMethod(Method):
         fitting = torch.tensor([[one == other for other in tasks[len(sure) :]] for one in tasks[: len(sure)]])
         chosen = torch.rand(fitting.shape).masked_fill(~fitting, -1).argmax(1)
         aided = fitting.any(1) & (torch.rand(len(sure)) < 1 - sure.cpu())
-        side = (1 - Beta(torch.tensor(AID[0]), torch.tensor(AID[1])).sample(sure.shape)).sqrt() * aided
+        side = (1 - Beta(*AID).sample(sure.shape)).sqrt() * aided
         partners = torch.arange(len(tasks))
         partners[: len(sure)] = torch.where(aided, len(sure) + chosen, partners[: len(sure)])
         boxes = torch.zeros(len(tasks), 4, dtype=torch.int64)

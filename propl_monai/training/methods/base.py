@@ -42,6 +42,11 @@ class Method(nn.Module, ABC):
         self.loss = BCEDiceLoss()
 
     @property
+    def names(self) -> dict[str, str]:
+        """Method and network by name, for run.json."""
+        return {"method": self.name, "network": self.network.name}
+
+    @property
     def decoders(self) -> tuple[str, ...]:
         """The decoders of `predictor` that are trained, and so may be chosen on the validation cases."""
         return self.network.decoders[:1]

@@ -270,6 +270,7 @@ def test_seeds_of_one_row_share_their_options(tmp_path: Path) -> None:
         ("supervised", {"cutmix": 0.5}, False),  # of another method
         ("prompt-none", {"cutmix": 0.5}, True),
         ("cutmix", {"cutmix": 0.5}, False),  # what the row is for
+        ("film-supervised", {"network": "film", "method": "supervised"}, False),
         ("supervised", {"seed": 3, "method": "supervised", "labelled_fraction": "1/4"}, False),
     ],
 )

@@ -26,7 +26,7 @@ from propl_monai.data.transforms import evaluation
 from propl_monai.datasets.cohort import evaluation_items
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.report.charts import curves, overlay
-from propl_monai.evaluation.report.collect import Shown, prompts_of, ranks_to_show
+from propl_monai.evaluation.report.collect import Shown, ranks_to_show
 from propl_monai.evaluation.report.failures import LISTED, LOWEST, failure_grids
 from propl_monai.evaluation.report.page import render
 from propl_monai.evaluation.report.run_files import find_input, read_run_files
@@ -380,7 +380,7 @@ def test_weights_that_cannot_be_used(
 
 
 def test_a_network_that_is_not_asked_in_words_has_no_prompts() -> None:
-    assert prompts_of(ProPL("test_efficientnet", prompt_mode="onehot")) == {}
+    assert ProPL("test_efficientnet", prompt_mode="onehot").sentences == {}
 
 
 def test_inputs_are_found_where_the_user_says(copy: Path, tmp_path: Path) -> None:
