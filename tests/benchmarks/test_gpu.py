@@ -61,7 +61,7 @@ def test_every_step_runs_on_the_cpu(phantoms: Path, tmp_path: Path) -> None:
 
 def test_a_failing_step_is_told(tmp_path: Path) -> None:
     plan, said = a_plan(tmp_path), list[str]()
-    assert steps.run_step(plan, "machine", 120, {}, said.append) == "failed"
+    assert steps.run_step(plan, "machine", 3000, {}, said.append) == "failed"
     found = json.loads((tmp_path / "output" / "machine.json").read_text())
     assert found["status"] == "failed" and "is not a folder" in found["error"] and found["log"]
     assert not steps.is_done(plan, "machine")

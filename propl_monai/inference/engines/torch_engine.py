@@ -11,8 +11,8 @@ from torch import Tensor
 
 from propl_monai.data.grid import from_grid, normalised, to_grid
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.inference.engines.decoding import TaskDecoder
 from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH
+from propl_monai.inference.engines.decoding import TaskDecoder
 from propl_monai.model.networks.base import Segmenter
 
 
