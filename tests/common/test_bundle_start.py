@@ -20,11 +20,16 @@ from propl_monai.errors import EXIT_BAD_INPUT, ProPLError
 
 CONFIGS = ROOT / "bundle" / "configs"
 PROGRAM = "/somewhere/monai/bundle/__main__.py"
-# Which config a file of overrides stands on; a file that is not named here stands alone.
+# Which config a file of overrides stands on: a method or a network on train.json; others that are not named here stand alone.
 BASES = {
+    **{
+        path.name: ["train.json"]
+        for path in CONFIGS.glob("*.json")
+        if path.name not in ("train.json", "evaluate.json", "inference.json")
+        and {"method_def", "network_def"} & json.loads(path.read_text()).keys()
+    },
     "compact.json": ["train.json"],
     "strong.json": ["train.json"],
-    "propl_views.json": ["train.json"],
     "released.json": ["train.json"],
     "quickstart.json": ["train.json", "compact.json"],
     "multi_gpu_train.json": ["train.json"],
