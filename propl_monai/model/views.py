@@ -118,7 +118,8 @@ def look(predict: Callable[[Tensor], Tensor], image: Tensor, names: Sequence[str
     """
     shown = predict(torch.cat([apply(name, image) for name in names])).float().chunk(len(names))
     maps = torch.stack([undo(name, each) for name, each in zip(names, shown, strict=True)])
-    inside = torch.stack([covered(name, *image.shape[-2:], device=image.device) for name in names])[:, None, None]
+    height, width = image.shape[-2:]
+    inside = torch.stack([covered(name, height, width, image.device) for name in names])[:, None, None]
     count = inside.sum(0)
     mean = (maps * inside).sum(0) / count
     variance = ((maps - mean).square() * inside).sum(0) / count
