@@ -72,6 +72,7 @@ def build_training(
     tasks: Sequence[str] = TASKS,
     steps: int | None = None,
     rounds: int | None = None,
+    strong_views: int = 1,
     precision: str = "fp32",
     device: str = "cpu",
 ) -> Training:
@@ -89,7 +90,7 @@ def build_training(
     size = (32, 32)
     loader = PairedLoader(
         DrawnDataset(cohort.labelled, transforms.training(size, "half", photometric=0.5)),
-        DrawnDataset(cohort.unlabelled, transforms.training(size, "half", strong_view=0.5)),
+        DrawnDataset(cohort.unlabelled, transforms.training(size, "half", strong_view=0.5, strong_views=strong_views)),
         *(2, 2, seed, num_workers, steps),
     )
     scheduler: Any = torch.optim.lr_scheduler.PolynomialLR(optimizer, epochs * len(loader), power=0.9)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,10 @@ def options_of(name: str) -> dict[str, Any]:
 def test_a_method_trains_validates_and_saves(name: str, make_training: Make, tmp_path: Path) -> None:
     rounds = 1 if name in ("propl_views", "st_pp") else None
     make: Any = partial(METHODS[name], **options_of(name))  # methods differ in their options
-    training = make_training(tmp_path, make_method=make, epochs=2, steps=2, rounds=rounds, device=DEVICE)
+    views = 2 if name == "unimatch" else 1
+    training = make_training(
+        tmp_path, make_method=make, epochs=2, steps=2, rounds=rounds, strong_views=views, device=DEVICE
+    )
     training.trainer.run()
     assert {value.device.type for value in training.method.state_dict().values()} == {KIND}
     lines = training.metrics()
@@ -127,7 +131,9 @@ def batches(device: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     image, strong = picture(), picture()
     labelled = {"image": image, "label": (image > 0.5).float(), "task": HEART}
-    return labelled, {"image": picture(), "image_strong": strong, "task": HEART}
+    unlabelled = {"image": picture(), "image_strong": strong, "image_strong_2": strong.flip(0), "task": HEART}
+    rounds = {"pseudo_label": (strong > 0.5).byte() * 255, "certainty": torch.full_like(strong, 255).byte()}
+    return labelled, {**unlabelled, **rounds, "picture_weight": torch.linspace(0, 1, 4).to(device)}
 
 
 # --- prediction
