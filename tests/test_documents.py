@@ -78,3 +78,12 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
     assert {name: numbers(bounds[name]) for name in bounds.keys() - checkers} == {
         name: numbers(version) for name, version in pinned.items()
     }
+
+
+def test_the_light_install_has_the_bounds_of_setup_cfg() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    whole = {line.strip() for line in setup["options"]["install_requires"].splitlines() if not line.startswith("#")}
+    light = [line for line in text("requirements-light.txt").splitlines() if not line.startswith("#")]
+    assert len(light) > 8 and set(light) - {"numpy"} <= whole  # torch and others bring NumPy to the whole package
+    assert not {"torch", "monai", "timm", "transformers"} & {re.split("[<>=]", line)[0] for line in light}
