@@ -87,7 +87,8 @@ class BCPMethod(Method):
         known = torch.cat([torch.full_like(label, share, dtype=image.dtype) for _, label, share in groups])
         first = len(groups[0][1]) if len(groups) > 1 else (len(image) + 1) // 2
         names = self.tasks_of(batches) or [""] * len(image)
-        drawing = draw_exchange(names, first, *image.shape[-2:], self.side)
+        height, width = image.shape[-2:]
+        drawing = draw_exchange(names, first, height, width, self.side)
         image, target, known = (cutmix(drawing, maps) for maps in (image, target, known))
         logits = self.student(image, batches)
         halves = [slice(0, first), slice(first, None)] if len(image) > first else [slice(0, first)]
