@@ -263,6 +263,18 @@ def test_cutout_hides_a_box_of_the_view_that_photometric_changes_act_on(item: di
     assert (unlabelled["image"] == 1).all() and 0 < (unlabelled["image_strong"] == -1).float().mean() <= 0.16
 
 
+@pytest.mark.parametrize("kind", ["photometric", "random"])
+def test_a_second_strong_view_has_changes_of_its_own(item: dict[str, Any], kind: str) -> None:
+    options: dict[str, Any] = {"strong_view": 1.0, "cutout": 1.0, "strong_kind": kind}
+    one, two = (transforms.training(SIZE, "half", "none", **options, strong_views=count) for count in (1, 2))
+    assert "image_strong_2" not in drawn(one, item, 0)
+    seen = [drawn(two, item, seed) for seed in range(3)]
+    assert all(view["image_strong_2"].shape == view["image"].shape for view in seen)
+    assert all(not torch.equal(view["image_strong"], view["image_strong_2"]) for view in seen)
+    with pytest.raises(ProPLError, match="strong_views: 3 is neither 1 nor 2"):
+        transforms.training(SIZE, "half", strong_views=3)
+
+
 def test_pictures_of_some_tasks_are_transposed_every_other_time() -> None:
     turn = transforms.RandTransposed(("image", "label"), ["left atrium"])
     turn.set_random_state(0)
