@@ -43,9 +43,9 @@ class Pictures:
 
     def where(self, chosen: NDArray[np.bool_]) -> Pictures:
         """Those at which `chosen`, (N,), is true."""
-        (places,) = np.nonzero(chosen)
-        parts = ([values[place] for place in places] for values in (self.kinds, self.groups, self.tasks))
-        return Pictures(self.features[chosen], *parts)
+        places = [int(place) for place in np.flatnonzero(chosen)]
+        kinds, groups = ([values[place] for place in places] for values in (self.kinds, self.groups))
+        return Pictures(self.features[chosen], kinds, groups, [self.tasks[place] for place in places])
 
 
 def read_pictures(predictor: Predictor, cases: Iterable[Case], root: Path, step: Callable[[], None]) -> Pictures:
