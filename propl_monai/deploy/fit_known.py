@@ -26,7 +26,7 @@ from propl_monai.model.weights import read_header
 from propl_monai.tasks import find
 
 RATE = 0.01  # share of validation pictures that each warning may be false for
-DETECTED = 0.95  # share of the validation pictures without the organ that a threshold of presence has to find
+DETECTED = 0.95  # share of the validation pictures, asked for another organ, that the threshold of presence has to find
 WIDTH = 64  # whitened features that are kept
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 MORE_DATA = "fit it with the whole data of the training"
@@ -76,33 +76,35 @@ def fit(train: Pictures, validation: Pictures, tasks: Sequence[str]) -> Known:
     """Fit everything but the link to weights: the map on train pictures, distances and thresholds on validation.
 
     Args:
-        train, validation: of at least two organs; every task needs pictures of its organ in both.
+        train, validation: both need pictures of the organ of every task, and of others.
         tasks: names.
     """
     for name, part in (("train", train), ("validation", validation)):
-        organs = set(part.organs)
-        if lacking := sorted({find(task).organ for task in tasks} - organs):
-            raise ProPLError("known", f"no {name} picture shows: {', '.join(lacking)}", MORE_DATA)
-        if len(organs) < 2:
-            raise ProPLError("known", f"all {name} pictures show one organ", "presence takes two organs or more")
+        for task in tasks:
+            if not part.show(task).any():
+                raise ProPLError("known", f"no {name} picture shows the organ of {task}", MORE_DATA)
+            if part.show(task).all():
+                fact = f"all {name} pictures show the organ of {task}"
+                raise ProPLError("known", fact, "presence takes pictures of other organs")
     kinds, mapping = whitened_kinds(train)
     centre, whitening, means = mapping
     distances = squared_distances((validation.features - centre) @ whitening, means)
     nearest = np.sort(distances.min(1))
-    shown = {task: validation.organs == find(task).organ for task in tasks}
+    shown = {task: validation.show(task) for task in tasks}
     closeness = {task: margins(distances, own_kinds(kinds, task)) for task in tasks}
     one_per_organ = {find(task).organ: task for task in tasks}.values()  # tasks of one organ say the same
-    slope, offset = fit_logistic(
-        np.concatenate([closeness[task] for task in one_per_organ]),
-        np.concatenate([shown[task] for task in one_per_organ]),
-    )
-    thresholds, measured = [], {}
-    for task in tasks:
-        odds, there = slope * closeness[task] + offset, shown[task]
-        # The lower of the two: there is no need for more false alarms once nearly all is found.
-        thresholds.append(min(np.quantile(odds[there], RATE), np.quantile(odds[~there], DETECTED)))
-        shares = {"false_alarms": odds[there] < thresholds[-1], "detected": odds[~there] < thresholds[-1]}
-        measured[task] = {name: float(found.mean()) for name, found in shares.items()}
+    asked = np.concatenate([closeness[task] for task in one_per_organ])
+    there = np.concatenate([shown[task] for task in one_per_organ])
+    slope, offset = fit_logistic(asked, there)
+    # The lower of the two: there is no need for more false alarms once nearly all is found.
+    limit = min(np.quantile(asked[there], RATE), np.quantile(asked[~there], DETECTED))
+    measured = {
+        task: {
+            "false_alarms": float((closeness[task][shown[task]] < limit).mean()),
+            "detected": float((closeness[task][~shown[task]] < limit).mean()),
+        }
+        for task in tasks
+    }
     about: dict[str, Any] = {
         "version": propl_monai.__version__,
         "kinds": [list(kind) for kind in kinds],
@@ -113,7 +115,7 @@ def fit(train: Pictures, validation: Pictures, tasks: Sequence[str]) -> Known:
         "presence": measured,
         "left_out": left_out(train, validation),
     }
-    return Known(about, centre, whitening, means, nearest, (slope, offset), np.array(thresholds))
+    return Known(about, centre, whitening, means, nearest, (slope, offset, slope * float(limit) + offset))
 
 
 def whitened_kinds(pictures: Pictures) -> tuple[list[tuple[str, str]], tuple[Values, Values, Values]]:

@@ -30,7 +30,8 @@ from propl_monai.tasks import find
 FORMAT = "propl-known/1"
 LARGEST = 700.0  # log-odds whose exponential is still finite
 FIT_AGAIN = "fit it again with `propl known`, or delete it: prediction then goes on without these scores"
-ARRAYS = ("centre", "whitening", "means", "distances", "logistic", "thresholds")
+AND = ", "  # between the organs of a kind whose pictures show several
+ARRAYS = ("centre", "whitening", "means", "distances", "logistic")
 
 Values = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class Scores:
         presence: in [0, 1], the probability that the picture shows the organ of the target, where pictures that do and
             that do not are equally frequent.
         foreign: `known` is below the rate of false alarms.
-        absent: `presence` is below the threshold of the task.
+        absent: `presence` is below its threshold, one for all tasks.
     """
 
     known: float
@@ -55,16 +56,15 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """Numbers that were fitted to some weights. C features of a picture, D whitened ones, K kinds, T tasks.
+    """Numbers that were fitted to some weights. C features of a picture, D whitened ones, K kinds.
 
     Attributes:
-        about: header of the file: weights_sha256, kinds (organ and source), tasks, rate of false alarms, and more.
+        about: header of the file: weights_sha256, kinds (organs and source), tasks, rate of false alarms, and more.
         centre: (C,), subtracted from the features.
         whitening: (C, D), multiplied with them.
         means: (K, D) of the whitened features of each kind.
         distances: (N,) squared distances of validation pictures to the nearest kind, ascending.
-        logistic: slope and offset of the log-odds of `presence`.
-        thresholds: (T,) of these log-odds, in the order of `tasks`.
+        logistic: slope and offset of the log-odds of `presence`, and the log-odds below which a target is absent.
         sha256: of the file; "" for what was not read from one.
     """
 
@@ -73,8 +73,7 @@ class Known:
     whitening: Values
     means: Values
     distances: Values
-    logistic: tuple[float, float]
-    thresholds: Values
+    logistic: tuple[float, float, float]
     sha256: str = ""
 
     @property
@@ -105,7 +104,7 @@ class Known:
 
     def log_odds(self, distances: Values, task: str) -> Values:
         """The log-odds of `Scores.presence` of pictures for one task, (B,), from their distances (B, K)."""
-        slope, offset = self.logistic
+        slope, offset, _ = self.logistic
         return slope * margins(distances, own_kinds(self.about["kinds"], task)) + offset
 
     def scores(self, features: NDArray[Any], tasks: Sequence[str]) -> list[Scores]:
@@ -120,10 +119,8 @@ class Known:
         found = []
         for task in tasks:
             value = float(self.log_odds(distances, task)[0])
-            absent = value < self.thresholds[self.tasks.index(task)]
-            found.append(
-                Scores(known, 1 / (1 + math.exp(-min(max(value, -LARGEST), LARGEST))), known < self.rate, bool(absent))
-            )
+            presence = 1 / (1 + math.exp(-min(max(value, -LARGEST), LARGEST)))
+            found.append(Scores(known, presence, known < self.rate, value < self.logistic[2]))
         return found
 
     def write(self, path: Path) -> None:
@@ -134,7 +131,6 @@ class Known:
             "means": self.means,
             "distances": self.distances,
             "logistic": np.array(self.logistic),
-            "thresholds": self.thresholds,
         }
         about = {**self.about, "format": FORMAT}
         tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
@@ -147,8 +143,8 @@ def squared_distances(points: Values, means: Values) -> Values:
 
 
 def own_kinds(kinds: Sequence[Sequence[str]], task: str) -> NDArray[np.bool_]:
-    """Which kinds, pairs of organ and source, are of the organ of a task: (K,)."""
-    return np.array([organ == find(task).organ for organ, _ in kinds])
+    """Which kinds, pairs of organs and source, show the organ of a task: (K,)."""
+    return np.array([find(task).organ in organs.split(AND) for organs, _ in kinds])
 
 
 def margins(distances: Values, own: NDArray[np.bool_]) -> Values:
@@ -197,17 +193,16 @@ def _assembled(about: Any, arrays: Mapping[str, Values], sha256: str) -> Known:
         raise ValueError(f"format {about['format']!r}, {FORMAT} is wanted")
     kinds, tasks = about["kinds"], about["tasks"]
     channels, width = arrays["whitening"].shape
-    expected = {"centre": (channels,), "means": (len(kinds), width), "logistic": (2,), "thresholds": (len(tasks),)}
+    expected = {"centre": (channels,), "means": (len(kinds), width), "logistic": (3,)}
     for name, shape in expected.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name} is {arrays[name].shape}, not {shape}")
     if not all(np.isfinite(value).all() for value in arrays.values()):
         raise ValueError("it holds NaN or infinity")
-    organs = {organ for organ, _ in kinds}
-    if len(organs) < 2 or not {find(task).organ for task in tasks} <= organs:
+    if not all(0 < own_kinds(kinds, task).sum() < len(kinds) for task in tasks):
         raise ValueError("its kinds and tasks do not fit each other")
     if not 0 < float(about["rate"]) < 1 or arrays["distances"].ndim != 1 or not len(arrays["distances"]):
         raise ValueError("its rate or its distances make no sense")
-    slope, offset = (float(value) for value in arrays["logistic"])
+    slope, offset, threshold = (float(value) for value in arrays["logistic"])
     centre, whitening, means, usual = (arrays[name] for name in ("centre", "whitening", "means", "distances"))
-    return Known(about, centre, whitening, means, usual, (slope, offset), arrays["thresholds"], sha256)
+    return Known(about, centre, whitening, means, usual, (slope, offset, threshold), sha256)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from propl_monai.data.cases import Case
 from propl_monai.images import read_image
+from propl_monai.inference.known import AND, own_kinds
 from propl_monai.inference.predictor import Predictor
 from propl_monai.tasks import find
 
@@ -21,7 +22,7 @@ class Pictures:
 
     Attributes:
         features: (N, C), pooled, see `encoder.Features.pooled`.
-        kinds: organ and source of each.
+        kinds: organs and source of each.
         groups: patient, examination or video of each, unique over all sources.
         tasks: those that each picture is a case of.
     """
@@ -33,15 +34,18 @@ class Pictures:
 
     @property
     def organs(self) -> NDArray[np.str_]:
-        """The organ of each, (N,)."""
-        return np.array([organ for organ, _ in self.kinds])
+        """The organs of each, (N,)."""
+        return np.array([organs for organs, _ in self.kinds])
+
+    def show(self, task: str) -> NDArray[np.bool_]:
+        """Which of them show the organ of a task, (N,)."""
+        return own_kinds(self.kinds, task)
 
     def where(self, chosen: NDArray[np.bool_]) -> Pictures:
         """Those at which `chosen`, (N,), is true."""
-        places = np.flatnonzero(chosen).tolist()
-        kinds, groups, tasks = self.kinds, self.groups, self.tasks
-        parts = [kinds[n] for n in places], [groups[n] for n in places], [tasks[n] for n in places]
-        return Pictures(self.features[chosen], *parts)
+        places = [int(place) for place in np.flatnonzero(chosen)]
+        kinds, groups = ([values[place] for place in places] for values in (self.kinds, self.groups))
+        return Pictures(self.features[chosen], kinds, groups, [self.tasks[place] for place in places])
 
 
 def read_pictures(predictor: Predictor, cases: Iterable[Case], root: Path, step: Callable[[], None]) -> Pictures:
@@ -58,7 +62,7 @@ def read_pictures(predictor: Predictor, cases: Iterable[Case], root: Path, step:
         by_picture.setdefault(case.image_sha256, []).append(case)
     found = list(by_picture.values())
     features = read_features(predictor, [root / some[0].image for some in found], step)
-    kinds = [(find(some[0].task).organ, some[0].source) for some in found]
+    kinds = [(AND.join(sorted({find(case.task).organ for case in some})), some[0].source) for some in found]
     groups = [(some[0].source, some[0].group) for some in found]
     return Pictures(features, kinds, groups, [frozenset(case.task for case in some) for some in found])
 

@@ -34,7 +34,7 @@ def with_scores(foreign: bool = False, absent: tuple[str, ...] = ()) -> Predicto
 @pytest.fixture(scope="module")
 def doubtful() -> Predictor:
     """No nodule in any picture."""
-    return with_scores(absent=("thyroid nodule",))
+    return with_scores(absent=("thyroid",))
 
 
 def test_scores_are_written_and_masks_too(

@@ -27,8 +27,7 @@ def by_hand() -> Known:
     about = {"weights_sha256": "a" * 64, "kinds": [["breast", "A"], ["heart", "B"]], "rate": 0.25}
     about["tasks"] = ["breast cancer", "left atrium", "left ventricle"]
     whitening, means = np.array([[2.0], [0.0]]), np.array([[0.0], [10.0]])
-    thresholds = np.array([0.0, 0.0, 9.0])
-    return Known(about, np.array([1.0, 5.0]), whitening, means, np.array([1.0, 4.0, 9.0]), (4.0, 1.0), thresholds)
+    return Known(about, np.array([1.0, 5.0]), whitening, means, np.array([1.0, 4.0, 9.0]), (4.0, 1.0, -2.0))
 
 
 def test_a_picture_by_hand() -> None:
@@ -39,7 +38,7 @@ def test_a_picture_by_hand() -> None:
     assert breast.presence == pytest.approx(1 / (1 + np.exp(-odds))) and not breast.absent
     assert atrium.presence == ventricle.presence == pytest.approx(1 / (1 + np.exp(odds - 2)))
     assert atrium.absent and ventricle.absent
-    assert known.scores(np.array([6.0, 0.0]), ["left ventricle"])[0].absent  # it is there, but below its threshold
+    assert not known.scores(np.array([3.4, 0.0]), ["left ventricle"])[0].absent  # a little nearer to breast, no more
     far = known.scores(np.array([-9.0, 0.0]), ["breast cancer"])[0]
     assert far.foreign and 0 < far.known < 0.25
 
@@ -103,7 +102,7 @@ def changed(path: Path, about: dict[str, Any] | None = None, **arrays: np.ndarra
         ({"format": "propl-known/2"}, {}),
         ({"rate": 0}, {}),
         ({"rate": "often"}, {}),
-        ({"kinds": [["breast", "A"], ["breast", "B"]]}, {}),
+        ({"kinds": [["breast", "A"], ["breast, heart", "B"]]}, {}),
         ({"kinds": "AB"}, {}),
         ({"tasks": ["breast cancer", "fetal head", "left atrium"]}, {}),
         ({"tasks": ["kidney"] * 3}, {}),

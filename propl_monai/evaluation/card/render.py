@@ -138,7 +138,7 @@ def _failures(content: Content) -> str:
 
 
 def known_to_markdown(found: Content | None) -> str:
-    """The section about the scores, from `known.score_known`; empty where there are none."""
+    """The section about the scores, from `recognition.score_known`; empty where there are none."""
     if not found:
         return ""
     about = found["about"]

@@ -18,8 +18,8 @@ from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.datasets.cohort import datalist_of_training
 from propl_monai.datasets.sources.registry import read_source
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.card.known import foreign_files, score_known
 from propl_monai.evaluation.card.measures import failures, ventricle_areas
+from propl_monai.evaluation.card.recognition import foreign_files, score_known
 from propl_monai.evaluation.card.render import to_markdown
 from propl_monai.evaluation.card.score import score
 from propl_monai.evaluation.report.collect import temperature_of

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu
 
 from propl_monai.data.datalist import Datalist
 from propl_monai.errors import ProPLError
@@ -17,7 +16,6 @@ from propl_monai.inference.inputs import find_inputs
 from propl_monai.inference.known import Known, Values
 from propl_monai.inference.known_pictures import Pictures, read_features, read_pictures
 from propl_monai.inference.predictor import Predictor
-from propl_monai.tasks import find
 
 RESAMPLES = 1000
 Statistic = Callable[[NDArray[np.intp]], float]
@@ -61,7 +59,7 @@ def score_known(
         "presence": [
             _presence(known, task, pictures, elsewhere)
             for task in predictor.tasks
-            if any(task in tasks for tasks in pictures.tasks) and (pictures.organs != find(task).organ).any()
+            if any(task in tasks for tasks in pictures.tasks) and not pictures.show(task).all()
         ],
         "usual": _usual(known, pictures) + (_usual(known, elsewhere) if elsewhere else []),
         "foreign": [_foreign(known, kind, some, pictures) for kind, some in features.items()],
@@ -70,9 +68,9 @@ def score_known(
 
 def _presence(known: Known, task: str, pictures: Pictures, elsewhere: Pictures | None) -> dict[str, Any]:
     """Of one task: pictures that are its cases, and pictures of other organs."""
-    threshold = known.thresholds[known.tasks.index(task)]
+    threshold = known.logistic[2]
     there = np.array([task in tasks for tasks in pictures.tasks])
-    counted = there | (pictures.organs != find(task).organ)  # never asked of another target of its own organ
+    counted = there | ~pictures.show(task)  # never asked of another target of its own organ
     some, there = pictures.where(counted), there[counted]
     odds = known.log_odds(known.to_kinds(some.features), task)
     row = {
@@ -142,7 +140,9 @@ def auroc(higher: Values, lower: Values, groups: Sequence[Any], other_groups: Se
 def _area(higher: Values, lower: Values) -> float:
     if not len(higher) or not len(lower):  # as a resample may draw it
         return float("nan")
-    return float(mannwhitneyu(higher, lower).statistic / (len(higher) * len(lower)))
+    ordered = np.sort(lower)
+    below = np.searchsorted(ordered, higher, "left") + np.searchsorted(ordered, higher, "right")  # ties count half
+    return float(below.mean() / (2 * len(lower)))
 
 
 def _in(groups: Sequence[tuple[str, str]], chosen: NDArray[np.bool_]) -> list[tuple[str, str]]:
