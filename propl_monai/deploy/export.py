@@ -152,6 +152,11 @@ def _example(size: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _write_program(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    if min(about["spatial_size"]) <= STRIDES[-1]:
+        fact = f"take images of {about['spatial_size']}, a side of which torch.export takes for a constant"
+        raise ProPLError(
+            "these weights", fact, f"use --format onnx or safetensors, or train at more than {STRIDES[-1]} px"
+        )
     free = {"image": {0: _FREE, 2: _FREE, 3: _FREE}, "task": {0: _FREE}}
     try:
         program = torch.export.export(network, _example(about["spatial_size"]), dynamic_shapes=free)

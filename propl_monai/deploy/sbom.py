@@ -77,8 +77,8 @@ def _component(package: Distribution, kind: str) -> dict[str, Any]:
 
 def _licence(package: Distribution) -> str:
     """As the package states it: an SPDX expression, else a classifier, else the first line of its licence field."""
-    stated = package.metadata.get("License-Expression")
-    classes = [text for text in package.metadata.get_all("Classifier") or () if text.startswith("License ::")]
+    facts = package.metadata.json
+    classes = [text for text in facts.get("classifier", []) if text.startswith("License ::")]
     named = "; ".join(text.rsplit(" :: ", 1)[1] for text in classes)
-    lines = (package.metadata.get("License") or "").strip().splitlines()
-    return stated or named or (lines[0][:80] if lines else "")
+    lines = str(facts.get("license", "")).strip().splitlines()
+    return str(facts.get("license_expression", "")) or named or (lines[0][:80] if lines else "")
