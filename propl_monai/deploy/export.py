@@ -152,8 +152,8 @@ def _example(size: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _write_program(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-    if min(about["spatial_size"]) <= STRIDES[-1]:
-        fact = f"take images of {about['spatial_size']}, a side of which torch.export takes for a constant"
+    if about["spatial_size"][0] <= STRIDES[-1]:  # one cell in the deepest map
+        fact = f"take images of {about['spatial_size']}, whose height torch.export takes for a constant"
         raise ProPLError(
             "these weights", fact, f"use --format onnx or safetensors, or train at more than {STRIDES[-1]} px"
         )

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from propl_monai.data.transforms import Normalised
 from propl_monai.errors import ProPLError
-from propl_monai.model.encoder import STRIDES
 from propl_monai.model.network import ProPL
 from propl_monai.model.weights import load_network
 
@@ -76,10 +75,7 @@ def parity_inputs(tasks: int, size: Sequence[int], normalisation: str) -> Iterat
     height, width = size
     generator = torch.Generator().manual_seed(0)
     number = 0
-    for rows, columns in [(height, width)] * 3 + [
-        (height + 37, width + 5),
-        (max(height // 2, STRIDES[-1] + 1), width + 32),
-    ]:
+    for rows, columns in [(height, width)] * 3 + [(height + 37, width + 5), (max(height // 2, 32), width + 32)]:
         for batch in BATCHES:
             shades = torch.randn(batch, 1, 6, 6, generator=generator)
             noise = torch.randn(batch, 1, rows, columns, generator=generator)
