@@ -185,9 +185,9 @@ def small_network() -> ProPL:
     return network
 
 
-def write_small_bundle(folder: Path) -> Path:
-    """`models/` and `configs/metadata.json`, as in a bundle."""
-    save_weights(small_network(), folder / "models", ABOUT)
+def write_small_bundle(folder: Path, **about: Any) -> Path:
+    """`models/` and `configs/metadata.json`, as in a bundle; `about` changes the header of the weights."""
+    save_weights(small_network(), folder / "models", {**ABOUT, **about})
     (folder / "configs").mkdir()
     (folder / "configs" / "metadata.json").write_text(json.dumps({"name": "small", "version": "0.0.1"}))
     return folder

@@ -153,6 +153,11 @@ def _example(size: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _write_program(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    if about["spatial_size"][0] <= STRIDES[-1]:  # one cell in the deepest map
+        fact = f"take images of {about['spatial_size']}, whose height torch.export takes for a constant"
+        raise ProPLError(
+            "these weights", fact, f"use --format onnx or safetensors, or train at more than {STRIDES[-1]} px"
+        )
     free = {"image": {0: _FREE, 2: _FREE, 3: _FREE}, "task": {0: _FREE}}
     try:
         program = torch.export.export(network, _example(about["spatial_size"]), dynamic_shapes=free)

@@ -77,9 +77,8 @@ def _component(package: Distribution, kind: str) -> dict[str, Any]:
 
 def _licence(package: Distribution) -> str:
     """As the package states it: an SPDX expression, else a classifier, else the first line of its licence field."""
-    found: Any = package.metadata  # a message of e-mail, which its type does not say
-    stated = found.get("License-Expression")
-    classes = [text for text in found.get_all("Classifier") or () if text.startswith("License ::")]
+    facts = package.metadata.json
+    classes = [text for text in facts.get("classifier", []) if text.startswith("License ::")]
     named = "; ".join(text.rsplit(" :: ", 1)[1] for text in classes)
-    lines = (found.get("License") or "").strip().splitlines()
-    return stated or named or (lines[0][:80] if lines else "")
+    lines = str(facts.get("license", "")).strip().splitlines()
+    return str(facts.get("license_expression", "")) or named or (lines[0][:80] if lines else "")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from factories import TINY_ENCODER
+from factories import TINY_ENCODER, write_small_bundle
 from timm.layers import Conv2dSame
 from torch import Tensor
 
@@ -331,3 +331,9 @@ def test_a_missing_package_is_named(bundle: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ProPLError, match=r"onnxscript: is not installed; pip install 'propl-monai\[export\]'"):
         export(bundle, tmp_path / "a.onnx")
+
+
+def test_images_of_one_cell_are_refused_by_name(tmp_path: Path) -> None:
+    folder = write_small_bundle(tmp_path / "bundle")  # of 32 × 32
+    with pytest.raises(ProPLError, match=r"take images of \[32, 32\], whose height torch.export takes for a constant"):
+        export(folder, tmp_path / "a.pt2")

@@ -209,7 +209,9 @@ def _read_manifest(path: Path) -> dict[str, _Row]:
     if not path.exists():
         return rows
     cure = "save it as UTF-8 text with a column 'name'; 'group' and 'pixel_size_mm' are optional"
-    for where, row in read_table(path, ("name",), cure, ("group", "pixel_size_mm"), unread=("hc_mm",)):
+    for where, row in read_table(
+        path, ("name",), cure, ("group", "pixel_size_mm"), unread=("hc_mm", "width", "height")
+    ):
         name, text = stem(row["name"]), row["pixel_size_mm"]
         if not name:
             raise ProPLError(where, "has no name", "give the name of the image, or remove the row")
