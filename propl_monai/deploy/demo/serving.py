@@ -57,8 +57,7 @@ def serve(
             warn(
                 "warning: other machines can reach this page. It has no password, and nothing on its way is encrypted."
             )
-        # The names of other machines' requests; addresses are always taken.
-        names = frozenset(name.lower() for name in (host, socket.gethostname(), socket.getfqdn()))
+        names = frozenset((host.lower(), socket.gethostname().lower()))  # beside addresses, which are always taken
         app = make_app(Service(predictor, Path(folder)), names)
         # No log: its lines and tracebacks would hold what was asked for. `Guard` has its own.
         config = uvicorn.Config(

@@ -38,9 +38,8 @@ def test_this_machine_alone(said: list[str]) -> None:
     assert address.startswith("http://127.0.0.1:") and said[1:] == [f"opened {address}", "served"]
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_other_machines_after_a_warning(said: list[str], host: str) -> None:
-    serving.serve(small_predictor(), host, 0, False, said.append, said.append)
+def test_other_machines_after_a_warning(said: list[str]) -> None:
+    serving.serve(small_predictor(), "0.0.0.0", 0, False, said.append, said.append)
     assert said[0].startswith("warning: other machines can reach this page. It has no password")
     assert f"//{socket.gethostname()}:" in said[1] and said[2] == "served"
 
