@@ -58,6 +58,7 @@ class STPPMethod(Method):
         self.views, self.reliable, self.unlabelled_weight = check_views(views), reliable, unlabelled_weight
         self.earlier = nn.ModuleList(copy.deepcopy(network).requires_grad_(False).eval() for _ in range(STAGES - 1))
         self.register_buffer("taken", torch.tensor(0))  # how many of `earlier` hold weights of this training
+        self._due = 0  # how many should, at the last step of this process
         # Of the file of pseudo-labels that the present stage learns from; kept with the weights, for a resumed run.
         self.register_buffer("pseudo_labels_sha256", torch.zeros(32, dtype=torch.uint8))
 
@@ -100,8 +101,11 @@ class STPPMethod(Method):
 
     def _remember(self, progress: float) -> None:
         """Keep the weights after each third of the first stage but the last."""
-        taken = int(self.get_buffer("taken"))
-        if taken < len(self.earlier) and progress >= (taken + 1) / STAGES**2:
+        due = min(int(progress * STAGES**2 + 1e-9), len(self.earlier))
+        if due == self._due:  # so that a GPU is not waited for at every step
+            return
+        self._due, taken = due, int(self.get_buffer("taken"))
+        if taken < due:
             self.earlier[taken].load_state_dict(self.network.state_dict())
             self.get_buffer("taken").add_(1)
 
