@@ -154,8 +154,10 @@ def test_frames_of_several_files_share_a_batch(
 ) -> None:
     """Of five frames, two by two, in the order of the files; the masks are those of single calls."""
     given: list[int] = []
-    maps = predictor.maps
-    monkeypatch.setattr(predictor, "maps", lambda frames, *rest: (given.append(len(frames)), maps(frames, *rest))[1])
+    answer = predictor.answer
+    monkeypatch.setattr(
+        predictor, "answer", lambda frames, *rest: (given.append(len(frames)), answer(frames, *rest))[1]
+    )
     out = tmp_path / "out"
     predict_paths(predictor, [images], out, "LA", probability=True)
     assert given == [2, 2, 1] and journalled(out) == ["a", "cine", "deep er/b (1)"]
@@ -174,7 +176,7 @@ def test_reading_and_writing_go_on_while_the_network_works(
     opened, second = threading.Event(), threading.Event()
     read, write, met = module.read_frames, output_folder.write_predictions, []
     predictor = small_predictor(batch=4)
-    maps = predictor.maps
+    answer = predictor.answer
 
     def reading(path: Path) -> Cine:
         if "b (1)" in path.name:
@@ -185,7 +187,7 @@ def test_reading_and_writing_go_on_while_the_network_works(
         met.append(opened.wait(10))
         if len(met) == 2:
             second.set()
-        return maps(*given)
+        return answer(*given)
 
     def writing(*given: Any) -> list[Path]:
         met.append(second.wait(10))
@@ -193,7 +195,7 @@ def test_reading_and_writing_go_on_while_the_network_works(
 
     monkeypatch.setattr(module, "read_frames", reading)
     monkeypatch.setattr(output_folder, "write_predictions", writing)
-    monkeypatch.setattr(predictor, "maps", network)
+    monkeypatch.setattr(predictor, "answer", network)
     assert predict_paths(predictor, [images], tmp_path / "out", "LA").done == 3
     assert met == [True] * 7
 
@@ -202,15 +204,15 @@ def test_ctrl_c_leaves_what_was_computed_and_papers(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_run_json: Check
 ) -> None:
     predictor, out, calls = small_predictor(batch=2), tmp_path / "out", []
-    maps = predictor.maps
+    answer = predictor.answer
 
     def stopped(*given: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return maps(*given)
+        return answer(*given)
 
-    monkeypatch.setattr(predictor, "maps", stopped)
+    monkeypatch.setattr(predictor, "answer", stopped)
     with pytest.raises(KeyboardInterrupt):
         predict_paths(predictor, [images], out, "LA")
     assert set(content(out)) == {"a_left_atrium.png", "cine_frame_0001_left_atrium.png"} and journalled(out) == ["a"]
@@ -239,8 +241,10 @@ def test_large_pictures_for_overlays_are_not_held_in_numbers(
     """Frames of 16 × 22 pixels, of which no more than two may be held in a group."""
     monkeypatch.setattr(module, "MAX_PIXELS", 16 * 22)
     predictor, given = small_predictor(batch=8), []
-    maps = predictor.maps
-    monkeypatch.setattr(predictor, "maps", lambda frames, *rest: (given.append(len(frames)), maps(frames, *rest))[1])
+    answer = predictor.answer
+    monkeypatch.setattr(
+        predictor, "answer", lambda frames, *rest: (given.append(len(frames)), answer(frames, *rest))[1]
+    )
     predict_paths(predictor, [images / "cine.nii.gz"], tmp_path / "out", "LA", overlay=True)
     assert given == [2, 1]
     predict_paths(predictor, [images / "cine.nii.gz"], tmp_path / "plain", "LA")
