@@ -40,7 +40,8 @@ def _pages(path: Path) -> Iterator[list[Any]]:
     before, logger.disabled = logger.disabled, True
     try:
         with tifffile.TiffFile(path) as file:
-            yield [page for page in file.pages if not int(page.subfiletype) & NO_PAGES] or list(file.pages)
+            pages: list[Any] = list(file.pages)
+            yield [page for page in pages if not int(page.subfiletype) & NO_PAGES] or pages
     finally:
         logger.disabled = before
 
