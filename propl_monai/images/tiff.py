@@ -41,6 +41,10 @@ def _pages(path: Path) -> Iterator[list[Any]]:
     try:
         with tifffile.TiffFile(path) as file:
             pages: list[Any] = list(file.pages)
+            # tifffile ends at a page that it cannot reach, and says nothing: the last one must say that there is no other.
+            file.filehandle.seek(file.pages.next_page_offset or 0)
+            if file.filehandle.read(file.tiff.offsetsize) != bytes(file.tiff.offsetsize):
+                raise ProPLError(path, "is a TIFF picture that is damaged or cut short", COPY_AGAIN)
             yield [page for page in pages if not int(page.subfiletype) & NO_PAGES] or pages
     finally:
         logger.disabled = before

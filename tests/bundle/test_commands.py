@@ -67,7 +67,7 @@ def test_train_and_evaluate_equal_the_bundle(phantoms: Path, tmp_path: Path) -> 
         (("--set", "epoch=3"), "did you mean 'epochs'"),
         (("--set", "epochs=three"), "--set epochs: 'three' is not a whole number"),
         (("--set", "epochs"), "is not name=value"),
-        (("--preset", "compct"), "name one of its configs: .*, compact, "),
+        (("--preset", "compct"), "compct.json: does not exist; name one of its configs: augseg, bcp"),
         (("--bundle", "nowhere"), "does not exist; name the folder of a bundle"),
     ],
 )

@@ -86,7 +86,7 @@ def test_scores_that_lack_a_task_or_are_for_other_features_are_refused() -> None
     with pytest.raises(ProPLError, match="knows nothing of fetal head, left atrium"):
         small_predictor(known=replace(known, about={**known.about, "tasks": ["breast cancer"]}))
     with pytest.raises(ProPLError, match="is for 3 features, the network has"):
-        small_predictor(known=replace(known, centre=known.centre[:3]))
+        small_predictor(known=replace(known, centre=known.centre[:3]))(speckle(32, 32), "LA")
 
 
 def changed(path: Path, about: dict[str, Any] | None = None, **arrays: np.ndarray) -> Path:

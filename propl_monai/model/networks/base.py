@@ -88,7 +88,7 @@ class Segmenter(nn.Module, ABC):
             raise no_text(self.name)
         decoder = decoder or self.chosen_decoder
         self.require_decoder(decoder)
-        return self.segment(image, self.numbers(task, len(image)), decoder)
+        return self.segment(image, self.numbers(task, image.shape[0]), decoder)
 
     def numbers(self, task: Task, batch: int) -> Tensor:
         """Task numbers (B,), int64, of one task for all images, or one per image; None means the default task."""

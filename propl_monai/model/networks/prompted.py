@@ -151,7 +151,7 @@ class PromptedSegmenter(Segmenter):
             Logits (B, 1, H, W); their sigmoid is the probability of the target.
         """
         if text is None:
-            text = self.text(task, len(image))
+            text = self.text(task, image.shape[0])  # not len, which a trace would fix
         decoder = decoder or self.chosen_decoder
         self.require_decoder(decoder)
         return self.segment_by_text(image, text, decoder)

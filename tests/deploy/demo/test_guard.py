@@ -126,7 +126,7 @@ def test_the_log_names_neither_file_nor_message(
         raise RuntimeError("Zyxwv^Quentin")
 
     key = open_file(client, save_still(tmp_path / "a.png"), "Zyxwv.png")["study"]
-    monkeypatch.setattr(service.predictor, "maps", fail)
+    monkeypatch.setattr(service.predictor, "answer", fail)
     with caplog.at_level(logging.DEBUG, logger="propl_monai"):
         answer = segment(client, key, "FH")
         client.post("/studies", content=b"PK\x03\x04", headers={"x-file-name": "Zyxwv.png"})

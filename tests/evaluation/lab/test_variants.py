@@ -29,7 +29,7 @@ def test_a_row_changes_only_what_exists(name: str) -> None:
 
 def test_rows_differ() -> None:
     made = [
-        json.dumps([row.method, row.of, dict(row.train), dict(row.evaluate), row.one_model_a_task])
+        json.dumps([row.method, row.network, row.of, dict(row.train), dict(row.evaluate), row.one_model_a_task])
         for row in variants().values()
     ]
     assert len(set(made)) == len(made)
