@@ -126,7 +126,10 @@ def test_mirrored_pictures_and_uncertainty(networks: dict[str, Segmenter], name:
         Predictor(network, (32, 32), "half", device="cpu", decoder="pd")
 
 
-@newcomers
+@pytest.mark.parametrize(
+    "name",
+    ["film", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in NETWORKS if name not in ("propl", "film"))],
+)
 def test_onnx_gives_the_same_masks(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
     record = export(folders[name], tmp_path / "net.onnx")
     assert record["network"] == name and record["parity"]["inputs"] == 50
