@@ -11,6 +11,11 @@ from propl_monai import tasks
 from propl_monai.cli.verbs.runs import Bundle
 from propl_monai.common.packaged_bundle import chosen_bundle
 
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights file, or a folder that holds one; default: the package's own.")
+]
+TrainingDatalist = Annotated[Path | None, typer.Option(help="Datalist of the training; default: the folder as it is.")]
+
 
 def prompts(
     file: Annotated[Path, typer.Argument(help="The prompt bank to write (.safetensors).")],
@@ -71,12 +76,8 @@ def ship(
 
 def known(
     data: Annotated[Path, typer.Argument(help="Folder of the images of the training.")],
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights file, or a folder that holds one; default: the package's own.")
-    ] = None,
-    datalist: Annotated[
-        Path | None, typer.Option(help="Datalist of the training; default: the folder as it is.")
-    ] = None,
+    weights: Weights = None,
+    datalist: TrainingDatalist = None,
 ) -> None:
     """Fit the scores that say "foreign picture" and "target absent"; they go to known.safetensors beside the weights."""
     from propl_monai.cli.progress import progress
@@ -97,12 +98,8 @@ def known(
 def card(
     data: Annotated[Path, typer.Option(help="Folder of the images of the training.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for card.json, card.md and tables of cases.")],
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights file, or a folder that holds one; default: the package's own.")
-    ] = None,
-    datalist: Annotated[
-        Path | None, typer.Option(help="Datalist of the training; default: the folder as it is.")
-    ] = None,
+    weights: Weights = None,
+    datalist: TrainingDatalist = None,
     external: Annotated[
         Path | None, typer.Option(help="Folder of pictures from elsewhere, in the plain layout.")
     ] = None,

@@ -56,16 +56,6 @@ class AugSegMethod(Method):
         self.label_aid, self.cutmix = switch("label_aid", label_aid), cutmix
         self.teacher = averaged(network, decay)
 
-    def train(self, mode: bool = True) -> AugSegMethod:
-        """Training mode for the student alone."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def after_step(self) -> None:
-        """Move the teacher towards the student."""
-        self.teacher.update_parameters(self.network)
-
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Losses of one pair of batches; see `Method.step`.
 
@@ -94,8 +84,7 @@ class AugSegMethod(Method):
         logits = self.student(torch.cat(views), batches)
         first, losses = len(labelled["image"]) if labelled else 0, []
         if labelled:
-            losses.append(self.loss(logits[:first], labelled["label"]))
-            result["supervised"], result["logits"] = losses[0].detach(), logits[:first].detach()
+            losses.append(self.on_labels(logits[:first], labelled, result))
         if unlabelled:
             pseudo = self.loss(logits[first:], *maps[1:])
             losses.append(self.unlabelled_weight * pseudo)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from propl_monai.errors import ProPLError
 from propl_monai.model.networks.base import Segmenter
@@ -94,5 +95,23 @@ class Method(nn.Module, ABC):
             names += batch.get("task", [default] * len(batch["image"]))
         return names
 
+    def on_labels(self, logits: Tensor, labelled: Batch, result: dict[str, Tensor]) -> Tensor:
+        """The loss of a labelled batch, scalar; its value and the logits go to `result`."""
+        loss = self.loss(logits, labelled["label"])
+        result["supervised"], result["logits"] = loss.detach(), logits.detach()
+        return loss
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but averages of the network (`averages.averaged`), which teach in eval mode."""
+        super().train(mode)
+        for average in self._averages():
+            average.eval()
+        return self
+
     def after_step(self) -> None:
-        """Called after the optimizer has changed `network`; not after a step that was skipped as not finite."""
+        """Move the averages towards the network, after the optimizer has changed it; not after a step that was skipped."""
+        for average in self._averages():
+            average.update_parameters(self.network)
+
+    def _averages(self) -> list[AveragedModel]:
+        return [part for part in self.children() if isinstance(part, AveragedModel)]

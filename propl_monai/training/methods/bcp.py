@@ -59,16 +59,6 @@ class BCPMethod(Method):
         self.largest = KeepLargestConnectedComponent() if switch("largest_component", largest_component) else None
         self.teacher = averaged(network, decay)
 
-    def train(self, mode: bool = True) -> BCPMethod:
-        """Training mode for the student alone."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def after_step(self) -> None:
-        """Move the teacher towards the student."""
-        self.teacher.update_parameters(self.network)
-
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Losses of one pair of batches; see `Method.step`.
 

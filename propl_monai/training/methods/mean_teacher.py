@@ -53,16 +53,6 @@ class MeanTeacherMethod(WeakToStrongMethod):
         """The teacher."""
         return cast(Segmenter, self.teacher.module)
 
-    def train(self, mode: bool = True) -> MeanTeacherMethod:
-        """Training mode for the student alone."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def after_step(self) -> None:
-        """Move the teacher towards the student."""
-        self.teacher.update_parameters(self.network)
-
     def weight(self, progress: float) -> float:
         """λ · ramp."""
         return self.unlabelled_weight * ramp(progress)

@@ -85,9 +85,7 @@ class ProPLMethod(Method):
 
     def _supervised(self, features: Features, batch: Batch, result: dict[str, Tensor]) -> Tensor:
         text = self.network.text(batch.get("task"), len(batch["image"]))
-        logits = self.network.decode(features, text, "sd")
-        loss = self.loss(logits, batch["label"])
-        result["supervised"], result["logits"] = loss.detach(), logits.detach()
+        loss = self.on_labels(self.network.decode(features, text, "sd"), batch, result)
         if self.supervise_pd:
             loss = loss + self.loss(self.network.decode(features, text, "pd"), batch["label"])
         return loss

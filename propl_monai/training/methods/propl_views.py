@@ -88,18 +88,6 @@ class ProPLViewsMethod(Method):
         # Of the file of pseudo-labels that the present cycle learns from; kept with the weights, for a resumed run.
         self.register_buffer("pseudo_labels_sha256", torch.zeros(32, dtype=torch.uint8))
 
-    def train(self, mode: bool = True) -> ProPLViewsMethod:
-        """Training mode for the network alone, not for its average."""
-        super().train(mode)
-        if self.average is not None:
-            self.average.eval()
-        return self
-
-    def after_step(self) -> None:
-        """Move the average towards the network."""
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Losses of one pair of batches; see `Method.step`. The encoder sees both in one pass, and so does a decoder.
 

@@ -84,8 +84,7 @@ class STPPMethod(Method):
         result: dict[str, Tensor] = {}
         losses: list[Tensor] = []
         if labelled:
-            losses.append(self.loss(logits[:count], labelled["label"]))
-            result["supervised"], result["logits"] = losses[0].detach(), logits[:count].detach()
+            losses.append(self.on_labels(logits[:count], labelled, result))
         if unlabelled:
             if "pseudo_label" not in unlabelled:
                 raise ProPLError("st_pp", "the unlabelled images have no pseudo-labels", "add the handler Rounds")

@@ -20,6 +20,6 @@ class SupervisedMethod(Method):
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Loss of one labelled batch; see `Method.step`."""
         assert labelled is not None, "PairedLoader always gives a labelled batch where there are labels"
-        logits = self.network(labelled["image"], task=labelled.get("task"), decoder=self.decoders[0])
-        loss = self.loss(logits, labelled["label"])
-        return {"loss": loss, "supervised": loss.detach(), "logits": logits.detach()}
+        result: dict[str, Tensor] = {}
+        loss = self.on_labels(self.student(labelled["image"], [labelled]), labelled, result)
+        return {"loss": loss, **result}

@@ -69,8 +69,7 @@ class UniMatchMethod(Method):
         result: dict[str, Tensor] = {}
         losses: list[Tensor] = []
         if labelled:
-            losses.append(self.loss(logits[:count], labelled["label"]))
-            result["supervised"], result["logits"] = losses[0].detach(), logits[:count].detach()
+            losses.append(self.on_labels(logits[:count], labelled, result))
         if unlabelled:
             size = len(unlabelled["image"])
             dropped = features.changed(lambda maps: functional.dropout2d(maps[-size:], self.feature_dropout))

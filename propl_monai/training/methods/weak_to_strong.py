@@ -50,8 +50,7 @@ class WeakToStrongMethod(Method):
         result: dict[str, Tensor] = {}
         losses: list[Tensor] = []
         if labelled:
-            losses.append(self.loss(logits[:count], labelled["label"]))
-            result["supervised"], result["logits"] = losses[0].detach(), logits[:count].detach()
+            losses.append(self.on_labels(logits[:count], labelled, result))
         if unlabelled:
             losses.append(self._consistency(logits[count:], unlabelled, drawing, progress, result))
         result["loss"] = torch.stack(losses).sum()
