@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from propl_monai.errors import unknown
 from propl_monai.model.blocks import SubpixelUpsample, UnetOutBlock, UnetrUpBlock
+from propl_monai.model.depthwise import trains_in_bfloat16
 from propl_monai.model.encoder import Features
 from propl_monai.model.tensor_file import BLOCKS
 
@@ -59,12 +62,18 @@ class PromptedAttention(nn.Module):
         place = positions(tokens.shape[1], tokens.shape[2], tokens)
         value = self.norm1(tokens)
         query = value + place
-        attended, _ = self.self_attention(query, query, value, need_weights=False)
+        with self._kernel(tokens):
+            attended, _ = self.self_attention(query, query, value, need_weights=False)
         tokens = tokens + self.self_attention_norm(attended)  # eq. 1
         query = self.norm2(tokens) + place
         key = prompt + positions(prompt.shape[1], prompt.shape[2], prompt)
-        attended, _ = self.cross_attention(query, key, prompt, need_weights=False)
+        with self._kernel(tokens):
+            attended, _ = self.cross_attention(query, key, prompt, need_weights=False)
         return tokens + self.scale * self.cross_attention_norm(attended)  # eq. 3
+
+    def _kernel(self, tokens: Tensor) -> AbstractContextManager[None]:
+        """torch's choice, but where its fused kernel (2.14) is slow: backwards, in bfloat16, on a CPU."""
+        return sdpa_kernel(SDPBackend.MATH) if trains_in_bfloat16(self, tokens) else nullcontext()
 
 
 class LightUpBlock(nn.Module):

@@ -22,7 +22,7 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H', W')."""
-        return _convolve(self, x, self.padding[0]) if _is_faster(self, x) else super().forward(x)  # type: ignore[arg-type]
+        return _convolve(self, x, self.padding[0]) if trains_in_bfloat16(self, x) else super().forward(x)  # type: ignore[arg-type]
 
 
 class DepthwiseSame(Conv2dSame):
@@ -30,7 +30,7 @@ class DepthwiseSame(Conv2dSame):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
-        if not _is_faster(self, x):
+        if not trains_in_bfloat16(self, x):
             return super().forward(x)
         kernel, stride = self.kernel_size[0], self.stride[0]
         missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:]]
@@ -54,7 +54,7 @@ def _is_plain(module: nn.Conv2d) -> bool:
     return square and depthwise and plain and module.dilation == (1, 1)
 
 
-def _is_faster(module: nn.Module, x: Tensor) -> bool:
+def trains_in_bfloat16(module: nn.Module, x: Tensor) -> bool:
     """Whether a backward pass in bfloat16 on a CPU may follow."""
     if not (module.training and torch.is_grad_enabled() and x.device.type == "cpu"):
         return False

@@ -241,3 +241,16 @@ def test_the_light_decoder_uses_prompt_and_every_map() -> None:
 def test_an_unknown_block_is_refused() -> None:
     with pytest.raises(ProPLError, match="did you mean 'light'"):
         PromptedDecoder(CHANNELS, text_length=24, text_width=6, block="lite")
+
+
+def test_attention_in_bfloat16_on_a_cpu_has_the_gradients_of_float32() -> None:
+    torch.manual_seed(0)
+    attention = PromptedAttention(8, 6, 12, 4).train()
+    tokens, text = torch.randn(2, 16, 8), torch.randn(2, 6, 12)
+    gradients = []
+    for dtype in (None, torch.bfloat16):
+        attention.zero_grad()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            attention(tokens, text).float().square().mean().backward()
+        gradients.append(torch.cat([each.grad.flatten() for each in attention.parameters() if each.grad is not None]))
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99

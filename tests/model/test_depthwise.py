@@ -46,7 +46,7 @@ def test_gradients_equal_autograds(
     kind: type, edge: int, padding: int, stride: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32, where both are exact to the last digits; relative to the largest one."""
-    monkeypatch.setattr(depthwise, "_is_faster", lambda *_: True)
+    monkeypatch.setattr(depthwise, "trains_in_bfloat16", lambda *_: True)
     if min(size) < edge and padding == 0 and kind is nn.Conv2d:
         pytest.skip("the kernel is larger than the image")
     plain, faster = pair(kind, edge, stride, padding)
@@ -78,7 +78,7 @@ def test_float32_is_left_to_torch() -> None:
 
 
 def test_only_the_gradients_that_are_needed_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depthwise, "_is_faster", lambda *_: True)
+    monkeypatch.setattr(depthwise, "trains_in_bfloat16", lambda *_: True)
     _, faster = pair(nn.Conv2d, 5, 2, 2)
     weight = next(faster.parameters()).requires_grad_(False)
     x = torch.randn(1, 8, 9, 9, requires_grad=True)
