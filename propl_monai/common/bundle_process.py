@@ -51,11 +51,15 @@ def run_bundle_apart(
     _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
     check()
-    if process.returncode:
-        fact = f"the run stopped with exit code {process.returncode}: {_last_error(log)}"
-        raise ProPLError(log, fact, "read this log")
+    raise_failure(log, process.returncode)
     # Linux counts in units of 1024 bytes, macOS in bytes.
     return usage.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def raise_failure(log: Path, exit_code: int) -> None:
+    """Raise what a log says last, unless the exit code is 0."""
+    if exit_code:
+        raise ProPLError(log, f"the run stopped with exit code {exit_code}: {_last_error(log)}", "read this log")
 
 
 def _last_error(log: Path) -> str:

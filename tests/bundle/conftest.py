@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apart
 import pytest
 from bundle_tools import BUNDLE, SMALL, BundleRun, configs
 
@@ -26,13 +27,15 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bundle_run(elsewhere: Path) -> BundleRun:
-    """`python -m monai.bundle run RUN_ID` with config names and options; returns the completed process."""
+    """`python -m monai.bundle run RUN_ID` with config names and options, or under a launcher; the completed process."""
 
     def run(run_id: str, names: tuple[str, ...], launcher: tuple[str, ...] = (), **options: object):
-        command = [sys.executable, *(launcher or ("-m",)), "monai.bundle", "run", run_id]
-        command += ["--bundle_root", str(BUNDLE), "--config_file", configs(*names)]
+        arguments = ["run", run_id, "--bundle_root", str(BUNDLE), "--config_file", configs(*names)]
         for key, value in options.items():
-            command += [f"--{key}", str(value)]
+            arguments += [f"--{key}", str(value)]
+        if not launcher:
+            return apart.run("monai.bundle", arguments, elsewhere)
+        command = [sys.executable, *launcher, "monai.bundle", *arguments]
         return subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=300, check=False)
 
     return run

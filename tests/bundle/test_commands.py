@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import apart
 import pandas
 import pytest
 import torch
@@ -27,12 +27,8 @@ SMALL = {
 }
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-W", "ignore", *arguments], capture_output=True, text=True)
-
-
 def propl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return python("-m", "propl_monai.cli", *arguments)
+    return apart.run("propl_monai.cli", arguments)
 
 
 def settings(**more: str) -> list[str]:
@@ -47,7 +43,7 @@ def test_train_and_evaluate_equal_the_bundle(phantoms: Path, tmp_path: Path) -> 
     places = {"dataset_dir": str(phantoms), "output_dir": str(theirs), "model_dir": str(theirs / "models")}
     configs = ["train", "compact"]
     arguments = bundle_arguments("training", BUNDLE, configs, {**places, **read_settings(BUNDLE, configs, SMALL)})
-    run = python("-m", "monai.bundle", *arguments)
+    run = apart.run("monai.bundle", arguments)
     assert run.returncode == 0, run.stderr
     one, other = (load_file(folder / "models" / "model.safetensors") for folder in (ours, theirs))
     assert one.keys() == other.keys()

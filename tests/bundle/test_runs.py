@@ -6,9 +6,9 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import apart
 import jsonschema
 import numpy as np
 import pytest
@@ -197,8 +197,7 @@ def test_weights_of_another_network_are_refused(
 
 def test_the_command_line_propl(elsewhere: Path) -> None:
     def propl(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "propl_monai.cli", *arguments]
-        return subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=120, check=False)
+        return apart.run("propl_monai.cli", arguments, elsewhere)
 
     listed = json.loads(propl("info", "--json").stdout)
     assert len(listed["tasks"]) == 8

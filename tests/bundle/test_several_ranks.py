@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import apart
 import numpy as np
 import pandas
 import pytest
@@ -34,8 +34,7 @@ def launch(ranks: int, run_id: str, names: tuple[str, ...], extra: Path, **optio
 
 
 def run(launches: list[tuple[int, list[str]]]) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(HERE / "rank_tools.py"), json.dumps(launches)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return apart.run(HERE / "rank_tools.py", [json.dumps(launches)])
 
 
 def with_diary(folder: Path, name: str, **config: object) -> Path:

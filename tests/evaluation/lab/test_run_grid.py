@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apart
 import pandas as pd
 import pytest
 from factories import ROOT
@@ -37,6 +38,14 @@ SMALL = {
     "labelled_fraction": "1/2",
 }
 NAMES = ["propl", "supervised", "decoder-sd", "asked-wrong"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_start_of_monai() -> Iterator[None]:
+    """The runs are processes of their own, but share the import of MONAI."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "run_bundle_apart", apart.run_bundle_apart)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import apart
 import pytest
-from factories import ROOT
 
 from propl_monai.training.methods import METHODS
 
@@ -20,11 +17,7 @@ pytestmark = pytest.mark.slow
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each rank says; one launch for all methods."""
     folder = tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"PYTHONPATH": paths}
-    )
+    done = apart.run(Path(__file__).with_name("two_ranks.py"), [folder], timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
