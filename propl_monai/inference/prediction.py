@@ -25,8 +25,8 @@ class Prediction:
         task: its name.
         mask: bool (H, W), the target.
         probability: float32 (H, W) in [0, 1] of the target.
-        uncertainty: float32 (H, W) in [0, 0.5], the standard deviation of the probability over perturbed passes: the
-            root of UPLC's variance (eq. 4); None where it is not wanted.
+        uncertainty: float32 (H, W) in [0, 0.5], the standard deviation of the probability over views of the picture
+            or perturbed passes: the root of UPLC's variance (eq. 4); None where it is not wanted.
         spacing_mm: height and width of a pixel (row, column); None when unknown.
         scores: whether the picture is of a known kind and shows the target; None for weights without `known.safetensors`.
     """

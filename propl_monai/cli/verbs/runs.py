@@ -73,6 +73,9 @@ def predict(
     ] = None,
     probability: Annotated[bool, typer.Option("--probability", help="Also write probabilities, 16 bit.")] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write uncertainty, 16 bit.")] = False,
+    uncertainty_of: Annotated[
+        str, typer.Option(help="What it is the spread over: views, or dropout (the paper).")
+    ] = "views",
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with tinted masks.")] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference.")
@@ -111,7 +114,7 @@ def predict(
     if uncertainty and engine == "auto":  # no ONNX form is loaded or made in vain
         require_torch("uncertainty")
         engine = "torch"
-    chosen |= {"engine": engine, "make_graph": _make_graph}
+    chosen |= {"engine": engine, "make_graph": _make_graph, "uncertainty_of": uncertainty_of}
     given = weights or (packaged_bundle() if sha256 else None)
     predictor = Predictor.from_bundle(given, sha256=sha256, **chosen) if given else Predictor(**chosen)
     with progress("segmenting") as shown:
