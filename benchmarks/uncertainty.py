@@ -55,7 +55,7 @@ def row_of(predictors: dict[str, Predictor], item: dict[str, Any]) -> dict[str, 
                 torch.from_numpy(found.mask), torch.from_numpy(reference), None, where=item["case_id"]
             )
         row[f"pixels, {kind}"] = area(found.uncertainty.ravel(), (found.mask != reference).ravel())
-        row[f"case, {kind}"] = float(found.uncertainty.sum() / max(float(found.probability.sum()), 1e-6))
+        row[f"case, {kind}"] = found.relative_uncertainty
     return row
 
 

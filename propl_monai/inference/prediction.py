@@ -38,6 +38,13 @@ class Prediction:
     spacing_mm: tuple[float, float] | None = None
     scores: Scores | None = None
 
+    @property
+    def relative_uncertainty(self) -> float | None:
+        """Sum of the uncertainty over that of the probability: how doubtful the mask is as a whole, 0 or more."""
+        if self.uncertainty is None:
+            return None
+        return float(self.uncertainty.sum()) / max(float(self.probability.sum()), 1e-6)
+
 
 def from_maps(
     tasks: Sequence[str],
