@@ -41,8 +41,8 @@ def test_a_disk_that_is_full_ends_the_run_with_a_run_json(
 def test_doubt_of_whole_masks_stands_beside_the_measurements(
     predictor: Predictor, images: Path, tmp_path: Path
 ) -> None:
-    predict_paths(predictor, [images / "a.png"], tmp_path, "LA", measurements=True, uncertainty=True)
-    (row,) = rows(tmp_path / "measurements.csv")
+    predict_paths(predictor, [images / "a.png"], tmp_path / "out", "LA", measurements=True, uncertainty=True)
+    (row,) = rows(tmp_path / "out" / "measurements.csv")
     found = predictor(images / "a.png", "LA", uncertainty=True)
     assert found.uncertainty is not None
     expected = found.uncertainty.mean() / found.probability.mean()
