@@ -26,15 +26,16 @@ class VerSemi(DoDNet):
         """The number of the synthetic task, K."""
         return len(self.tasks)
 
-    def heads(self, maps: Tensor, pooled: Tensor, numbers: Tensor) -> Tensor:
+    def heads(self, shown: tuple[Tensor, Tensor], numbers: Tensor) -> Tensor:
         """Several heads for each image, which decode it once.
 
         Args:
-            maps, pooled: of `DynamicDecoder.shown`.
+            shown: of `DynamicDecoder.shown`.
             numbers: (B, M) int64, of tasks; K for the synthetic one.
 
         Returns:
             Logits (B, M, H, W).
         """
+        maps, pooled = shown
         wishes = functional.one_hot(numbers, len(self.tasks) + self.extra_heads).to(pooled.dtype)
         return torch.cat([self.decoder.ask(maps, pooled, wish) for wish in wishes.unbind(1)], 1)

@@ -73,6 +73,7 @@ class VerSemiMethod(Method):
     name = "versemi"
     only = "versemi"
     network: VerSemi
+    shared: Tensor
 
     def __init__(
         self,
@@ -123,22 +124,21 @@ class VerSemiMethod(Method):
         pairs = self._pairs(labelled, whole, first) if labelled and whole is not None else None
         others = None if first or not unlabelled else self._with_boxes(unlabelled, labelled, whole)
         images = ([labelled["image"]] if labelled else []) + [mixed.image for mixed in (pairs, others) if mixed]
-        shown = self.network.decoder.shown(self.network.features(torch.cat(images)))
+        maps, pooled = self.network.decoder.shown(self.network.features(torch.cat(images)))
         result: dict[str, Tensor] = {}
         losses: list[Tensor] = []
         place = 0
         if labelled and whole is not None:
-            place = len(whole)
-            logits = self.network.heads(*(each[:place] for each in shown), whole[:, None])
+            place, half = len(whole), len(whole) // 2
+            logits = self.network.heads((maps[:place], pooled[:place]), whole[:, None])
             losses.append(self.on_labels(logits, labelled, result))
             if pairs:
-                seen, place = [each[place : place + len(pairs.image)] for each in shown], place + len(pairs.image)
-                half = len(pairs.image)
+                seen, place = (maps[place : place + half], pooled[place : place + half]), place + half
                 labels = labelled["label"][:half], labelled["label"][half : 2 * half]
                 losses += self._on_pairs(pairs, seen, labels, first, result)
         if others:
             inner = labelled["label"][_rows(len(others.image), labelled)] if labelled else None
-            losses += self._on_unlabelled(others, [each[place:] for each in shown], inner, result)
+            losses += self._on_unlabelled(others, (maps[place:], pooled[place:]), inner, result)
         result["loss"] = torch.stack(losses).sum()
         return result
 
@@ -167,10 +167,15 @@ class VerSemiMethod(Method):
         return smallest + (largest - smallest) * torch.rand(count)
 
     def _on_pairs(
-        self, pairs: Mixed, seen: list[Tensor], labels: tuple[Tensor, Tensor], first: bool, result: dict[str, Tensor]
+        self,
+        pairs: Mixed,
+        seen: tuple[Tensor, Tensor],
+        labels: tuple[Tensor, Tensor],
+        first: bool,
+        result: dict[str, Tensor],
     ) -> list[Tensor]:
         asked = [torch.full_like(pairs.outer, self.network.synthetic)] + ([pairs.outer, pairs.inner] if first else [])
-        probability = self.network.heads(*seen, torch.stack(asked, 1)).float().sigmoid()
+        probability = self.network.heads(seen, torch.stack(asked, 1)).float().sigmoid()
         target, known = union(pairs, *labels, self.shared)
         chaos = self.dice(probability[:, :1], target, known)
         result["chaos"], result["unknown"] = chaos.detach(), 1 - known.mean()
@@ -183,11 +188,11 @@ class VerSemiMethod(Method):
         return losses
 
     def _on_unlabelled(
-        self, mixed: Mixed, seen: list[Tensor], label: Tensor | None, result: dict[str, Tensor]
+        self, mixed: Mixed, seen: tuple[Tensor, Tensor], label: Tensor | None, result: dict[str, Tensor]
     ) -> list[Tensor]:
         count = self.network.synthetic
         numbers = torch.arange(count + 1, device=mixed.outer.device).expand(len(mixed.outer), -1)
-        probability = self.network.heads(*seen, numbers).float().sigmoid()
+        probability = self.network.heads(seen, numbers).float().sigmoid()
         others, synthetic = probability[:, :count], probability[:, count:]
         wanted = torch.ones_like(numbers[:, :count], dtype=torch.bool)
         if self.aggregate_over == "tasks_in_mix":

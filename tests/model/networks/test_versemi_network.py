@@ -31,8 +31,7 @@ def test_the_controller_has_one_task_more(two: VerSemi) -> None:
 
 def test_several_heads_equal_one_task_at_a_time(two: VerSemi) -> None:
     with torch.no_grad():
-        maps, pooled = two.decoder.shown(two.features(IMAGE))
-        found = two.heads(maps, pooled, torch.tensor([[0, 1, 2], [1, 0, 2]]))
+        found = two.heads(two.decoder.shown(two.features(IMAGE)), torch.tensor([[0, 1, 2], [1, 0, 2]]))
         assert found.shape == (2, 3, 64, 64)
         assert torch.equal(found[:, :1], two(IMAGE, task=TWO))
         assert torch.equal(found[:, 1:2], two(IMAGE, task=TWO[::-1]))

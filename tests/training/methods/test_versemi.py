@@ -149,9 +149,9 @@ def test_the_first_stage(start: VerSemi, shared: Tensor) -> None:
     with torch.no_grad():
         net = copy.deepcopy(start).train()
         maps, pooled = net.decoder.shown(net.features(torch.cat((given["image"], pairs.image))))
-        own = net.heads(maps[:4], pooled[:4], numbers[:, None])
+        own = net.heads((maps[:4], pooled[:4]), numbers[:, None])
         asked = torch.stack((numbers[:2], numbers[2:], torch.full((2,), 8)), 1)
-        probability = net.heads(maps[4:], pooled[4:], asked).sigmoid()
+        probability = net.heads((maps[4:], pooled[4:]), asked).sigmoid()
         supervised = float(BCEDiceLoss()(own, given["label"]))
         chaos = squared_dice(probability[:, 2:], *union(pairs, *labels, shared))
         each = specific(pairs, *labels, shared)
@@ -176,10 +176,10 @@ def test_the_second_stage(start: VerSemi, shared: Tensor) -> None:
     pasted = paste(second["image"], first["image"][rows], 0.3 + 0.3 * torch.rand(3), others, numbers[rows])
     with torch.no_grad():
         net = copy.deepcopy(start).train()
-        shown = net.decoder.shown(net.features(torch.cat((first["image"], pairs.image, pasted.image))))
-        own, one, three = (net.heads(*(each[at] for each in shown), ask) for at, ask in (
-            (slice(0, 2), numbers[:, None]), (slice(2, 3), torch.tensor([[8]])), (slice(3, 6), torch.arange(9).expand(3, 9))
-        ))  # fmt: skip
+        maps, pooled = net.decoder.shown(net.features(torch.cat((first["image"], pairs.image, pasted.image))))
+        own = net.heads((maps[:2], pooled[:2]), numbers[:, None])
+        one = net.heads((maps[2:3], pooled[2:3]), torch.tensor([[8]]))
+        three = net.heads((maps[3:], pooled[3:]), torch.arange(9).expand(3, 9))
         supervised = float(BCEDiceLoss()(own, first["label"]))
         chaos = squared_dice(one.sigmoid(), *union(pairs, first["label"][:1], first["label"][1:], shared))
         all_heads, label = three.sigmoid(), first["label"][rows]
