@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from monai.losses import MaskedDiceLoss
+from monai.losses import DiceLoss
 from torch import Tensor
 
 from propl_monai.common.options import switch
@@ -109,7 +109,7 @@ class VerSemiMethod(Method):
         names, mask = network.task_names, switch("mask_unknown", mask_unknown)
         shared = torch.tensor([[mask and share_images(one, other) for other in names] for one in names])
         self.register_buffer("shared", shared, persistent=False)  # (K, K)
-        self.dice = MaskedDiceLoss(squared_pred=True, batch=True, smooth_nr=1, smooth_dr=1)
+        self.dice_loss = DiceLoss(squared_pred=True, batch=True, smooth_nr=1, smooth_dr=1)
 
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Losses of one pair of batches; see `Method.step`. One pass sees all images, mixed and whole.
@@ -141,6 +141,11 @@ class VerSemiMethod(Method):
             losses += self._on_unlabelled(others, (maps[place:], pooled[place:]), inner, result)
         result["loss"] = torch.stack(losses).sum()
         return result
+
+    def dice(self, probability: Tensor, target: Tensor, known: Tensor) -> Tensor:
+        """Dice with squared areas over the known pixels of a batch, a scalar; all (N, 1, H, W), `known` in {0, 1}."""
+        # Not monai's MaskedDiceLoss: it looks into the mask, and would wait for a GPU.
+        return self.dice_loss(probability * known, target * known)
 
     def _numbers(self, batch: Batch) -> Tensor:
         return self.network.numbers(self.tasks_of([batch]), len(batch["image"]))
