@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor
 
 from propl_monai.common.options import switch
@@ -15,6 +14,7 @@ from propl_monai.model.networks.versemi import VerSemi
 from propl_monai.tasks import share_images
 from propl_monai.training.confidence import hard
 from propl_monai.training.cutmix import boxes_of, inside
+from propl_monai.training.losses import SMOOTH
 from propl_monai.training.methods.base import Batch, Method
 
 AGGREGATES = ("all", "tasks_in_mix")
@@ -109,7 +109,6 @@ class VerSemiMethod(Method):
         names, mask = network.task_names, switch("mask_unknown", mask_unknown)
         shared = torch.tensor([[mask and share_images(one, other) for other in names] for one in names])
         self.register_buffer("shared", shared, persistent=False)  # (K, K)
-        self.dice_loss = DiceLoss(squared_pred=True, batch=True, smooth_nr=1, smooth_dr=1)
 
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Losses of one pair of batches; see `Method.step`. One pass sees all images, mixed and whole.
@@ -141,11 +140,6 @@ class VerSemiMethod(Method):
             losses += self._on_unlabelled(others, (maps[place:], pooled[place:]), inner, result)
         result["loss"] = torch.stack(losses).sum()
         return result
-
-    def dice(self, probability: Tensor, target: Tensor, known: Tensor) -> Tensor:
-        """Dice with squared areas over the known pixels of a batch, a scalar; all (N, 1, H, W), `known` in {0, 1}."""
-        # Not monai's MaskedDiceLoss: it looks into the mask, and would wait for a GPU.
-        return self.dice_loss(probability * known, target * known)
 
     def _numbers(self, batch: Batch) -> Tensor:
         return self.network.numbers(self.tasks_of([batch]), len(batch["image"]))
@@ -182,12 +176,12 @@ class VerSemiMethod(Method):
         asked = [torch.full_like(pairs.outer, self.network.synthetic)] + ([pairs.outer, pairs.inner] if first else [])
         probability = self.network.heads(seen, torch.stack(asked, 1)).float().sigmoid()
         target, known = union(pairs, *labels, self.shared)
-        chaos = self.dice(probability[:, :1], target, known)
+        chaos = squared_dice(probability[:, :1], target, known)
         result["chaos"], result["unknown"] = chaos.detach(), 1 - known.mean()
         losses = [self.chaos_weight * chaos]
         if first:
             own = specific(pairs, *labels, self.shared)
-            each = [self.dice(probability[:, n : n + 1], *pair) for n, pair in enumerate(own, 1)]
+            each = [squared_dice(probability[:, n : n + 1], *pair) for n, pair in enumerate(own, 1)]
             result["specific"] = torch.stack(each).mean().detach()
             losses.append(self.specific_weight * torch.stack(each).mean())
         return losses
@@ -203,12 +197,12 @@ class VerSemiMethod(Method):
         if self.aggregate_over == "tasks_in_mix":
             wanted = in_mix(mixed, self.shared)
         target = aggregate(others, wanted)
-        consistency = self.dice(synthetic, target, torch.ones_like(target))
+        consistency = squared_dice(synthetic, target, torch.ones_like(target))
         result["pseudo"], result["pseudo_foreground"] = consistency.detach(), hard(target.detach()).mean()
         losses = [self.unlabelled_weight * consistency]
         if label is not None:
             target, known = union(mixed, torch.zeros_like(label), label, self.shared)
-            boxed = self.dice(synthetic, target, known * mixed.box)
+            boxed = squared_dice(synthetic, target, known * mixed.box)
             result["boxed"] = boxed.detach()
             losses.append(self.chaos_weight * boxed)
         return losses
@@ -272,6 +266,21 @@ def in_mix(mixed: Mixed, shared: Tensor) -> Tensor:
 def aggregate(probability: Tensor, wanted: Tensor) -> Tensor:
     """The largest probability (N, K, H, W) among the wanted tasks (N, K), bool; (N, 1, H, W)."""
     return (probability * wanted[..., None, None]).amax(1, keepdim=True)
+
+
+def squared_dice(probability: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Dice loss with squared areas, of the known pixels of a batch together; 0 where both are equal, also if soft.
+
+    Args:
+        probability, target: (N, 1, H, W), in [0, 1].
+        known: (N, 1, H, W), in {0, 1}.
+
+    Returns:
+        A scalar in [0, 1].
+    """
+    # Not monai's MaskedDiceLoss: it looks into the mask, and so would wait for a GPU.
+    overlap, areas = (known * probability * target).sum(), (known * (probability.square() + target.square())).sum()
+    return 1 - (2 * overlap + SMOOTH) / (areas + SMOOTH)
 
 
 def _pixels(each: Tensor) -> Tensor:

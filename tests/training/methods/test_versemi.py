@@ -13,7 +13,16 @@ from torch import Tensor
 from propl_monai.errors import ProPLError
 from propl_monai.model.networks.versemi import VerSemi
 from propl_monai.training.losses import BCEDiceLoss
-from propl_monai.training.methods.versemi import Mixed, VerSemiMethod, aggregate, in_mix, paste, specific, union
+from propl_monai.training.methods.versemi import (
+    Mixed,
+    VerSemiMethod,
+    aggregate,
+    in_mix,
+    paste,
+    specific,
+    squared_dice,
+    union,
+)
 
 # Of the network's eight tasks, in their order.
 BREAST, HEAD, ATRIUM, VENTRICLE, MYOCARDIUM, OVARY, GLAND, NODULE = range(8)
@@ -125,17 +134,17 @@ def test_a_box_has_its_side_and_shows_the_inner_image() -> None:
 # --- losses by hand
 
 
-def squared_dice(probability: Tensor, target: Tensor, weight: Tensor) -> float:
+def by_hand(probability: Tensor, target: Tensor, weight: Tensor) -> float:
     p, t = probability * weight, target * weight
     return float(1 - (2 * (p * t).sum() + 1) / ((p * p).sum() + (t * t).sum() + 1))
 
 
-def test_dice_counts_known_pixels_only_and_squares_areas(start: VerSemi) -> None:
+def test_dice_counts_known_pixels_only_and_squares_areas() -> None:
     p, t, w = rows("1000 0000") * 0.5, rows("1100 0000"), rows("1011 1111")
     # On the known pixels: overlap 0.5, squared areas 0.25 and 1.
-    assert float(method(start).dice(p, t, w)) == pytest.approx(1 - 2 / 2.25)
+    assert float(squared_dice(p, t, w)) == pytest.approx(1 - 2 / 2.25)
     equal = torch.full((1, 1, 2, 4), 0.3)
-    assert float(method(start).dice(equal, equal, torch.ones_like(equal))) == pytest.approx(0)
+    assert float(squared_dice(equal, equal, torch.ones_like(equal))) == pytest.approx(0)
 
 
 def test_the_first_stage(start: VerSemi, shared: Tensor) -> None:
@@ -153,9 +162,9 @@ def test_the_first_stage(start: VerSemi, shared: Tensor) -> None:
         asked = torch.stack((numbers[:2], numbers[2:], torch.full((2,), 8)), 1)
         probability = net.heads((maps[4:], pooled[4:]), asked).sigmoid()
         supervised = float(BCEDiceLoss()(own, given["label"]))
-        chaos = squared_dice(probability[:, 2:], *union(pairs, *labels, shared))
+        chaos = by_hand(probability[:, 2:], *union(pairs, *labels, shared))
         each = specific(pairs, *labels, shared)
-        special = (squared_dice(probability[:, :1], *each[0]) + squared_dice(probability[:, 1:2], *each[1])) / 2
+        special = (by_hand(probability[:, :1], *each[0]) + by_hand(probability[:, 1:2], *each[1])) / 2
     assert torch.equal(found["logits"], own) and "pseudo" not in found
     assert float(found["supervised"]) == pytest.approx(supervised, abs=1e-5)
     assert float(found["chaos"]) == pytest.approx(chaos, abs=1e-5)
@@ -181,12 +190,12 @@ def test_the_second_stage(start: VerSemi, shared: Tensor) -> None:
         one = net.heads((maps[2:3], pooled[2:3]), torch.tensor([[8]]))
         three = net.heads((maps[3:], pooled[3:]), torch.arange(9).expand(3, 9))
         supervised = float(BCEDiceLoss()(own, first["label"]))
-        chaos = squared_dice(one.sigmoid(), *union(pairs, first["label"][:1], first["label"][1:], shared))
+        chaos = by_hand(one.sigmoid(), *union(pairs, first["label"][:1], first["label"][1:], shared))
         all_heads, label = three.sigmoid(), first["label"][rows]
         target = aggregate(all_heads[:, :8], in_mix(pasted, shared))
-        consistency = squared_dice(all_heads[:, 8:], target, torch.ones_like(target))
+        consistency = by_hand(all_heads[:, 8:], target, torch.ones_like(target))
         background = ~shared.any(1)[numbers[rows]][:, None, None, None]
-        boxed = squared_dice(all_heads[:, 8:], label, pasted.box * ((label > 0) | background))
+        boxed = by_hand(all_heads[:, 8:], label, pasted.box * ((label > 0) | background))
     assert float(found["chaos"]) == pytest.approx(chaos, abs=1e-5) and "specific" not in found
     assert float(found["pseudo"]) == pytest.approx(consistency, abs=1e-5)
     assert float(found["boxed"]) == pytest.approx(boxed, abs=1e-5)
