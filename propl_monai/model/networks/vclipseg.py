@@ -103,8 +103,9 @@ class VCLIPSeg(PromptedSegmenter):
     in 2-D, so the deepest map is at stride 32 (16 there), and tasks come mixed: the sentence is that of the image's
     task. As in the code, a linear map brings sentences to the width of the map (the paper repeats them as they are), and
     skips are added in the interpolating decoder; the other one is that of `film`. The code's dropout of half of the
-    deepest and of the last channels is left out. The sentence is that of the prompt bank (mean over its tokens), not
-    CLIP's "A pixel of a [CLS]", and banks have none for the background: its embedding is learned.
+    deepest and of the last channels is left out. The sentence is that of the prompt bank (mean over its tokens,
+    normalised, as embeddings of one text encoder are smaller than those of another), not CLIP's "A pixel of a [CLS]",
+    and banks have none for the background: its embedding is learned.
 
     The decoder of transposed convolutions predicts, as in the code; the interpolating one serves training
     (`VCLIPSegMethod`).
@@ -135,7 +136,7 @@ class VCLIPSeg(PromptedSegmenter):
         super().__init__()
         self.encoder = VisionEncoder(encoder)
         _, width = self.take_prompts(prompts, prompt_mode, prompt_padding, text_shape)
-        self.background = nn.Parameter(torch.randn(width) / width**0.5)
+        self.background = nn.Parameter(torch.randn(width))
         self.voxel_prompts = VoxelPrompts(self.encoder.channels[-1], width)
         self.decoder = PlainDecoder(self.encoder.channels, decoder_block)
         self.second_decoder = InterpolatingDecoder(self.encoder.channels)
@@ -158,9 +159,10 @@ class VCLIPSeg(PromptedSegmenter):
         return features._replace(v4=self.voxel_prompts(features.v4, self.sentences_of(text)))
 
     def sentences_of(self, text: Tensor) -> Tensor:
-        """Text (B, L, E) to one embedding of the background and one of the target for each image, (B, 2, E)."""
+        """Text (B, L, E) to embeddings of background and target for each image, (B, 2, E), with mean 0 and variance 1."""
         target = text.mean(1)
-        return torch.stack((self.background.to(target.dtype).expand_as(target), target), 1)
+        both = torch.stack((self.background.to(target.dtype).expand_as(target), target), 1)
+        return functional.layer_norm(both, both.shape[-1:])
 
     def both(self, prompted: Features) -> tuple[Tensor, Tensor]:
         """Prompted features to logits (B, 1, H, W) of both decoders, first that of the one that predicts."""

@@ -33,12 +33,16 @@ newcomers = pytest.mark.parametrize("name", [name for name in NETWORKS if name !
 
 
 def make(name: str, seed: int = 0) -> Any:
-    """Random weights, none of them 0, so that every part has an effect."""
+    """Random weights, none of them 0, and BatchNorm that has seen images, so that every part has an effect."""
     torch.manual_seed(seed)
     network: Any = NETWORKS[name](encoder=TINY_ENCODER)  # type: ignore[call-arg]
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0
+        network.train()(torch.rand(4, 1, 64, 64), task=TASKS * 2)
     return network.eval()
 
 
