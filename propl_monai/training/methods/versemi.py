@@ -43,7 +43,8 @@ class VerSemiMethod(Method):
 
     * L_sup: the head of its task learns the label of each whole image.
     * L_chaos: the synthetic head learns the foreground of both images in the mixed one.
-    * L_spec: the heads of both tasks learn their own foreground in it, and silence on the other's; first stage only.
+    * L_spec: the heads of both tasks learn their own foreground in it, and silence on the other's; first stage only. Without
+      it, nothing would tell a head what to say to images of other organs, and L_con takes the answers of all heads.
     * L_con: in unlabelled images with a box of a labelled one, the synthetic head and the largest probability of the other
       heads learn from each other by Dice; neither is detached. L_box: the synthetic head learns the label in that box.
 
