@@ -33,14 +33,14 @@ NOT_LIGHT = (
     "SimpleITK",
     "tensorboard",
 )
-WEIGHTS_TERMS = "non-commercial research use only, no medical device"
+WEIGHTS_TERMS = "non-commercial research and teaching only, no medical device"
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="ProPL: one network for many ultrasound targets, selected by a text prompt. Start with `propl quickstart`.",
-    epilog="Exit codes: 0 done, 1 failure, 2 bad input, 3 done but some inputs were refused.",
+    epilog="Exit codes: 0 done, 1 failure, 2 bad input, 3 done but some inputs were refused or some runs failed.",
 )
 
 

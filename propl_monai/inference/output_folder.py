@@ -26,7 +26,8 @@ from propl_monai.inference.prediction import Prediction, write_predictions
 
 MEASUREMENTS = "measurements.csv"
 SCORES = ("presence", "absent", "known", "foreign")
-COLUMNS = ("name", "file", "frame", "task", "row_mm", "column_mm", *Measurements.__dataclass_fields__, *SCORES)
+DOUBT = "relative_uncertainty"
+COLUMNS = ("name", "file", "frame", "task", "row_mm", "column_mm", *Measurements.__dataclass_fields__, *SCORES, DOUBT)
 logger = logging.getLogger(__name__)
 
 
@@ -278,6 +279,7 @@ def measurement_row(file: InputFile, number: int, prediction: Prediction, withhe
     place = {"name": file.name, "file": file.path.name, "frame": frame, "task": prediction.task}
     found = {} if withheld else asdict(measure(prediction.mask, prediction.spacing_mm, prediction.task))
     found |= asdict(prediction.scores) if prediction.scores else {}
+    found |= {DOUBT: prediction.relative_uncertainty}
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
     return {**place, "row_mm": row, "column_mm": column, **rounded}
 

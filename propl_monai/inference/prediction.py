@@ -25,8 +25,8 @@ class Prediction:
         task: its name.
         mask: bool (H, W), the target.
         probability: float32 (H, W) in [0, 1] of the target.
-        uncertainty: float32 (H, W) in [0, 0.5], the standard deviation of the probability over perturbed passes: the
-            root of UPLC's variance (eq. 4); None where it is not wanted.
+        uncertainty: float32 (H, W) in [0, 0.5], the standard deviation of the probability over views of the picture
+            or perturbed passes: the root of UPLC's variance (eq. 4); None where it is not wanted.
         spacing_mm: height and width of a pixel (row, column); None when unknown.
         scores: whether the picture is of a known kind and shows the target; None for weights without `known.safetensors`.
     """
@@ -37,6 +37,13 @@ class Prediction:
     uncertainty: np.ndarray | None = None
     spacing_mm: tuple[float, float] | None = None
     scores: Scores | None = None
+
+    @property
+    def relative_uncertainty(self) -> float | None:
+        """Sum of the uncertainty over that of the probability: how doubtful the mask is as a whole, 0 or more."""
+        if self.uncertainty is None:
+            return None
+        return float(self.uncertainty.sum()) / max(float(self.probability.sum()), 1e-6)
 
 
 def from_maps(

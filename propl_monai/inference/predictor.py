@@ -11,9 +11,9 @@ import numpy as np
 
 from propl_monai import tasks as registry
 from propl_monai.common.options import switch
-from propl_monai.errors import ProPLError
+from propl_monai.errors import ProPLError, unknown
 from propl_monai.images import Picture, read_image, to_grey
-from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH, Engine
+from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH, UNCERTAINTIES, Engine
 from propl_monai.inference.engines.choice import MakeGraph, choose_graph, require_torch
 from propl_monai.inference.known import Known, read_known
 from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps
@@ -55,6 +55,8 @@ class Predictor:
         device: such as "cpu" or "cuda:1"; None for the first GPU, else the CPU.
         decoder: "sd", "pd", "mean", or None for the one that was best on validation.
         tta: average with the picture mirrored left to right, see `TaskDecoder`.
+        uncertainty_of: what the passes differ in whose standard deviation is the uncertainty: "views" of the picture (mirror,
+            scale, gamma), or "dropout" on v4 in decoder sd (the paper, eq. 4).
         threshold: of the probability, between 0 and 1, above which a pixel is the target.
         batch: pictures that go through the network together.
         weights_sha256: of the weights file.
@@ -79,6 +81,7 @@ class Predictor:
         device: str | torch.device | None = None,
         decoder: str | None = None,
         tta: bool = False,
+        uncertainty_of: str = UNCERTAINTIES[0],
         threshold: float = THRESHOLD,
         batch: int = 8,
         weights_sha256: str | None = None,
@@ -90,10 +93,12 @@ class Predictor:
         if not 0 < threshold < 1:
             cure = "0.5 is what the network was trained for"
             raise ProPLError("threshold", f"{threshold} is not between 0 and 1", cure)
+        if uncertainty_of not in UNCERTAINTIES:
+            raise unknown("uncertainty_of", "kind of uncertainty", uncertainty_of, UNCERTAINTIES)
         if batch < 1:
             raise ProPLError("batch", f"{batch} is below 1", "give 1 or more")
         self.tta, self.threshold, self.batch = switch("tta", tta), float(threshold), batch
-        self._asked, self._asked_engine = (device, decoder), engine
+        self._asked, self._asked_engine, self.uncertainty_of = (device, decoder), engine, uncertainty_of
         self._described = describe_shipped() if network is None else network if isinstance(network, Described) else None
         self._torch: TorchEngine | None = None
         graph = None
@@ -163,7 +168,9 @@ class Predictor:
         from propl_monai.inference.engines.torch_engine import TorchEngine
 
         device, decoder = self._asked
-        return TorchEngine(network, self.spatial_size, self.normalisation, device, decoder, self.tta)
+        return TorchEngine(
+            network, self.spatial_size, self.normalisation, device, decoder, self.tta, self.uncertainty_of
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -175,7 +182,9 @@ class Predictor:
             "threshold": self.threshold,
             "spatial_size": list(self.spatial_size),
             "normalisation": self.normalisation,
-            "uncertainty": {"passes": PASSES, "perturbation": PERTURBATION, "strength": STRENGTH, "seed": SEED},
+            "uncertainty": {"of": "views"}
+            if self.uncertainty_of == "views"
+            else {"passes": PASSES, "perturbation": PERTURBATION, "strength": STRENGTH, "seed": SEED},
         }
 
     @overload
@@ -190,7 +199,7 @@ class Predictor:
         Args:
             image: a file of one frame, uint8 (H, W) or (H, W, 3) RGB, or a `Picture`, whose spacing the result keeps.
             task: name, code or slug; or a list of them.
-            uncertainty: add `Prediction.uncertainty`, from perturbed passes.
+            uncertainty: add `Prediction.uncertainty`, see `uncertainty_of`.
 
         Returns:
             One prediction, or a list in the order of the tasks.
@@ -264,11 +273,12 @@ class Predictor:
         return from_maps(names, probability, variance, self.threshold, prepared.spacing_mm, scores)
 
     def require_uncertainty(self) -> TorchEngine:
-        """The engine that gives uncertainty, after a check that it may: torch, and decoder sd."""
+        """The engine that gives uncertainty, after a check that it may: torch, and of dropout decoder sd."""
         if self._asked_engine == "onnx":
             raise ProPLError("uncertainty", "is not in the ONNX form", "leave it out, or use the engine torch or auto")
         require_torch("uncertainty")
-        self.network.require_uncertainty()
+        if self.uncertainty_of == "dropout":
+            self.network.require_uncertainty()
         return self._by_torch
 
     def names(self, task: str | Sequence[str]) -> list[str]:

@@ -354,7 +354,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["small", "shipped"])
+@pytest.mark.parametrize("which", ["small", pytest.param("shipped", marks=pytest.mark.exhaustive)])
 def test_a_download_runs_where_this_package_is_not_installed(
     which: str, request: pytest.FixtureRequest, packages: Path, phantom_folder: Path, tmp_path: Path
 ) -> None:

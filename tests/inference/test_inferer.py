@@ -88,6 +88,24 @@ def test_uncertainty_follows_the_logits(network: ProPL, still: None) -> None:
     assert PromptInferer(TWO, uncertainty_passes=4, strength=0.0)(image, network)[:, 2:].max() < 1e-12
 
 
+def test_uncertainty_of_views_is_their_variance(network: ProPL, still: None) -> None:
+    image, views = torch.rand(2, 1, 32, 32), ("as-is", "mirror")
+    maps = PromptInferer(TWO, views=views)(image, network)
+    plain = PromptInferer(TWO)
+    first, second = plain(image, network).sigmoid(), plain(image.flip(-1), network).sigmoid().flip(-1)
+    assert torch.allclose(maps[:, :2], plain(image, network), atol=1e-5)
+    assert torch.allclose(maps[:, 2:], (first - second).square() / 4, atol=1e-6) and maps[:, 2:].max() > 1e-4
+    own = PromptInferer(views=views)(image, network, task=TWO)
+    assert torch.allclose(own[:, 1], torch.stack([maps[0, 2], maps[1, 3]]), atol=1e-6)
+
+
+def test_one_kind_of_uncertainty_at_a_time() -> None:
+    with pytest.raises(ProPLError, match="is wanted both of passes and of views"):
+        PromptInferer(TWO, uncertainty_passes=2, views=("mirror",))
+    with pytest.raises(ProPLError, match="unknown view 'miror'; did you mean 'mirror'"):
+        PromptInferer(TWO, views=("miror",))
+
+
 def test_unknown_task_of_the_inferer() -> None:
     with pytest.raises(ProPLError, match="tasks: unknown task 'left atrum'; did you mean 'left atrium'"):
         PromptInferer(["left atrum"])

@@ -38,6 +38,17 @@ def test_a_disk_that_is_full_ends_the_run_with_a_run_json(
     assert record["status"] == "failed" and "No space left" in record["findings"][0]["message"]
 
 
+def test_doubt_of_whole_masks_stands_beside_the_measurements(
+    predictor: Predictor, images: Path, tmp_path: Path
+) -> None:
+    predict_paths(predictor, [images / "a.png"], tmp_path / "out", "LA", measurements=True, uncertainty=True)
+    (row,) = rows(tmp_path / "out" / "measurements.csv")
+    found = predictor(images / "a.png", "LA", uncertainty=True)
+    assert found.uncertainty is not None
+    expected = found.uncertainty.mean() / found.probability.mean()
+    assert float(row["relative_uncertainty"]) == pytest.approx(expected, abs=2e-4)
+
+
 def test_measurements(predictor: Predictor, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Stills without a spacing, and a cine with 0.5 × 0.25 mm, whose place a given one takes."""
     out = tmp_path / "out"
@@ -59,6 +70,7 @@ def test_measurements(predictor: Predictor, images: Path, tmp_path: Path, caplog
     for name in ("area", "longest_axis", "perpendicular_axis", "perimeter", "head_circumference"):
         assert float(found[name]) == pytest.approx(getattr(expected, name), abs=1e-4)
     assert next(row for row in table if row["task"] == "left atrium")["head_circumference"] == ""
+    assert {row["relative_uncertainty"] for row in table} == {""}
     before = (out / "measurements.csv").read_bytes()
     (out / "measurements.csv").unlink()
     assert predict_paths(predictor, [images], out, ["FH", "LA"], measurements=True, spacing_mm=(0.1, 0.3)).skipped == 3

@@ -252,7 +252,7 @@ def test_large_pictures_for_overlays_are_not_held_in_numbers(
 
 
 def test_uncertainty_without_decoder_sd_is_refused_before_anything_is_written(images: Path, tmp_path: Path) -> None:
-    predictor = small_predictor()
+    predictor = small_predictor(uncertainty_of="dropout")
     predictor.network.keep_decoder("pd")
     with pytest.raises(ProPLError, match="uncertainty: these weights hold decoder pd alone, not sd"):
         predict_paths(predictor, [images], tmp_path / "out", "LA", uncertainty=True)

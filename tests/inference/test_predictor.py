@@ -26,11 +26,13 @@ from propl_monai.data.transforms import on_grid
 from propl_monai.errors import ProPLError
 from propl_monai.images import Picture, read_image
 from propl_monai.inference import predictor as module
+from propl_monai.inference.engines.base import UNCERTAINTIES
 from propl_monai.inference.postprocess import RestoreSized
 from propl_monai.inference.predictor import Predictor
 from propl_monai.model import bundle_folder
 from propl_monai.model.network import ProPL
 from propl_monai.model.prompts import PromptBank
+from propl_monai.model.views import VIEWS
 from propl_monai.model.weights import load_network, read_header, save_safetensors, save_weights
 
 CONFIGS = ROOT / "bundle" / "configs"
@@ -104,8 +106,10 @@ def same_probability(in_file: np.ndarray, found: np.ndarray) -> bool:
     return bool(np.abs(in_file / 65535 - found).max() < 1e-5 + 0.5 / 65535)
 
 
-def test_four_threads_give_the_results_of_one(predictor: Predictor) -> None:
-    """Also of the uncertainty, which is drawn; and the caller's random state stays as it was."""
+@pytest.mark.parametrize("kind", UNCERTAINTIES)
+def test_four_threads_give_the_results_of_one(bundle: Path, kind: str) -> None:
+    """Also of the uncertainty, which dropout draws; and the caller's random state stays as it was."""
+    predictor = Predictor.from_bundle(bundle, device="cpu", uncertainty_of=kind)
     pictures = [speckle(40, 50, seed) for seed in range(6)]
 
     def predict(pixels: np.ndarray) -> Any:
@@ -123,10 +127,12 @@ def test_four_threads_give_the_results_of_one(predictor: Predictor) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("kind", UNCERTAINTIES)
 def test_masks_are_those_of_the_bundles_inference(
-    bundle: Path, predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    run_bundle(monkeypatch, bundle, folder, tmp_path, probability=True, uncertainty=True)
+    predictor = Predictor.from_bundle(bundle, device="cpu", uncertainty_of=kind)
+    run_bundle(monkeypatch, bundle, folder, tmp_path, probability=True, uncertainty=True, uncertainty_of=kind)
     mixed = 0
     for file in sorted(folder.iterdir()):
         for one in predictor(file, TWO, uncertainty=True):
@@ -151,6 +157,7 @@ def test_numbers_of_the_uncertainty_are_those_of_the_config() -> None:
     config = json.loads((CONFIGS / "inference.json").read_text())
     keys = ("uncertainty_passes", "perturbation", "strength", "seed")
     assert tuple(config[key] for key in keys) == (module.PASSES, module.PERTURBATION, module.STRENGTH, module.SEED)
+    assert (config["uncertainty_of"], tuple(config["views"])) == (module.UNCERTAINTIES[0], VIEWS)
 
 
 # --- what goes in and what comes out
@@ -186,7 +193,7 @@ def test_several_tasks_are_encoded_once_and_equal_single_calls(
     monkeypatch.setattr(predictor.network, "encode", lambda image: (calls.append(1), encode(image))[1])
     image = speckle(40, 50)
     several = predictor(image, ["TN", "left atrium", "MD"], uncertainty=True)
-    assert len(calls) == 1
+    assert len(calls) == 1 + len(VIEWS)  # the picture, and each of its views
     assert [one.task for one in several] == ["thyroid nodule", "left atrium", "myocardium"]
     for one in several:
         alone = predictor(image, one.task, uncertainty=True)
@@ -289,9 +296,17 @@ def test_a_decoder_that_is_not_there(slim: Path, decoder: str, said: str) -> Non
         Predictor.from_bundle(slim, device="cpu", decoder=decoder)
 
 
-def test_uncertainty_needs_decoder_sd(slim: Path) -> None:
+def test_uncertainty_of_dropout_needs_decoder_sd(slim: Path) -> None:
+    dropout = Predictor.from_bundle(slim, device="cpu", uncertainty_of="dropout")
     with pytest.raises(ProPLError, match="uncertainty: these weights hold decoder pd alone, not sd; use the full"):
-        Predictor.from_bundle(slim, device="cpu")(speckle(20, 20), "LA", uncertainty=True)
+        dropout(speckle(20, 20), "LA", uncertainty=True)
+    views = Predictor.from_bundle(slim, device="cpu")(speckle(20, 20), "LA", uncertainty=True)
+    assert views.uncertainty is not None and views.uncertainty.max() > 0
+
+
+def test_an_unknown_kind_of_uncertainty(slim: Path) -> None:
+    with pytest.raises(ProPLError, match="unknown kind of uncertainty 'view'; did you mean 'views'"):
+        Predictor.from_bundle(slim, uncertainty_of="view")
 
 
 # --- what is refused

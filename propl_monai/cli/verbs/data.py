@@ -14,7 +14,7 @@ from propl_monai.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL
 
 
 def phantoms(
-    folder: Annotated[Path, typer.Argument(help="Where to write; new, empty, or made by this verb.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; new, empty, or made by this command.")],
     cases: Annotated[int, typer.Option(help="Images of each task.")] = 96,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 192,
     seed: Annotated[int, typer.Option(help="Random seed of anatomy and speckle.")] = 0,
@@ -31,7 +31,10 @@ def prepare(
     folder: Annotated[Path, typer.Argument(help="The unpacked download; it is only read.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Datalist to write or add to; pictures go beside it.")],
     option: Annotated[list[str] | None, typer.Option(help="Option of the source, name=value; may be repeated.")] = None,
-    splits: Annotated[str, typer.Option(help="hash, or official where the publishers name a split.")] = "hash",
+    splits: Annotated[
+        str,
+        typer.Option(help="hash (by group), or official (the publishers' own, if any)."),
+    ] = "hash",
 ) -> None:
     """Turn a data set in its original layout into pictures, masks and a datalist."""
     from propl_monai.cli.progress import progress
@@ -48,7 +51,9 @@ def prepare(
 def split(
     datalist: Annotated[Path, typer.Argument(help="A datalist.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The datalist to write.")],
-    protocol: Annotated[str, typer.Option(help="Name or file of a protocol.")] = "all",
+    protocol: Annotated[
+        str, typer.Option(help="all, universal-8x800, universal-8x800-image-level, or a JSON file.")
+    ] = "all",
 ) -> None:
     """Choose cases and splits by a protocol; the same originals give the same lists everywhere."""
     from propl_monai.datasets.apply_protocol import split_datalist
@@ -82,9 +87,9 @@ def verify(
 def frames(
     cine: Annotated[Path, typer.Argument(help="DICOM, video, NIfTI, MHA, multi-page TIFF, or a still.")],
     folder: Annotated[Path, typer.Argument(help="Where to write; new or empty.")],
-    every: Annotated[int, typer.Option(help="Keep each n-th frame.")] = 1,
+    every: Annotated[int, typer.Option(help="Keep every n-th frame.")] = 1,
 ) -> None:
-    """Write the frames of a cine as PNG, without any name, date or other text of the file."""
+    """Write the frames of a cine as PNG, without metadata. Text that is burned into the picture stays: look at them."""
     from propl_monai.cli.progress import progress
     from propl_monai.images.frames import write_frames
 

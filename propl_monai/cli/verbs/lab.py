@@ -21,7 +21,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="Methods and controls, comma-separated, or all.")] = "propl,supervised",
     labelled: Annotated[str, typer.Option(help="Labelled fractions, comma-separated.")] = "1/8",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
-    budget: Annotated[str, typer.Option(help="short, medium or long.")] = "short",
+    budget: Annotated[str, typer.Option(help="short (500 steps), medium (2,000) or long (4,000).")] = "short",
     preset: Annotated[str, typer.Option(help="Preset of the bundle, or several, comma-separated.")] = "compact",
     datalist: Annotated[
         Path | None, typer.Option(help="A verified datalist; default: one is made and verified.")
@@ -30,7 +30,7 @@ def compare(
     leave_out: Annotated[
         str,
         typer.Option(
-            help="External data: SOURCE or SOURCE/GROUP, comma-separated; kept out of training, the only test data."
+            help="External data: SOURCE or SOURCE/GROUP, comma-separated; neither trained nor validated on, alone evaluated."
         ),
     ] = "",
     trust: Trust = "",

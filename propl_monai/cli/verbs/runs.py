@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from propl_monai.model.bundle_folder import Described
 
 Bundle = Annotated[Path | None, typer.Option(help="The bundle folder; default: the package's own.")]
-Trust = Annotated[str, typer.Option(help="SHA-256 of the configs of a --bundle that is not the package's own.")]
+Trust = Annotated[
+    str, typer.Option(help="Allow a foreign --bundle, whose configs run as code: the SHA-256 that is asked for.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any config key=value, such as epochs=30; never evaluated, repeatable."),
@@ -45,7 +47,9 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder of the images.")],
     run: Annotated[Path, typer.Argument(help="Folder of a training; the tables go to its test/.")],
     bundle: Bundle = None,
-    preset: Annotated[str, typer.Option(help="Configs between train.json and evaluate.json; none is needed.")] = "",
+    preset: Annotated[
+        str, typer.Option(help="More configs; rarely needed, as the weights describe their network.")
+    ] = "",
     settings: Settings = None,
     trust: Trust = "",
 ) -> None:
@@ -63,7 +67,9 @@ def evaluate(
 
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Files and folders, however deep; stills and cines.")],
-    task: Annotated[list[str], typer.Option("--task", "-t", help="Name or code of a task; may be repeated.")],
+    task: Annotated[
+        list[str], typer.Option("--task", "-t", help="Target: name, code, synonym or sentence; repeatable.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")] = Path("masks"),
     weights: Annotated[
         Path | None,
@@ -72,21 +78,31 @@ def predict(
         ),
     ] = None,
     probability: Annotated[bool, typer.Option("--probability", help="Also write probabilities, 16 bit.")] = False,
-    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write uncertainty, 16 bit.")] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also write uncertainty, 16 bit; needs torch.")
+    ] = False,
+    uncertainty_of: Annotated[
+        str, typer.Option(help="views (six copies of the picture, altered), or dropout (the paper's).")
+    ] = "views",
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with tinted masks.")] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference.")
     ] = False,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="Of masks: png (default), nifti, nrrd, dicom-seg, coco, yolo, cvat; repeatable."),
+        typer.Option(
+            "--format", help="Of the masks: png (default), nifti, nrrd, dicom-seg, coco, yolo, cvat; repeatable."
+        ),
     ] = None,
     spacing: Annotated[
         tuple[float, float] | None, typer.Option(help="Height and width of a pixel in mm, whatever the files hold.")
     ] = None,
-    tta: Annotated[bool, typer.Option("--tta", help="Average with the mirrored picture.")] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Average with the mirrored picture; see docs/predict.md.")] = False,
     threshold: Annotated[float, typer.Option(help="Probability above which a pixel is the target.")] = 0.5,
-    decoder: Annotated[str | None, typer.Option(help="sd, pd or mean; default: the best on validation.")] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(help="sd, pd or mean of both; default: the best on validation."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; default: CUDA if there is a GPU.")] = None,
     engine: Annotated[
         str, typer.Option(help="auto, torch or onnx; auto: ONNX Runtime on a CPU where it can answer, else torch.")
@@ -99,7 +115,7 @@ def predict(
     ] = False,
     shard: Annotated[str | None, typer.Option(help="I/N: part I of N of the files; see docs/scale.md.")] = None,
 ) -> None:
-    """Segment files, folders and cines; the target is selected by name."""
+    """Segment files, folders and cines; the target is selected by name or sentence."""
     from propl_monai.cli.progress import progress
     from propl_monai.inference.engines.choice import require_torch
     from propl_monai.inference.predict_folder import predict_paths
@@ -111,7 +127,7 @@ def predict(
     if uncertainty and engine == "auto":  # no ONNX form is loaded or made in vain
         require_torch("uncertainty")
         engine = "torch"
-    chosen |= {"engine": engine, "make_graph": _make_graph}
+    chosen |= {"engine": engine, "make_graph": _make_graph, "uncertainty_of": uncertainty_of}
     given = weights or (packaged_bundle() if sha256 else None)
     predictor = Predictor.from_bundle(given, sha256=sha256, **chosen) if given else Predictor(**chosen)
     with progress("segmenting") as shown:

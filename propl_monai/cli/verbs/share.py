@@ -79,7 +79,7 @@ def known(
     weights: Weights = None,
     datalist: TrainingDatalist = None,
 ) -> None:
-    """Fit the scores that say "foreign picture" and "target absent"; they go to known.safetensors beside the weights."""
+    """Fit the scores that call a picture foreign, or a target absent, into known.safetensors beside the weights."""
     from propl_monai.cli.progress import progress
     from propl_monai.deploy.fit_known import fit_known
     from propl_monai.model.bundle_folder import shipped_weights
@@ -104,11 +104,12 @@ def card(
         Path | None, typer.Option(help="Folder of pictures from elsewhere, in the plain layout.")
     ] = None,
     foreign: Annotated[
-        Path | None, typer.Option(help="Folder of pictures of other kinds, a sub-folder each, to be called foreign.")
+        Path | None,
+        typer.Option(help="Folder of pictures that must be called foreign, a sub-folder per kind (CT, lung …)."),
     ] = None,
     card: Annotated[Path | None, typer.Option(help="Model card whose marked part is replaced.")] = None,
 ) -> None:
-    """Measure all figures of a model card: Dice, calibration, head circumference, areas, failures."""
+    """Measure all numbers of a model card: Dice, calibration, head circumference, areas, failures, scores."""
     from propl_monai.cli.progress import progress
     from propl_monai.evaluation.card.write import write_card
     from propl_monai.model.bundle_folder import shipped_weights

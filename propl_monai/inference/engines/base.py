@@ -8,7 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 
 NAMES = ("auto", "torch", "onnx")
-PASSES, PERTURBATION, STRENGTH, SEED = 8, "element", 0.3, 0  # of the uncertainty, as in the bundle's inference.json
+PASSES, PERTURBATION, STRENGTH, SEED = (
+    8,
+    "element",
+    0.3,
+    0,
+)  # of dropout's uncertainty, as in the bundle's inference.json
+UNCERTAINTIES = ("views", "dropout")  # what the passes differ in, the default first
 
 
 class Engine(Protocol):

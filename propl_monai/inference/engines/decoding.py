@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from propl_monai import tasks as registry
 from propl_monai.common.options import switch
+from propl_monai.errors import ProPLError
 from propl_monai.model import uplc
 from propl_monai.model.encoder import Features
 from propl_monai.model.network import ProPL, mean_logits
 from propl_monai.model.networks.base import Segmenter
+from propl_monai.model.views import check_views, look
 
 ROWS = 8  # pairs of image and task decoded together: fewer waste time on small batches, more cost only memory
 
@@ -31,6 +33,8 @@ class TaskDecoder:
         decoder: "sd", "pd", "mean", or None for the network's choice.
         uncertainty_passes: N perturbed passes of decoder sd for the variance of eq. 4; 0 for none.
         perturbation, strength: of these passes, see `uplc.perturb`.
+        views: names of `model.views`, for a variance over views of the picture, by the decoder that segments; instead of
+            perturbed passes.
         tta: average the probabilities with those of the picture mirrored left to right. The network then answers as if
             it did not know left from right; see docs/predict.md before using it on hearts. The variance is that of the
             picture as it is.
@@ -53,10 +57,14 @@ class TaskDecoder:
         strength: float = 0.3,
         tta: bool = False,
         seed: int | None = None,
+        views: Sequence[str] = (),
     ) -> None:
         self.tasks = None if tasks is None else [task.name for task in registry.find_all(tasks)]
         self.decoder, self.passes = decoder, uncertainty_passes
         self.perturbation, self.strength = perturbation, strength
+        self.views = check_views(views) if views else ()
+        if self.views and self.passes:
+            raise ProPLError("uncertainty", "is wanted both of passes and of views", "leave out one of them")
         self.tta, self.seed = switch("tta", tta), seed
 
     def __call__(
@@ -66,7 +74,7 @@ class TaskDecoder:
 
         Args:
             inputs: (B, 1, H, W), normalised.
-            network: of the registry; only ProPL gives variances.
+            network: of the registry; only ProPL gives variances of perturbed passes.
             task: the task of each image, used when `tasks` is None.
 
         Returns:
@@ -85,8 +93,23 @@ class TaskDecoder:
         if self.tta:
             mirrored = self.logits(network, network.encode(inputs.flip(-1)), texts)
             maps = mean_logits(maps, mirrored.flip(-1))
-        variances = [self._variance(network, features, text) for text in texts] if self.passes else []
+        if self.views:
+            variances = [self._variance_of_views(inputs, lambda some: self._of_propl(network, some, wanted))]
+        else:
+            variances = [self._variance(network, features, text) for text in texts] if self.passes else []
         return torch.cat([maps, *variances], dim=1)
+
+    def _of_propl(self, network: ProPL, inputs: Tensor, wanted: Sequence[str | Sequence[str] | None]) -> Tensor:
+        texts = [network.text(names, len(inputs)) for names in wanted]
+        return self.logits(network, network.encode(inputs), texts)
+
+    def _variance_of_views(self, inputs: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """Eq. 4 over views, (B, K, H, W); one view at a time, so that memory does not grow with their number."""
+
+        def predict(seen: Tensor) -> Tensor:
+            return torch.cat([logits(some).sigmoid() for some in seen.chunk(len(self.views))])
+
+        return look(predict, inputs, self.views).variance
 
     def _task_by_task(self, inputs: Tensor, network: Segmenter, wanted: Sequence[str | Sequence[str] | None]) -> Tensor:
         """The plain way, for a network of any kind; one that encodes once for all tasks does so."""
@@ -104,7 +127,9 @@ class TaskDecoder:
 
         found = maps(inputs)
         self.pooled = pooled[0] if pooled else None
-        return mean_logits(found, maps(inputs.flip(-1)).flip(-1)) if self.tta else found
+        if self.tta:
+            found = mean_logits(found, maps(inputs.flip(-1)).flip(-1))
+        return torch.cat([found, self._variance_of_views(inputs, maps)], dim=1) if self.views else found
 
     def logits(self, network: ProPL, features: Features, texts: Sequence[Tensor]) -> Tensor:
         """Decode features of a batch for K texts, each (B, L, E), to logits (B, K, H, W), float32."""

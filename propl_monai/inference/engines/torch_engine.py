@@ -14,6 +14,7 @@ from propl_monai.errors import ProPLError, first_line
 from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH
 from propl_monai.inference.engines.decoding import TaskDecoder
 from propl_monai.model.networks.base import Segmenter
+from propl_monai.model.views import VIEWS
 
 
 class TorchEngine:
@@ -25,6 +26,7 @@ class TorchEngine:
         device: such as "cpu" or "cuda:1"; None for the first GPU, else the CPU.
         decoder: "sd", "pd" or "mean"; None for the network's choice.
         tta: see `TaskDecoder`.
+        uncertainty_of: one of `base.UNCERTAINTIES`.
     """
 
     name = "torch"
@@ -37,6 +39,7 @@ class TorchEngine:
         device: str | torch.device | None,
         decoder: str | None,
         tta: bool,
+        uncertainty_of: str,
     ) -> None:
         if not network.task_names:
             raise ProPLError("network", "has no prompt bank, so it knows no task", "attach_prompts(bank) first")
@@ -47,6 +50,7 @@ class TorchEngine:
         self.spatial_size, self.normalisation = spatial_size, normalisation
         self.decoder, self.tta = decoder or network.chosen_decoder, tta
         self.tasks = tuple(network.task_names)
+        self.uncertainty_of = uncertainty_of
 
     def prepare(self, grey: np.ndarray) -> Tensor:
         """See `base.Engine`."""
@@ -57,8 +61,9 @@ class TorchEngine:
     @torch.inference_mode()
     def answer(self, images: Sequence[Tensor], tasks: list[str], uncertainty: bool) -> tuple[Tensor, np.ndarray | None]:
         """See `base.Engine`."""
-        passes = PASSES if uncertainty else 0
-        decode = TaskDecoder(tasks, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED)
+        passes = PASSES if uncertainty and self.uncertainty_of == "dropout" else 0
+        views = VIEWS if uncertainty and not passes else ()
+        decode = TaskDecoder(tasks, self.decoder, passes, PERTURBATION, STRENGTH, self.tta, SEED, views)
         maps = decode(torch.stack(list(images)).to(self.device), self.network).cpu()
         return maps, None if decode.pooled is None else decode.pooled.cpu().numpy()
 

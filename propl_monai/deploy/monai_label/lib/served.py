@@ -58,7 +58,7 @@ class Served:
         return self.loaded().predictor(image, task.name).mask
 
     def uncertainty(self, image: Path | str, task: Task) -> float:
-        """UPLC's variance over N passes (eq. 4), averaged over the picture, in [0, 0.25]."""
+        """UPLC's variance (eq. 4) over views of the picture, averaged over its pixels, in [0, 0.25]."""
         deviation = self.loaded().predictor(image, task.name, uncertainty=True).uncertainty
         assert deviation is not None
         return float(np.square(deviation, dtype=np.float64).mean())

@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 class MostUncertain(Strategy):
-    """Selects the picture without a label of the task on which N perturbed passes disagree most.
+    """Selects the picture without a label of the task on which its views disagree most.
 
-    The score, the variance of the passes (eq. 4 of the paper) averaged over the picture, is stored in the datastore, and
+    The score, their variance (eq. 4 of the paper) averaged over the picture, is stored in the datastore, and
     computed again when a training has changed the weights. A picture that was selected before comes after all others.
 
     Args:
