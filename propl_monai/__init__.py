@@ -22,6 +22,8 @@ _HOMES = {
     "propl_monai.model.networks.clip_universal": ("ClipUniversal",),
     "propl_monai.model.networks.dodnet": ("DoDNet",),
     "propl_monai.model.networks.film": ("Film",),
+    "propl_monai.model.networks.vclipseg": ("VCLIPSeg",),
+    "propl_monai.model.networks.versemi": ("VerSemi",),
     "propl_monai.model.prompts": ("PromptBank",),
     "propl_monai.model.released": ("from_released",),
     "propl_monai.training.methods": (
@@ -34,7 +36,7 @@ _HOMES = {
             "ProPLMethod",
             "ProPLViewsMethod",
         ),
-        *("STPPMethod", "SupervisedMethod", "UniMatchMethod"),
+        *("STPPMethod", "SupervisedMethod", "UniMatchMethod", "VCLIPSegMethod", "VerSemiMethod"),
     ),
     "propl_monai.training.trainer": ("SemiSupervisedTrainer",),
     "propl_monai.training.validation": ("EveryDecoder", "ValidationDice"),

@@ -98,6 +98,15 @@ def find_all(texts: str | Iterable[str], where: object = "tasks") -> list[Task]:
     return [find(text, where) for text in ([texts] if isinstance(texts, str) else texts)]
 
 
+def share_images(name: str, other: str) -> bool:
+    """Whether two tasks may have their targets in one picture: they differ, and belong to one organ.
+
+    A mask of the one then says nothing about the other, as for the left atrium and the left ventricle of a heart.
+    """
+    one, two = find(name), find(other)
+    return one != two and one.organ == two.organ
+
+
 def understand(text: str, where: object = "task") -> Task:
     """The task that a user asks for: as `find`, or by a synonym, or by one of `WORDINGS`; no other words are guessed at.
 

@@ -91,10 +91,13 @@ def cutmix(drawing: CutMix, maps: Tensor) -> Tensor:
         drawing: for B maps of this height and width.
         maps: (B, C, H, W): images, targets or weights; not changed.
     """
-    # A few numbers go to the device of the maps, not a mask as large as they are.
-    partners, boxes = drawing.partners.to(maps.device), drawing.boxes.to(maps.device)
+    return torch.where(inside(drawing.boxes, maps), maps[drawing.partners.to(maps.device)], maps)
+
+
+def inside(boxes: Tensor, maps: Tensor) -> Tensor:
+    """Where maps (B, C, H, W) lie in their boxes (B, 4), as bool (B, 1, H, W) on the device of the maps."""
+    # A few numbers go to that device, not a mask as large as the maps.
+    top, left, bottom, right = (edge[:, None, None, None] for edge in boxes.to(maps.device).unbind(1))
     rows = torch.arange(maps.shape[-2], device=maps.device)[:, None]
     columns = torch.arange(maps.shape[-1], device=maps.device)
-    top, left, bottom, right = (edge[:, None, None, None] for edge in boxes.unbind(1))
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    return torch.where(inside, maps[partners], maps)
+    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)

@@ -31,14 +31,20 @@ class BCEDiceLoss(nn.Module):
             A scalar ≥ 0, at most 1 of it from Dice.
         """
         logits, target = logits.float(), target.float()
-        dice = _dice_loss(logits.sigmoid(), target, weight)
+        dice = dice_loss(logits.sigmoid(), target, weight)
         if image_weight is None:
             return functional.binary_cross_entropy_with_logits(logits, target, weight) + dice.mean()
         entropy = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
         return (image_weight * (entropy.flatten(1).mean(1) + dice)).mean()
 
 
-def _dice_loss(probability: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+def dice_loss(probability: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Soft Dice loss of each image, (B,), in [0, 1].
+
+    Args:
+        probability, target: (B, 1, …), in [0, 1].
+        weight: the same shape, ≥ 0, or None for 1 everywhere.
+    """
     # Not monai's MaskedDiceLoss: it multiplies both by the weight, which then counts twice in the overlap and once in
     # the areas, so that a perfect prediction with weights of 0.8 would cost 0.2.
     weight = torch.ones_like(target) if weight is None else weight

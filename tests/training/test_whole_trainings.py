@@ -13,6 +13,7 @@ from factories import KillAt, Killed
 from ignite.engine import Engine, Events
 
 from propl_monai.model.weights import load_network, load_state, read_header
+from propl_monai.training.methods import METHODS
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
 
@@ -37,6 +38,26 @@ def test_a_teacher_resumes_to_the_bit_with_epochs_of_fixed_length(make_training:
     assert int(states[0]["teacher.n_averaged"]) == 6
     assert second.metrics() == whole.metrics()
     assert (second.model_dir / "model.pt").read_bytes() == (whole.model_dir / "model.pt").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["versemi", "vclipseg"])
+def test_a_method_with_a_network_of_its_own_resumes_to_the_bit(make_training: Make, tmp_path: Path, name: str) -> None:
+    """VerSemi is stopped in its second stage; of VCLIPSeg the projector comes back too, which is no part of the network."""
+    options = {"make_method": METHODS[name], "network_name": name, "steps": 2, "epochs": 3}
+    whole = make_training(tmp_path / "whole", **options)
+    whole.trainer.run()
+    with pytest.raises(Killed):
+        make_training(tmp_path / "halves", **options, extra_handlers=(KillAt(5),)).trainer.run()
+    torch.manual_seed(1234)
+    second = make_training(tmp_path / "halves", **options, resume=True)
+    second.trainer.run()
+    states = [load_state(one.output_dir / "checkpoint_last.pt")["method"] for one in (whole, second)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    lines = second.metrics()
+    assert lines == whole.metrics() and "pseudo" in lines[-1] and "main" in lines[-1]["validation"]
+    network, _ = load_network(second.model_dir / "model.safetensors")
+    assert network.name == name
 
 
 def test_the_teacher_is_what_is_validated_and_kept(make_training: Make, tmp_path: Path) -> None:

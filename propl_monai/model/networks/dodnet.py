@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -28,9 +28,13 @@ class DoDNet(Segmenter):
         prompts: None; anything else is refused.
         decoder_block: "unetr" or "light", see `decoder.BLOCKS`.
         default_task: the task when none is given; None makes that an error.
+
+    Attributes:
+        extra_heads: that belong to no task; none here.
     """
 
     name = "dodnet"
+    extra_heads: ClassVar[int] = 0
     required = frozenset({"encoder", "decoder_block", "tasks"})
     encodes_once = True
 
@@ -47,7 +51,7 @@ class DoDNet(Segmenter):
             raise no_text(self.name)
         self.tasks = [task.name for task in find_all(tasks)]
         self.encoder = VisionEncoder(encoder)
-        self.decoder = DynamicDecoder(self.encoder.channels, len(self.tasks), decoder_block)
+        self.decoder = DynamicDecoder(self.encoder.channels, len(self.tasks) + self.extra_heads, decoder_block)
         self.decoder_block, self.default_task = decoder_block, default_task
 
     @property
@@ -74,4 +78,5 @@ class DoDNet(Segmenter):
 
     def _decode(self, features: Features, numbers: Tensor) -> Tensor:
         wish = functional.one_hot(numbers, len(self.tasks)).to(features.v4.dtype)
+        wish = functional.pad(wish, (0, self.extra_heads)) if self.extra_heads else wish
         return self.decoder(features, wish)

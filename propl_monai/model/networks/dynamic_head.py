@@ -51,6 +51,12 @@ class DynamicDecoder(nn.Module):
 
     def forward(self, features: Features, condition: Tensor) -> Tensor:
         """Features of a batch and a wish (B, W) to logits (B, 1, H, W)."""
-        pooled = features.v4.mean((2, 3))
-        parameters = self.controller(torch.cat((pooled, condition), 1))
-        return dynamic_head(self.classes(self.decoder.maps(features)), parameters)
+        return self.ask(*self.shown(features), condition)
+
+    def shown(self, features: Features) -> tuple[Tensor, Tensor]:
+        """What all wishes share: maps (B, 8, H, W) at the size of the image, and v4 pooled, (B, C)."""
+        return self.classes(self.decoder.maps(features)), features.v4.mean((2, 3))
+
+    def ask(self, maps: Tensor, pooled: Tensor, condition: Tensor) -> Tensor:
+        """What `shown` gives and a wish (B, W) to logits (B, 1, H, W)."""
+        return dynamic_head(maps, self.controller(torch.cat((pooled, condition), 1)))

@@ -21,6 +21,8 @@ from propl_monai.training.methods.propl_views import ProPLViewsMethod
 from propl_monai.training.methods.st_pp import STPPMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
 from propl_monai.training.methods.unimatch import UniMatchMethod
+from propl_monai.training.methods.vclipseg import VCLIPSegMethod
+from propl_monai.training.methods.versemi import VerSemiMethod
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -35,5 +37,7 @@ METHODS: dict[str, type[Method]] = {
         STPPMethod,
         BCPMethod,
         AugSegMethod,
+        VerSemiMethod,
+        VCLIPSegMethod,
     )
 }

@@ -56,10 +56,10 @@ def train(name: str, network: str, rank: int) -> tuple[str, list[float]]:
 
 
 def work(rank: int, folder: str) -> None:
-    """All methods on one rank, the newcomer network with those that take any."""
+    """All methods on one rank, each with its own network, those that take any with a newcomer."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    pairs = [(name, "film" if METHODS[name].only is None else "propl") for name in METHODS]
+    pairs = [(name, METHODS[name].only or "film") for name in METHODS]
     found = {name: train(name, network, rank) for name, network in pairs}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     distributed.destroy_process_group()
