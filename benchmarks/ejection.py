@@ -116,7 +116,11 @@ def main() -> None:
     rows = []
     for patient in patients:
         reference, predicted = fractions(patient, of_reference), fractions(patient, of_network)
-        row = {f"{name}, {kind}": found[name] for name in PLANES for kind, found in zip(KINDS, (reference, predicted))}
+        row = {
+            f"{name}, {kind}": found[name]
+            for name in PLANES
+            for kind, found in zip(KINDS, (reference, predicted), strict=True)
+        }
         rows.append({"patient": patient, **{key: round(value, 2) for key, value in row.items()}})
     told = {name: agreement(*([row[f"{name}, {kind}"] for row in rows] for kind in KINDS)) for name in PLANES}
     given.output.mkdir(parents=True, exist_ok=True)

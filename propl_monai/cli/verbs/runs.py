@@ -75,7 +75,7 @@ def predict(
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write uncertainty, 16 bit.")] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with tinted masks.")] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference.")
+        bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference; area curves of cines.")
     ] = False,
     formats: Annotated[
         list[str] | None,
@@ -97,6 +97,10 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Write no mask where the target looks absent or the picture foreign.")
     ] = False,
+    steady: Annotated[
+        float,
+        typer.Option(help="Steadies cines: standard deviation of a filter over time, in frames, such as 1; 0: off."),
+    ] = 0.0,
     shard: Annotated[str | None, typer.Option(help="I/N: part I of N of the files; see docs/scale.md.")] = None,
 ) -> None:
     """Segment files, folders and cines; the target is selected by name."""
@@ -128,6 +132,7 @@ def predict(
             spacing_mm=spacing,
             overwrite=overwrite,
             strict=strict,
+            steady=steady,
             shard=part,
             progress=shown,
         )
