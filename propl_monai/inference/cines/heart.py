@@ -190,7 +190,8 @@ def _draw(path: Path, phase: _Phase) -> None:
     """The picture with masks, the long axis, and the discs as lines of their diameters."""
     from skimage.draw import line
 
-    lines = np.zeros(phase.picture.shape, bool)
+    height, width = phase.picture.shape
+    lines = np.zeros((height, width), bool)
     scale = np.array(phase.spacing or (1.0, 1.0))
     base, apex = (np.array(end) * scale for end in (phase.ventricle.base, phase.ventricle.apex))
     along = (apex - base) / phase.ventricle.length
@@ -202,7 +203,7 @@ def _draw(path: Path, phase: _Phase) -> None:
     for start, end in ends:
         corners = np.rint(np.concatenate([start / scale, end / scale])).astype(int).tolist()
         rows, columns = line(*corners)
-        inside = (rows >= 0) & (rows < lines.shape[0]) & (columns >= 0) & (columns < lines.shape[1])
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         lines[rows[inside], columns[inside]] = True
     colours = [VENTRICLE.colour, ATRIUM.colour, AXES]
     write_overlay(path, phase.picture, [*phase.masks, lines], colours)
