@@ -78,7 +78,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for sc
 
 for verb in (
     quickstart,
-    *(data.phantoms, data.prepare, data.split, data.verify, data.frames),
+    *(data.phantoms, data.prepare, data.split, data.verify, data.frames, data.crop),
     *(runs.train, runs.evaluate, runs.predict, runs.report, hearts.ef),
     *(lab.compare, lab.tables, lab.panels),
     *(share.prompts, share.export, share.ship, share.known, share.card, share.release, share.demo),

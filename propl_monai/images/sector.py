@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,10 @@ from propl_monai.images.picture import to_grey
 SMALLEST = 32  # pixels a side; below, there is nothing to find
 DARKEST = 64  # of 255: an edge brighter than this is no ground
 ABOVE = 8  # grey levels above the ground, more than what JPEG leaves around a sector
-FLAT, FLAT_SHARE = 3, 0.75  # grey levels, and the share of a strip that must be so near to the ground: the rest may be letters
+FLAT, FLAT_SHARE = (
+    3,
+    0.75,
+)  # grey levels, and the share of a strip that must be so near to the ground: the rest may be letters
 WINDOW, SHARE = 0.04, 0.35  # neighbourhood, as a share of the shorter side, and the share of brighter pixels in it
 VIEW = 0.25  # of the area of the largest island: a smaller one is no view of its own
 LEAST_AREA, LEAST_FILL = 0.1, 0.5  # of the picture, and of the hull, that the islands cover
@@ -95,17 +100,23 @@ def sector_of_frames(frames: Iterable[np.ndarray]) -> Sector | None:
     Args:
         frames: uint8 (H, W) or (H, W, 3), of one size; read one after the other.
     """
-    brightest: np.ndarray | None = None
-    for pixels in frames:
-        grey = to_grey(pixels)
-        brightest = grey if brightest is None else np.maximum(brightest, grey)
-    return None if brightest is None else find_sector(brightest)
+    return find_sector(_brightest(frames))
+
+
+def _brightest(frames: Iterable[np.ndarray]) -> np.ndarray:
+    return reduce(np.maximum, map(to_grey, frames))
 
 
 def crop_box(pixels: np.ndarray) -> Box:
     """The box that a picture is cut to: that of its sector, or the whole picture where none is found."""
-    found = find_sector(pixels)
-    return found.box if found else whole(pixels)
+    return box_of_frames([pixels])
+
+
+def box_of_frames(frames: Iterable[np.ndarray]) -> Box:
+    """The box that all frames of a cine are cut to, see `sector_of_frames`."""
+    brightest = _brightest(frames)
+    found = find_sector(brightest)
+    return found.box if found else whole(brightest)
 
 
 def cropped(pixels: np.ndarray, box: Box) -> np.ndarray:
@@ -114,13 +125,14 @@ def cropped(pixels: np.ndarray, box: Box) -> np.ndarray:
     return pixels[top:bottom, left:right]
 
 
-def in_place(maps: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Maps (..., h, w) of a box in a picture (H, W), 0 outside: the inverse of `cropped`."""
+def in_place(maps: Any, box: Box, size: tuple[int, int]) -> Any:
+    """Maps (..., h, w) of a box in a picture (H, W), 0 outside: the inverse of `cropped`. Arrays, or tensors on the CPU."""
     top, left, bottom, right = box
     if (bottom - top, right - left) == tuple(size):
         return maps
-    placed = np.zeros((*maps.shape[:-2], *size), maps.dtype)
-    placed[..., top:bottom, left:right] = maps
+    values = np.asarray(maps)
+    placed = np.zeros((*values.shape[:-2], *size), values.dtype)
+    placed[..., top:bottom, left:right] = values
     return placed
 
 
@@ -139,7 +151,12 @@ def _dark_tissue(grey: np.ndarray, hull: np.ndarray, ground: float) -> np.ndarra
     """Bool (H, W): strips between the hull's box and an edge of the picture that are not of the ground's grey level."""
     top, left, bottom, right = _box_of(hull)
     found = np.zeros_like(hull)
-    for strip in (np.s_[:top, left:right], np.s_[bottom:, left:right], np.s_[top:bottom, :left], np.s_[top:bottom, right:]):
+    for strip in (
+        np.s_[:top, left:right],
+        np.s_[bottom:, left:right],
+        np.s_[top:bottom, :left],
+        np.s_[top:bottom, right:],
+    ):
         values = grey[strip]
         if values.size and np.mean(np.abs(values - ground) <= FLAT) < FLAT_SHARE:
             found[strip] = True

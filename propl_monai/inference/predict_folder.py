@@ -210,10 +210,10 @@ class _Run:
             self.notes["the given pixel spacing is used, not that of the file"].append(path)
         elif cine.spacing_note and not self.spacing and self.options["measurements"]:
             self.notes[cine.spacing_note].append(path)
-        brightest = 0
+        brightest, box = 0, self.predictor.box_of(cine)
         for number, pixels in enumerate(cine, start=1):
             brightest = max(brightest, int(pixels.max()))
-            prepared = self.predictor.prepare(Picture(pixels, spacing), self.options["uncertainty"])
+            prepared = self.predictor.prepare(Picture(pixels, spacing), self.options["uncertainty"], box)
             yield _Frame(file, number, prepared, to_grey(pixels) if self.options["overlay"] else None)
         if brightest < DARK:
             self.notes[f"nearly black, no pixel reaches {DARK} of 255: see that the file holds what you expect"].append(

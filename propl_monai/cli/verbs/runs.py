@@ -101,6 +101,12 @@ def predict(
         float,
         typer.Option(help="Steadies cines: standard deviation of a filter over time, in frames, such as 1; 0: off."),
     ] = 0.0,
+    crop_sector: Annotated[
+        bool | None,
+        typer.Option(
+            "--crop-sector/--no-crop-sector", help="Cut the border around the scan first; default: as trained."
+        ),
+    ] = None,
     shard: Annotated[str | None, typer.Option(help="I/N: part I of N of the files; see docs/scale.md.")] = None,
 ) -> None:
     """Segment files, folders and cines; the target is selected by name."""
@@ -115,7 +121,7 @@ def predict(
     if uncertainty and engine == "auto":  # no ONNX form is loaded or made in vain
         require_torch("uncertainty")
         engine = "torch"
-    chosen |= {"engine": engine, "make_graph": _make_graph}
+    chosen |= {"engine": engine, "make_graph": _make_graph, "crop_sector": crop_sector}
     given = weights or (packaged_bundle() if sha256 else None)
     predictor = Predictor.from_bundle(given, sha256=sha256, **chosen) if given else Predictor(**chosen)
     with progress("segmenting") as shown:

@@ -216,7 +216,13 @@ def _table(phases: dict[str, list[_Phase]]) -> bytes:
         for phase, one in zip(PHASES, both, strict=True):
             plane = one.ventricle
             unit, scale = ("mm", MM3_PER_ML) if plane.known_spacing else ("pixel", 1.0)
-            row: dict[str, Any] = {"view": name, "phase": phase, "file": one.path.name, "frame": one.frame, "unit": unit}
+            row: dict[str, Any] = {
+                "view": name,
+                "phase": phase,
+                "file": one.path.name,
+                "frame": one.frame,
+                "unit": unit,
+            }
             row |= {"length": round(plane.length, 4), "area": round(plane.area, 4)}
             row |= {"volume": round(volume([plane]) / scale, 4), "volume_unit": "ml" if unit == "mm" else "pixel3"}
             row |= {f"disc_{index:02d}": round(float(value), 4) for index, value in enumerate(plane.diameters, start=1)}

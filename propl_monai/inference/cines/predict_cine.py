@@ -39,10 +39,11 @@ def predict_cine(
     deviation = require_steady(steady)
     names = predictor.names(task)
     frames = read_frames(cine) if isinstance(cine, (str, Path)) else cine
-    spacing = frames.spacing_mm if isinstance(frames, Cine) else None
+    spacing, box = (frames.spacing_mm, predictor.box_of(frames)) if isinstance(frames, Cine) else (None, None)
     pictures = (as_picture(Picture(pixels, spacing)) for pixels in frames)
     window: Steady[Frame] | None = Steady(deviation, len(names)) if deviation else None
-    while batch := [predictor.prepare(one, uncertainty) for one in islice(pictures, predictor.batch)]:
+    while batch := [predictor.prepare(one, uncertainty, box) for one in islice(pictures, predictor.batch)]:
+        box = box or batch[0].box  # all frames are cut alike; of frames that come one by one, as the first
         maps, pooled = predictor.answer(batch, names, uncertainty)
         features = [None] * len(batch) if pooled is None else pooled
         for prepared, some, row in zip(batch, maps, features, strict=True):
