@@ -20,12 +20,10 @@ from propl_monai.images.picture import to_grey
 SMALLEST = 32  # pixels a side; below, there is nothing to find
 DARKEST = 64  # of 255: an edge brighter than this is no ground
 ABOVE = 8  # grey levels above the ground, more than what JPEG leaves around a sector
-FLAT, FLAT_SHARE = (
-    3,
-    0.75,
-)  # grey levels, and the share of a strip that must be so near to the ground: the rest may be letters
+# Of a border: grey levels, and the share of its pixels that are so near to its median; the rest may be letters.
+FLAT, FLAT_SHARE = 2, 0.75
 WINDOW, SHARE = 0.04, 0.35  # neighbourhood, as a share of the shorter side, and the share of brighter pixels in it
-VIEW = 0.25  # of the area of the largest island: a smaller one is no view of its own
+VIEW = 0.04  # of the area of the largest island: a smaller one is text; a larger one a view of its own, or cut off by a shadow
 LEAST_AREA, LEAST_FILL = 0.1, 0.5  # of the picture, and of the hull, that the islands cover
 MARGIN = 2  # pixels around the hull
 WORKING = 256  # pixels of the longer side: larger pictures are looked at in steps of several pixels
@@ -89,7 +87,8 @@ def find_sector(pixels: np.ndarray) -> Sector | None:
     hull = convex_hull_image(scan)
     if np.count_nonzero(views & hull) < LEAST_FILL * np.count_nonzero(hull):
         return None
-    inside = binary_dilation(hull, iterations=max(1, MARGIN // step)) | _dark_tissue(small, hull, ground)
+    inside = binary_dilation(hull, iterations=max(1, MARGIN // step))
+    inside |= _dark_tissue(grey[::step, ::step], hull)
     inside = np.repeat(np.repeat(inside, step, axis=0), step, axis=1)[:height, :width]
     return Sector(inside, _box_of(inside))
 
@@ -147,18 +146,14 @@ def _box_of(inside: np.ndarray) -> Box:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _dark_tissue(grey: np.ndarray, hull: np.ndarray, ground: float) -> np.ndarray:
-    """Bool (H, W): strips between the hull's box and an edge of the picture that are not of the ground's grey level."""
+def _dark_tissue(grey: np.ndarray, hull: np.ndarray) -> np.ndarray:
+    """Bool (H, W): strips between the hull's box and an edge of the picture that are not of one grey level."""
     top, left, bottom, right = _box_of(hull)
     found = np.zeros_like(hull)
-    for strip in (
-        np.s_[:top, left:right],
-        np.s_[bottom:, left:right],
-        np.s_[top:bottom, :left],
-        np.s_[top:bottom, right:],
-    ):
-        values = grey[strip]
-        if values.size and np.mean(np.abs(values - ground) <= FLAT) < FLAT_SHARE:
+    across, down = slice(left, right), slice(top, bottom)
+    for strip in np.s_[:top, across], np.s_[bottom:, across], np.s_[down, :left], np.s_[down, right:]:
+        values = grey[strip].astype(np.int16)
+        if values.size and np.mean(np.abs(values - np.median(values)) <= FLAT) < FLAT_SHARE:
             found[strip] = True
     return found
 
