@@ -23,7 +23,7 @@ ABOVE = 8  # grey levels above the ground, more than what JPEG leaves around a s
 # Of a border: grey levels, and the share of its pixels that are so near to its median; the rest may be letters.
 FLAT, FLAT_SHARE = 2, 0.75
 WINDOW, SHARE = 0.04, 0.35  # neighbourhood, as a share of the shorter side, and the share of brighter pixels in it
-VIEW = 0.04  # of the area of the largest island: a smaller one is text; a larger one a view of its own, or cut off by a shadow
+VIEW = 0.04  # of the area of the largest island: a smaller one is text, a larger one a view, or behind a shadow
 LEAST_AREA, LEAST_FILL = 0.1, 0.5  # of the picture, and of the hull, that the islands cover
 MARGIN = 2  # pixels around the hull
 WORKING = 256  # pixels of the longer side: larger pictures are looked at in steps of several pixels
