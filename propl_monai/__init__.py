@@ -46,6 +46,7 @@ _HOMES = {
     "propl_monai.inference.predictor": ("Predictor",),
     "propl_monai.inference.prediction": ("Prediction",),
     "propl_monai.inference.measurements": ("measure",),
+    "propl_monai.inference.cines.predict_cine": ("predict_cine",),
     "propl_monai.inference.inferer": ("PromptInferer",),
     "propl_monai.inference.bundle_handlers": ("InputImages", "SavePredictions"),
     "propl_monai.inference.postprocess": ("Probabilitiesd", "RestoreSized", "ViewerMask"),

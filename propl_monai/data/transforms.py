@@ -32,6 +32,7 @@ from propl_monai.common.options import switch
 from propl_monai.data import intensity
 from propl_monai.data.grid import normalised, to_grid
 from propl_monai.data.normalisations import NORMALISATIONS
+from propl_monai.data.sector_crop import CropSectord
 from propl_monai.errors import ProPLError, unknown
 from propl_monai.tasks import find
 
@@ -180,6 +181,7 @@ def training(
     transposed_tasks: Sequence[str] | None = None,
     strong_views: int = 1,
     strong_kind: str = "photometric",
+    crop_sector: bool = False,
 ) -> Compose:
     """Load (this part is cached), then a fresh random view at every pass.
 
@@ -199,10 +201,12 @@ def training(
             grid must be square.
         strong_views: 1, or 2 for another one, "image_strong_2", with changes of its own.
         strong_kind: "photometric", or "random" for `intensity.RandIntensityOps`, which has no strength.
+        crop_sector: cut the black border around the scan first, see `CropSectord`.
     """
     if strong_views not in (1, 2):
         raise ProPLError("strong_views", f"{strong_views!r} is neither 1 nor 2", "give 1 or 2")
-    steps = [*load(), ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
+    cut = crop(("image", "label"), crop_sector)
+    steps = [*load(), *cut, ToGridd(("image", "label"), spatial_size, allow_missing_keys=True)]
     both: dict[str, Any] = {"keys": ("image", "label", *MAPS), "allow_missing_keys": True}
     if transposed_tasks:
         if spatial_size[0] != spatial_size[1]:
@@ -261,43 +265,54 @@ class TrainingViews(Compose):
         transposed_tasks: Sequence[str] | None = None,
         strong_views: int = 1,
         strong_kind: str = "photometric",
+        crop_sector: bool = False,
     ) -> None:
         geometry = (spatial_size, normalisation, augmentation, rotation_degrees, scaling, flip)
-        view = partial(training, *geometry, transposed_tasks=transposed_tasks)
+        view = partial(training, *geometry, transposed_tasks=transposed_tasks, crop_sector=crop_sector)
         super().__init__(view(photometric=photometric, cutout=cutout).transforms)
         second: dict[str, Any] = {"strong_view": strong_view, "strong_views": strong_views, "strong_kind": strong_kind}
         self.unlabelled = view(**second, cutout=cutout if strong_view else 0.0)
 
 
-def validation(spatial_size: Sequence[int], normalisation: str, default_task: str | None = None) -> Compose:
+def validation(
+    spatial_size: Sequence[int], normalisation: str, default_task: str | None = None, crop_sector: bool = False
+) -> Compose:
     """Image and mask on the network's grid, nothing random: all of it is cached.
 
     Args:
-        spatial_size, normalisation: see `training`.
+        spatial_size, normalisation, crop_sector: see `training`.
         default_task: of items that name none.
     """
     keys = ("image", "label")
     grid = [ToGridd(keys, spatial_size), ToUnitd(keys), Normalised("image", normalisation)]
-    return Compose([Named(default_task), *load(), *grid, SelectItemsd(KEPT, True)])
+    return Compose([Named(default_task), *load(), *crop(keys, crop_sector), *grid, SelectItemsd(KEPT, True)])
 
 
-def evaluation(spatial_size: Sequence[int], normalisation: str) -> Compose:
+def evaluation(spatial_size: Sequence[int], normalisation: str, crop_sector: bool = False) -> Compose:
     """The image on the network's grid, the mask as it is: metrics are taken at the original resolution."""
     plain = EnsureTyped(("image", "label"), track_meta=False)
-    return Compose([*load(), plain, *on_grid(spatial_size, normalisation).transforms])
+    return Compose([*load(), plain, *on_grid(spatial_size, normalisation, crop_sector).transforms])
 
 
-def inference(spatial_size: Sequence[int], normalisation: str, keep_picture: bool = False) -> Compose:
+def inference(
+    spatial_size: Sequence[int], normalisation: str, keep_picture: bool = False, crop_sector: bool = False
+) -> Compose:
     """The image of a file on the network's grid; its original size is remembered, and its grey levels on request.
 
     Args:
-        spatial_size, normalisation: see `training`.
+        spatial_size, normalisation, crop_sector: see `training`.
         keep_picture: see `KeepPicture`.
     """
     kept = [KeepPicture()] if switch("overlay", keep_picture) else []
-    return Compose([*load(("image",)), *kept, *on_grid(spatial_size, normalisation).transforms])
+    return Compose([*load(("image",)), *kept, *on_grid(spatial_size, normalisation, crop_sector).transforms])
 
 
-def on_grid(spatial_size: Sequence[int], normalisation: str) -> Compose:
+def on_grid(spatial_size: Sequence[int], normalisation: str, crop_sector: bool = False) -> Compose:
     """The second half of `inference`: from an upright "image" (1, H, W) of grey levels 0-255 to what the network sees."""
-    return Compose([ToGridd("image", spatial_size), ToUnitd("image"), Normalised("image", normalisation)])
+    seen = [ToGridd("image", spatial_size), ToUnitd("image"), Normalised("image", normalisation)]
+    return Compose([*crop(("image",), crop_sector), *seen])
+
+
+def crop(keys: Sequence[str], crop_sector: bool) -> list:
+    """The step of `CropSectord`, or none."""
+    return [CropSectord(keys, allow_missing_keys=True)] if switch("crop_sector", crop_sector) else []

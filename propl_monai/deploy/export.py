@@ -128,6 +128,8 @@ def describe(network: Segmenter, header: Mapping[str, Any], decoder: str | None 
         "encoder": network.options["encoder"],
         "spatial_size": list(header["spatial_size"]),
         "normalisation": header["normalisation"],
+        # whether the caller has to cut the black border around the scan before, as `propl crop` does
+        "crop_sector": header.get("crop_sector", False),
         # of grey levels divided by 255; null: the mean and deviation of each image
         "mean": constants[0] if constants else None,
         "deviation": constants[1] if constants else None,

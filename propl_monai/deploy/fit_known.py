@@ -53,7 +53,8 @@ def fit_known(
     path = find_weights(Path(weights))
     described = describe_bundle(path)
     network, sha256 = open_network(described), described.weights_sha256
-    predictor = Predictor(network, described.spatial_size, described.normalisation)  # without scores of earlier weights
+    settings = described.spatial_size, described.normalisation
+    predictor = Predictor(network, *settings, crop_sector=described.crop_sector)  # without scores of earlier weights
     datalist = datalist_of_training(data, datalist_file, read_header(path).get("datalist_sha256"))
     cases = [case for case in datalist.cases if case.task in predictor.tasks]
     parts = [[case for case in cases if case.split == split] for split in ("train", "validation")]

@@ -68,19 +68,20 @@ def measure(mask: np.ndarray, spacing_mm: Spacing | None = None, task: str | Non
         raise ProPLError("mask", f"{mask.dtype} {mask.shape} was given", "give bool (H, W)")
     row, column = require_spacing(spacing_mm) or (1.0, 1.0)
     unit, head = "pixel" if spacing_mm is None else "mm", task is not None and find(task).name == HEAD
-    part, parts = _largest_part(mask)
+    part, parts = largest_part(mask)
     if parts == 0:
         return Measurements(unit, 0, False, 0.0)
     border = bool(part[[0, -1]].any() or part[:, [0, -1]].any())
     whole = ndimage.binary_fill_holes(part)
-    outline = _outline(whole) * (row, column)
+    outline = outline_of(whole) * (row, column)
     longest, across = _axes(outline)
     lengths = (longest, across, _perimeter(whole, row, column))
     area = float(np.count_nonzero(part) * row * column)
     return Measurements(unit, parts, border, area, *lengths, *(_ellipse(outline) if head else ()))
 
 
-def _largest_part(mask: np.ndarray) -> tuple[np.ndarray, int]:
+def largest_part(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The largest connected part of a mask bool (H, W), and the number of parts; the mask itself where it is empty."""
     from scipy import ndimage
 
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
@@ -88,8 +89,8 @@ def _largest_part(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return (labels == 1 + np.argmax(sizes) if count else mask), count
 
 
-def _outline(part: np.ndarray) -> np.ndarray:
-    """Points (N, 2), row and column in pixels; the centre of the first pixel is (0, 0)."""
+def outline_of(part: np.ndarray) -> np.ndarray:
+    """Points (N, 2) around a part bool (H, W), row and column in pixels; the centre of the first pixel is (0, 0)."""
     padded = np.pad(part, 1)
     between_rows = np.argwhere(padded[1:] != padded[:-1]) - (0.5, 1.0)
     between_columns = np.argwhere(padded[:, 1:] != padded[:, :-1]) - (1.0, 0.5)

@@ -16,6 +16,7 @@ import numpy as np
 from propl_monai.common.files import write_atomically
 from propl_monai.common.run_record import RunRecord, conclude
 from propl_monai.errors import EXIT_OK, ProPLError
+from propl_monai.inference.cines import area_curve
 from propl_monai.inference.doubts import Doubts, doubted, lines, reason, summary
 from propl_monai.inference.formats.base import Format
 from propl_monai.inference.formats.masks import Masks, frame_name
@@ -61,6 +62,7 @@ class InputFile:
         name: of its results, relative to the output folder, without suffix.
         count: number of frames.
         masks: kept for formats that hold all frames in one file; None where PNG is the only one.
+        seconds_per_frame: None when unknown.
         doubts: what their scores say.
         kept: number of masks that `--strict` did not withhold.
     """
@@ -70,6 +72,7 @@ class InputFile:
     sha256: str
     count: int = 1
     masks: Masks | None = None
+    seconds_per_frame: float | None = None
     written: int = 0
     outputs: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -145,6 +148,8 @@ class OutputFolder:
         if file.written + 1 == file.count and not file.kept:
             self.refuse(file.path, f"{reason(file.doubts.to_json(), file.count)}; no mask is written (--strict)")
             return
+        if self.options["measurements"]:
+            file.rows += [measurement_row(file, number, *each) for each in zip(predictions, withheld, strict=True)]
         try:
             written = write_predictions(base, kept, self.options["probability"], below if kept else None, png)
             if file.masks is not None:
@@ -152,6 +157,8 @@ class OutputFolder:
                 file.masks.add([one.mask & (not hidden) for one, hidden in masks])
                 if file.written + 1 == file.count:
                     written += self._write_formats(file.masks, parts)
+            if self.options["measurements"] and 1 < file.count == file.written + 1:
+                written += self._write_areas(file)
         except _CannotCarry as error:
             self.refuse(file.path, str(error))
             return
@@ -163,9 +170,6 @@ class OutputFolder:
             )
             return
         file.outputs += [path.relative_to(self.folder).as_posix() for path in written]
-        if self.options["measurements"]:
-            rows = zip(predictions, withheld, strict=True)
-            file.rows += [measurement_row(file, number, one, hidden) for one, hidden in rows]
         file.written += 1
         self.pictures += 1
         if file.written == file.count:
@@ -191,6 +195,18 @@ class OutputFolder:
             if one.shared:
                 parts[one.name] = part
         return written
+
+    def _write_areas(self, file: InputFile) -> list[Path]:
+        """Write the area curve of a cine, from the rows of its frames."""
+        areas = {task: [row.get("area") for row in file.rows if row["task"] == task] for task in self.options["tasks"]}
+        unit = next((row["unit"] for row in file.rows if "unit" in row), "pixel")
+        contents = {
+            f"{file.name}_areas.csv": area_curve.to_table(areas, unit, file.seconds_per_frame),
+            f"{file.name}_areas.svg": area_curve.to_picture(areas, unit, file.path.name),
+        }
+        for name, content in contents.items():
+            write_atomically(self.folder / name, content)
+        return [self.folder / name for name in contents]
 
     def skip(self, path: Path, entry: Entry) -> None:
         """Count an input whose results are there already; `entry` is that of the journal."""

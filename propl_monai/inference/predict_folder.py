@@ -24,6 +24,7 @@ from propl_monai.common.run_record import JOURNAL, RunRecord
 from propl_monai.errors import ProPLError
 from propl_monai.images import MAX_PIXELS, Cine, Picture, read_frames, to_grey
 from propl_monai.images.picture import NoPicture
+from propl_monai.inference.cines.steady import Steady, require_steady
 from propl_monai.inference.formats.masks import Masks
 from propl_monai.inference.formats.registry import PNG, format_names
 from propl_monai.inference.inputs import find_inputs
@@ -53,6 +54,7 @@ def predict_paths(
     spacing_mm: Spacing | None = None,
     overwrite: bool = False,
     strict: bool = False,
+    steady: float = 0.0,
     shard: Shard | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
@@ -79,12 +81,14 @@ def predict_paths(
         output_dir: created; sub-folders of the inputs are kept in it.
         tasks: names, codes or slugs.
         probability, uncertainty, overlay: what to write beside masks.
-        measurements: write measurements.csv, see `propl_monai.inference.measurements`.
+        measurements: write measurements.csv, see `propl_monai.inference.measurements`, and of each cine the area curve.
         formats: of the masks: names of `formats.registry`, any number of them, as a list or separated by commas.
         spacing_mm: height and width of a pixel, whatever the files hold; None takes theirs.
         overwrite: overwrite results made with other settings.
         strict: write no mask of a target that looks absent, nor of a picture of no known kind; a file without any mask left
             is refused.
+        steady: of cines, the standard deviation in frames of a Gaussian over the probabilities of the frames around each; 0
+            for none.
         shard: predict only this part of the files, beside other processes with other shards; journal, run.json,
             measurements.csv and the formats' files for the whole folder go to `shard.folder`. A later run without it takes
             over the journals of all shards.
@@ -102,11 +106,12 @@ def predict_paths(
     elif strict:
         raise ProPLError("strict", f"these weights come without scores ({KNOWN})", "fit them with `propl known`")
     options |= {"strict": True} if strict else {}
-    spacing = require_spacing(spacing_mm)
+    spacing, deviation = require_spacing(spacing_mm), require_steady(steady)
     output = Path(output_dir)
     files = [file for file in find_inputs(inputs, output_dir, cines=True) if shard is None or shard.holds(file[1])]
     with lock_results(output, shard):
         settings = {**predictor.settings, "spacing_mm": spacing} | ({"strict": True} if strict else {})
+        settings |= {"steady": deviation} if deviation else {}  # so that journals from before there was a filter go on
         journal = _journal(output, settings, overwrite, shard)
         # Temporary files in the output folder may belong to another shard at work.
         for folder in {(output / name).parent for _, name in files} if shard is None else [shard.folder(output)]:
@@ -118,7 +123,7 @@ def predict_paths(
         about = {"inputs": [str(path) for path in inputs], **options, **settings, **about}
         record = RunRecord(journal.path.with_name("run.json"), "predict", about)
         results = OutputFolder(output, options, record, len(files), journal, progress)
-        return _Run(predictor, inputs, options, spacing, results, journal).all(files)
+        return _Run(predictor, inputs, options, spacing, results, journal, deviation).all(files)
 
 
 def _journal(output: Path, settings: dict[str, Any], overwrite: bool, shard: Shard | None) -> Journal:
@@ -143,6 +148,7 @@ class _Frame:
     below: np.ndarray | None
 
 
+_Kept = tuple[_Frame, np.ndarray | None]  # and its pooled features
 _Step = _Frame | Callable[[], None]  # of a file without frames to segment: a call that notes it when it is its turn
 
 
@@ -156,6 +162,8 @@ class _Run:
     spacing: Spacing | None
     results: OutputFolder
     journal: Journal
+    steady: float = 0.0
+    windows: dict[Path, Steady[_Kept]] = field(default_factory=dict)  # of the cine that is being written
     notes: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))  # and the files concerned
 
     def all(self, files: Sequence[tuple[Path, str]]) -> Outcome:
@@ -194,17 +202,18 @@ class _Run:
             return
         cine = read_frames(path)
         spacing = self.spacing or cine.spacing_mm
-        file = InputFile(path, name, sha256, cine.count, self._masks(path, name, cine, spacing))
+        masks = self._masks(path, name, cine, spacing)
+        file = InputFile(path, name, sha256, cine.count, masks, cine.seconds_per_frame)
         if spacing is None and self.options["measurements"]:
             self.notes[f"lengths are in pixels: {cine.spacing_note or 'the pixel size is unknown'}"].append(path)
         elif cine.spacing_mm not in (None, spacing):
             self.notes["the given pixel spacing is used, not that of the file"].append(path)
         elif cine.spacing_note and not self.spacing and self.options["measurements"]:
             self.notes[cine.spacing_note].append(path)
-        brightest = 0
+        brightest, box = 0, self.predictor.box_of(cine)
         for number, pixels in enumerate(cine, start=1):
             brightest = max(brightest, int(pixels.max()))
-            prepared = self.predictor.prepare(Picture(pixels, spacing), self.options["uncertainty"])
+            prepared = self.predictor.prepare(Picture(pixels, spacing), self.options["uncertainty"], box)
             yield _Frame(file, number, prepared, to_grey(pixels) if self.options["overlay"] else None)
         if brightest < DARK:
             self.notes[f"nearly black, no pixel reaches {DARK} of 255: see that the file holds what you expect"].append(
@@ -246,5 +255,19 @@ class _Run:
                 writer(item)
 
     def _write(self, frame: _Frame, maps: Any, pooled: np.ndarray | None) -> None:
+        if not self.steady or frame.file.count == 1:
+            self._finish(frame, maps, pooled)
+            return
+        path = frame.file.path
+        if frame.number == 1:
+            self.windows.clear()  # of a cine that broke off
+            self.windows[path] = Steady(self.steady, len(self.options["tasks"]))
+        ready = list(self.windows[path].push((frame, pooled), maps))
+        if frame.number == frame.file.count:
+            ready += self.windows.pop(path).flush()
+        for (earlier, its), steadied in ready:
+            self._finish(earlier, steadied, its)
+
+    def _finish(self, frame: _Frame, maps: Any, pooled: np.ndarray | None) -> None:
         predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"], pooled)
         self.results.write(frame.file, frame.number, predictions, frame.below)

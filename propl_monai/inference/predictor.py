@@ -12,7 +12,8 @@ import numpy as np
 from propl_monai import tasks as registry
 from propl_monai.common.options import switch
 from propl_monai.errors import ProPLError, unknown
-from propl_monai.images import Picture, read_image, to_grey
+from propl_monai.images import Cine, Picture, read_image, to_grey
+from propl_monai.images.sector import Box, box_of_frames, crop_box, cropped, in_place, whole
 from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH, UNCERTAINTIES, Engine
 from propl_monai.inference.engines.choice import MakeGraph, choose_graph, require_torch
 from propl_monai.inference.known import Known, read_known
@@ -37,12 +38,14 @@ class Prepared(NamedTuple):
         size: (height, width) of the picture.
         spacing_mm: of its pixels, if known.
         engine: that prepared it.
+        box: the part of the picture that the network sees; the whole of it unless the border is cut.
     """
 
     image: Any
     size: tuple[int, int]
     spacing_mm: tuple[float, float] | None
     engine: Engine
+    box: Box
 
 
 class Predictor:
@@ -65,6 +68,8 @@ class Predictor:
             cache), or "auto": onnx where it can answer, on a CPU, else torch. A network in memory has torch alone.
         make_graph: makes an ONNX form that is missing; None makes none.
         known: what the scores of a prediction are computed from; None for those beside described weights, or for none.
+        crop_sector: cut the black border around the scan before the network, see `images.sector`; None does as the training
+            of the weights did. Results come at the size of the whole picture, 0 in what was cut.
 
     Example:
         >>> predictor = Predictor()                                                             # doctest: +SKIP
@@ -89,6 +94,7 @@ class Predictor:
         engine: str = "auto",
         make_graph: MakeGraph | None = None,
         known: Known | None = None,
+        crop_sector: bool | None = None,
     ) -> None:
         if not 0 < threshold < 1:
             cure = "0.5 is what the network was trained for"
@@ -115,6 +121,8 @@ class Predictor:
             known = known or read_known(self._described.weights, weights_sha256)
             graph = choose_graph(engine, self._described, device, decoder, make_graph)
         self.weights_sha256, self.about, self.known = weights_sha256, dict(about or {}), known
+        trained_so = self._described is not None and self._described.crop_sector
+        self.crop_sector = trained_so if crop_sector is None else switch("crop_sector", crop_sector)
         self._engine: Engine
         if graph is not None and self._described is not None:
             from propl_monai.inference.engines.onnx_engine import OnnxEngine
@@ -137,7 +145,7 @@ class Predictor:
         Args:
             path: a folder with models/model.safetensors, or a safetensors file.
             sha256: expected SHA-256 of the weights file, if you know it.
-            options: device, decoder, tta, threshold, batch, engine; see the class.
+            options: device, decoder, tta, threshold, batch, engine, crop_sector; see the class.
         """
         return cls(describe_bundle(Path(path), sha256), **options)
 
@@ -175,7 +183,9 @@ class Predictor:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything but picture and task that a result depends on, as JSON values."""
+        cut = {"crop_sector": True} if self.crop_sector else {}  # so that journals from before there was a choice go on
         return {
+            **cut,
             "weights_sha256": self.weights_sha256,
             "decoder": self.decoder,
             "tta": self.tta,
@@ -226,16 +236,23 @@ class Predictor:
             ]
         return results
 
-    def prepare(self, picture: Picture, uncertainty: bool = False) -> Prepared:
+    def prepare(self, picture: Picture, uncertainty: bool = False, box: Box | None = None) -> Prepared:
         """The first of three steps, which `predict_paths` takes in three threads: to the network's grid.
 
         Args:
             picture: of any size.
             uncertainty: wanted in the next step, so that torch takes all of them.
+            box: the part to look at, as that of a cine's sector; None for that of the picture, if the border is cut.
         """
         engine = self.require_uncertainty() if uncertainty else self._engine
         grey = to_grey(picture.pixels)
-        return Prepared(engine.prepare(grey), (grey.shape[0], grey.shape[1]), picture.spacing_mm, engine)
+        box = box or (crop_box(grey) if self.crop_sector else whole(grey))
+        seen = engine.prepare(cropped(grey, box))
+        return Prepared(seen, (grey.shape[0], grey.shape[1]), picture.spacing_mm, engine, box)
+
+    def box_of(self, cine: Cine) -> Box | None:
+        """The part to look at in all frames of a cine; None where each picture is looked at for itself."""
+        return box_of_frames(cine) if self.crop_sector and cine.count > 1 else None
 
     def answer(
         self, prepared: Sequence[Prepared], names: list[str], uncertainty: bool = False
@@ -268,7 +285,9 @@ class Predictor:
 
         With its pooled features (C,), and weights that come with `known.safetensors`, each has its scores.
         """
-        probability, variance = prepared.engine.finish(maps, prepared.size, len(names))
+        top, left, bottom, right = prepared.box
+        found = prepared.engine.finish(maps, (bottom - top, right - left), len(names))
+        probability, variance = (None if one is None else in_place(one, prepared.box, prepared.size) for one in found)
         scores = None if self.known is None or pooled is None else self.known.scores(pooled, names)
         return from_maps(names, probability, variance, self.threshold, prepared.spacing_mm, scores)
 

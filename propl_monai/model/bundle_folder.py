@@ -35,6 +35,7 @@ class Described(NamedTuple):
         normalisation: of its images.
         weights_sha256: of the file.
         about: name and version of the bundle.
+        crop_sector: whether the black border around the scan is cut from its images, see `images.sector`.
     """
 
     weights: Path
@@ -43,6 +44,7 @@ class Described(NamedTuple):
     normalisation: str
     weights_sha256: str
     about: dict[str, str]
+    crop_sector: bool = False
 
 
 def shipped_weights(bundle: Path | None = None) -> Path:
@@ -89,7 +91,11 @@ def describe_bundle(
     header = read_header(weights)
     size, normalisation = preprocessing(weights, header)
     about = read_metadata(path / "configs" / "metadata.json") if path.is_dir() else {}
-    return Described(weights, header, size, normalisation, found, about)
+    crop_sector = header.get("crop_sector", False)
+    if not isinstance(crop_sector, bool):
+        fact = f"has a header without a valid preprocessing (crop_sector {crop_sector!r})"
+        raise ProPLError(weights, fact[:300], CURE)
+    return Described(weights, header, size, normalisation, found, about, crop_sector)
 
 
 def describe_shipped() -> Described:

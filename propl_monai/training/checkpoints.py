@@ -22,7 +22,9 @@ from propl_monai.training.validation import validation_of
 logger = logging.getLogger(__name__)
 
 NO_SCORE = -1.0
-IN_HEADER = ("preset", "spatial_size", "normalisation", "labelled_fraction", "seed", "leave_out")  # of the weights
+IN_HEADER = (  # of the weights
+    *("preset", "spatial_size", "normalisation", "crop_sector", "labelled_fraction", "seed", "leave_out"),
+)
 MAY_CHANGE = ("prompts", "resume", "dataset_dir", "device", "allow_unverified")  # between a run and its continuation
 
 

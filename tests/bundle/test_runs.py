@@ -16,6 +16,9 @@ from bundle_tools import BUNDLE, ROOT, SMALL, BundleRun
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from propl_monai.inference.predictor import Predictor
+from propl_monai.model.tensor_file import read_header
+
 pytestmark = pytest.mark.slow
 RUN_SCHEMA = json.loads((ROOT / "propl_monai" / "common" / "run.schema.json").read_text())
 COMPACT = ("train", "compact")
@@ -208,3 +211,31 @@ def test_the_command_line_propl(elsewhere: Path) -> None:
     refused = propl("phantoms", str(BUNDLE))
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
+
+
+@pytest.mark.exhaustive
+def test_a_training_on_cut_pictures_is_evaluated_and_used_on_cut_pictures(
+    bundle_run: BundleRun, phantom_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom_folder, data)
+    for path in data.glob("*/PHANTOM/*/*.png"):  # a wide border around each picture and mask
+        Image.fromarray(np.pad(np.asarray(Image.open(path)), ((40, 0), (0, 60)))).save(path)
+    run = tmp_path / "run"
+    places = {"dataset_dir": data, "model_dir": run / "models"}
+    done = bundle_run("training", COMPACT, **places, output_dir=run, **SMALL, crop_sector=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weights = run / "models" / "model.safetensors"
+    assert read_header(weights)["crop_sector"] is True
+    done = bundle_run("evaluating", ("train", "evaluate"), **places, output_dir=tmp_path / "test")
+    assert done.returncode == 0, done.stderr[-3000:]
+    with (tmp_path / "test" / "cases.csv").open() as stream:
+        cases = list(csv.DictReader(stream))
+    assert {(case["height"], case["width"]) for case in cases} == {("104", "124")}
+    predictor, found = Predictor.from_bundle(run, device="cpu"), {}
+    for case in json.loads((run / "datalist.json").read_text())["cases"]:
+        if case["split"] == "test":
+            mask = np.asarray(Image.open(data / case["mask"])) > 0
+            predicted = predictor(data / case["image"], case["task"]).mask
+            found[case["case_id"]] = 2 * (mask & predicted).sum() / max(1, mask.sum() + predicted.sum())
+    assert {case["case"]: float(case["dice"]) for case in cases} == pytest.approx(found, abs=0.01)

@@ -88,11 +88,29 @@ def frames(
     cine: Annotated[Path, typer.Argument(help="DICOM, video, NIfTI, MHA, multi-page TIFF, or a still.")],
     folder: Annotated[Path, typer.Argument(help="Where to write; new or empty.")],
     every: Annotated[int, typer.Option(help="Keep every n-th frame.")] = 1,
+    crop: Annotated[bool, typer.Option("--crop", help="Cut the border around the scan.")] = False,
+    blank: Annotated[bool, typer.Option("--blank", help="Blacken text and all else outside the scan.")] = False,
 ) -> None:
     """Write the frames of a cine as PNG, without metadata. Text that is burned into the picture stays: look at them."""
     from propl_monai.cli.progress import progress
     from propl_monai.images.frames import write_frames
 
     with progress("writing frames") as shown:
-        written = write_frames(cine, folder, every, shown)
+        written = write_frames(cine, folder, every, shown, crop, blank)
     typer.echo(f"{len(written)} frames in {folder}")
+
+
+def crop(
+    inputs: Annotated[list[Path], typer.Argument(help="Files and folders, however deep; stills and cines.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; new or empty.")],
+    blank: Annotated[bool, typer.Option("--blank", help="Blacken text and all else outside the scan.")] = False,
+    keep_size: Annotated[bool, typer.Option("--keep-size", help="Cut nothing; for --blank alone.")] = False,
+) -> None:
+    """Cut the border around the scan from pictures and cines, and write them as PNG, with a table of what was cut."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.deploy.crop_folder import crop_paths
+
+    with progress("cropping") as shown:
+        files, found, refused, code = crop_paths(inputs, output, blank, keep_size, shown)
+    typer.echo(f"{files} files written, a sector found in {found}, {refused} refused; see {output}")
+    raise typer.Exit(code)

@@ -86,7 +86,7 @@ def predict(
     ] = "views",
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with tinted masks.")] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference.")
+        bool, typer.Option("--measure", help="Write measurements.csv: area, axes, circumference; area curves of cines.")
     ] = False,
     formats: Annotated[
         list[str] | None,
@@ -113,6 +113,16 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Write no mask where the target looks absent or the picture foreign.")
     ] = False,
+    steady: Annotated[
+        float,
+        typer.Option(help="Steadies cines: standard deviation of a filter over time, in frames, such as 1; 0: off."),
+    ] = 0.0,
+    crop_sector: Annotated[
+        bool | None,
+        typer.Option(
+            "--crop-sector/--no-crop-sector", help="Cut the border around the scan first; default: as trained."
+        ),
+    ] = None,
     shard: Annotated[str | None, typer.Option(help="I/N: part I of N of the files; see docs/scale.md.")] = None,
 ) -> None:
     """Segment files, folders and cines; the target is selected by name or sentence."""
@@ -127,7 +137,7 @@ def predict(
     if uncertainty and engine == "auto":  # no ONNX form is loaded or made in vain
         require_torch("uncertainty")
         engine = "torch"
-    chosen |= {"engine": engine, "make_graph": _make_graph, "uncertainty_of": uncertainty_of}
+    chosen |= {"engine": engine, "make_graph": _make_graph, "uncertainty_of": uncertainty_of, "crop_sector": crop_sector}
     given = weights or (packaged_bundle() if sha256 else None)
     predictor = Predictor.from_bundle(given, sha256=sha256, **chosen) if given else Predictor(**chosen)
     with progress("segmenting") as shown:
@@ -144,6 +154,7 @@ def predict(
             spacing_mm=spacing,
             overwrite=overwrite,
             strict=strict,
+            steady=steady,
             shard=part,
             progress=shown,
         )

@@ -202,7 +202,11 @@ def predict_items(
         picture = read_image(item["image"])
         prepared = predictor.prepare(picture)
         maps = predictor.maps([prepared], [item["task"]])[0]
-        logits = restore({"pred": maps, "original_size": prepared.size})["pred"][0].double().numpy()
+        logits = (
+            restore({"pred": maps, "original_size": prepared.size, "sector_box": prepared.box})["pred"][0]
+            .double()
+            .numpy()
+        )
         if not np.isfinite(logits).all():
             raise ProPLError(item["case_id"], "the network gives logits that are not finite", "train again")
         yield item, picture, logits, read_mask(item["label"])

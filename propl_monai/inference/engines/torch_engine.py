@@ -70,7 +70,7 @@ class TorchEngine:
     @torch.inference_mode()
     def finish(self, maps: Tensor, size: tuple[int, int], count: int) -> tuple[Any, Any]:
         """See `base.Engine`."""
-        restored = from_grid(maps, size)
+        restored = from_grid(torch.as_tensor(maps), size)
         return restored[:count].sigmoid(), restored[count:] if len(restored) > count else None
 
 

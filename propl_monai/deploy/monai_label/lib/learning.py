@@ -127,7 +127,7 @@ class Measure:
     Args:
         network: before training; its masks replace missing ones.
         items: by task name, with `image` and `task`, and `label` if there is a mask.
-        header: of the weights: spatial_size and normalisation.
+        header: of the weights: spatial_size, normalisation and crop_sector.
     """
 
     def __init__(self, network: ProPL, items: Mapping[str, Sequence[dict]], header: Mapping[str, Any]) -> None:
@@ -136,10 +136,11 @@ class Measure:
 
     def _case(self, network: ProPL, item: dict) -> tuple[Tensor, Tensor]:
         size, normalisation = self.header["spatial_size"], self.header["normalisation"]
+        cut = {"crop_sector": self.header.get("crop_sector", False)}
         if "label" in item:
-            loaded = transforms.validation(size, normalisation)(item)
+            loaded = transforms.validation(size, normalisation, **cut)(item)
             return _plain(loaded["image"]), _plain(loaded["label"]) > 0
-        image = _plain(transforms.inference(size, normalisation)(item)["image"])
+        image = _plain(transforms.inference(size, normalisation, **cut)(item)["image"])
         return image, _mask(network, image, item["task"])
 
     def __call__(self, network: ProPL) -> dict[str, float]:
@@ -229,7 +230,8 @@ def learn(
     earlier = {name: value.detach().clone() for name, value in network.state_dict().items()}
     measure = Measure(network, measured, header)
     best = BestEpoch(network, task, measure, measure(network), settings.tolerance)
-    pipeline = transforms.training(header["spatial_size"], header["normalisation"])
+    cut = {"crop_sector": header.get("crop_sector", False)}
+    pipeline = transforms.training(header["spatial_size"], header["normalisation"], **cut)
     batch = settings.batch_size
     loader = PairedLoader(
         *(DrawnDataset(labelled, pipeline), DrawnDataset(rehearsed, pipeline)),
