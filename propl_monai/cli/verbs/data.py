@@ -91,7 +91,7 @@ def frames(
     crop: Annotated[bool, typer.Option("--crop", help="Cut the border around the scan.")] = False,
     blank: Annotated[bool, typer.Option("--blank", help="Blacken text and all else outside the scan.")] = False,
 ) -> None:
-    """Write the frames of a cine as PNG, without metadata. Text that is burned into the picture stays: look at them."""
+    """Write the frames of a cine as PNG, without metadata. Text burned into the picture stays, but for --blank: look."""
     from propl_monai.cli.progress import progress
     from propl_monai.images.frames import write_frames
 

@@ -137,7 +137,12 @@ def predict(
     if uncertainty and engine == "auto":  # no ONNX form is loaded or made in vain
         require_torch("uncertainty")
         engine = "torch"
-    chosen |= {"engine": engine, "make_graph": _make_graph, "uncertainty_of": uncertainty_of, "crop_sector": crop_sector}
+    chosen |= {
+        "engine": engine,
+        "make_graph": _make_graph,
+        "uncertainty_of": uncertainty_of,
+        "crop_sector": crop_sector,
+    }
     given = weights or (packaged_bundle() if sha256 else None)
     predictor = Predictor.from_bundle(given, sha256=sha256, **chosen) if given else Predictor(**chosen)
     with progress("segmenting") as shown:
