@@ -18,7 +18,13 @@ def to_markdown(content: Content) -> str:
         content: of card.json, see `write.write_card`.
     """
     parts = [_weights(content), _data(content), _results(content), _calibration(content)]
-    parts += [_circumference(content), _areas(content), _failures(content), known_to_markdown(content["known"])]
+    parts += [
+        _circumference(content),
+        _areas(content),
+        _positions(content),
+        _failures(content),
+        known_to_markdown(content["known"]),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -123,6 +129,21 @@ def _areas(content: Content) -> str:
         f"Predicted area in percent of the reference's, {row['n']} images of the test split: mean {row['mean']:.1f}{spread} "
         f"(SD), median {row['median']:.1f}; 95 % of the images lie between {row['low']:.1f} and {row['high']:.1f}."
     )
+
+
+def _positions(content: Content) -> str:
+    if not content["positions"]:
+        return ""
+    rows = [
+        [row["task"], str(row["n"]), str(row["groups"]), percent(row, "dice"), percent(row["transposed"], "dice")]
+        for row in content["positions"]
+    ]
+    text = (
+        "The pictures of the test split as they are, and transposed (rows and columns exchanged): hearts of this data set lie on "
+        "their side, those of most others have the apex at the top."
+    )
+    head = ["task", "n", "groups", "as they are, Dice % [95 % CI]", "transposed, Dice % [95 % CI]"]
+    return f"### Hearts in both positions\n\n{text}\n\n" + markdown_table(head, rows)
 
 
 def _failures(content: Content) -> str:

@@ -19,6 +19,7 @@ from propl_monai.datasets.cohort import datalist_of_training
 from propl_monai.datasets.sources.registry import read_source
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.card.measures import failures, ventricle_areas
+from propl_monai.evaluation.card.orientation import ORGAN, both_positions
 from propl_monai.evaluation.card.recognition import foreign_files, score_known
 from propl_monai.evaluation.card.render import to_markdown
 from propl_monai.evaluation.card.score import score
@@ -28,6 +29,7 @@ from propl_monai.inference.known_pictures import count_pictures
 from propl_monai.inference.predictor import Predictor
 from propl_monai.model.bundle_folder import find_weights
 from propl_monai.model.weights import read_header
+from propl_monai.tasks import find
 
 SCHEMA = 1
 Progress = Callable[[int, int], None]
@@ -73,6 +75,7 @@ def write_card(
     strange = foreign_files(Path(foreign)) if foreign else {}
     own = Datalist(datalist.root, tuple(case for case in labelled if case.split == "test"), datalist.name)
     total = len(fitting) + len(measured) + len(outside)
+    total += sum(find(item["task"]).organ == ORGAN for item in measured)
     if predictor.known:
         total += sum(count_pictures(one.cases) for one in (own, elsewhere) if one) + sum(map(len, strange.values()))
     counter = count(1)
@@ -83,6 +86,7 @@ def write_card(
     temperature = temperature_of(predictor, fitting, step)
     test = score(predictor, measured, "test split", temperature, len(fitting), step)
     other = score(predictor, outside, "external data", None, 0, step) if outside else None
+    positions = both_positions(predictor, measured, step)
     scores = score_known(predictor, own, elsewhere, strange, step)
     content = {
         "schema": SCHEMA,
@@ -94,6 +98,7 @@ def write_card(
         "head_circumference": test.circumference,
         "left_ventricle_area": ventricle_areas(test.cases),
         "failures": failures(test.cases),
+        "positions": positions,
         "known": scores,
         "versions": versions(),
         "commit": commit(),

@@ -99,6 +99,9 @@ def test_circumferences_areas_and_calibration(made: tuple[Path, dict[str, Any]])
     reference = content["head_circumference"]["reference"]
     assert reference["bias"] == pytest.approx(-7) and reference["sd"] == pytest.approx(0, abs=1e-6)
     assert content["left_ventricle_area"]["n"] > 0
+    table = {row["task"]: row["dice"] for row in content["test"]["table"]}
+    assert [row["task"] for row in content["positions"]] == ["left atrium", "left ventricle", "myocardium"]
+    assert all(row["dice"] == pytest.approx(table[row["task"]], abs=1e-4) for row in content["positions"])
     calibration = content["calibration"]
     assert calibration["measured_on"] == "test split" and calibration["fitted_images"] > 0
     assert all(part["scaled"] for part in calibration["tasks"].values())
@@ -118,6 +121,7 @@ def test_the_markdown_stands_between_the_markers_and_names_the_weights(
         "Results",
         "Calibration",
         "Head circumference",
+        "Hearts in both positions",
         "Left-ventricular area",
         "Failures",
     ):
