@@ -29,6 +29,17 @@ def test_every_task_is_found_by_its_own_spellings(task: tasks.Task) -> None:
     assert tasks.find(task.name) is tasks.find(task.code) is tasks.find(task.slug) is task
 
 
+def test_tasks_of_one_organ_share_images_and_no_task_does_with_itself() -> None:
+    shared = {
+        (one.code, other.code)
+        for one in tasks.TASKS
+        for other in tasks.TASKS
+        if tasks.share_images(one.name, other.name)
+    }
+    assert {pair for pair in shared if pair[0] < pair[1]} == {("LA", "LV"), ("LA", "MD"), ("LV", "MD"), ("TG", "TN")}
+    assert shared == {pair[::-1] for pair in shared}
+
+
 def test_unknown_task_names_place_and_nearest() -> None:
     with pytest.raises(ProPLError, match=r"train\.json: unknown task 'thyroid nodul'; did you mean 'thyroid nodule'"):
         tasks.find("thyroid nodul", where="train.json")

@@ -121,8 +121,10 @@ def test_mirrored_pictures_and_uncertainty(networks: dict[str, Segmenter], name:
     either = [plain(shown, TASKS[0]).probability for shown in (picture, picture[:, ::-1].copy())]
     mean = (either[0] + either[1][:, ::-1]) / 2
     assert mirrored(picture, TASKS[0]).probability == pytest.approx(mean, abs=1e-4)
+    assert plain(picture, TASKS[0], uncertainty=True).uncertainty is not None  # of views, which any network has
+    passes = Predictor(network, (32, 32), "half", device="cpu", uncertainty_of="dropout")
     with pytest.raises(ProPLError, match=f"uncertainty: network '{name}' gives none"):
-        plain(picture, TASKS[0], uncertainty=True)
+        passes(picture, TASKS[0], uncertainty=True)
     with pytest.raises(ProPLError, match=f"network '{name}' has no decoder pd"):
         Predictor(network, (32, 32), "half", device="cpu", decoder="pd")
 
