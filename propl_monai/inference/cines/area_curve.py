@@ -12,7 +12,7 @@ from propl_monai.inference.cines.phases import find_beats
 
 VENTRICLE = "left ventricle"
 PHASES = ("ED", "ES")
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 220, 60, 34, 26  # of the picture, and its margins
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 220, 60, 34, 26, 110  # of the picture, and its margins
 Areas = Mapping[str, Sequence[float | None]]  # by task; None in frames without a mask
 
 
@@ -46,7 +46,7 @@ def to_picture(areas: Areas, unit: str, title: str) -> bytes:
     """An SVG with one line a task, from area 0 up, and marks at the phases of the left ventricle; see `to_table`."""
     count = max((len(each) for each in areas.values()), default=0)
     largest = max((area for each in areas.values() for area in each if area is not None), default=0.0) or 1.0
-    right, low = WIDTH - 12, HEIGHT - BOTTOM
+    right, low = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def x(number: float) -> float:
         return LEFT + (right - LEFT) * (number - 1) / max(count - 1, 1)
@@ -67,8 +67,7 @@ def to_picture(areas: Areas, unit: str, title: str) -> bytes:
         for line in _lines(each):
             points = " ".join(f"{x(number):.1f},{y(area):.1f}" for number, area in line)
             parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        place = right - 150 * (len(areas) - 1 - index)
-        parts.append(_text(place, 16, task, "end", colour))
+        parts.append(_text(right + 10, TOP + 8 + 16 * index, task, colour=colour))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11">'
     return "\n".join([head, *parts, "</svg>", ""]).encode()
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from propl_monai.inference.cines.area_curve import phases_of, to_picture, to_table
+from propl_monai.tasks import TASKS
 
 BEAT = (1000 + 400 * np.cos(2 * np.pi * np.arange(40) / 20)).tolist()  # end-systoles in frames 11 and 31
 
@@ -46,6 +47,15 @@ def test_the_picture_has_a_line_for_each_stretch_and_marks_the_phases() -> None:
     lines = [element.attrib["points"].split() for element in root if element.tag.endswith("polyline")]
     heights = [float(point.split(",")[1]) for point in lines[0]]
     assert heights.index(min(heights)) == 0 and heights.index(max(heights)) == 10  # largest at the top, smallest below
+
+
+def test_names_of_all_tasks_stand_inside_the_picture_and_apart() -> None:
+    root = ElementTree.fromstring(to_picture({task.name: BEAT for task in TASKS}, "mm", "x"))
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    names = {element.text: element.attrib for element in root if element.text in {task.name for task in TASKS}}
+    places = [(float(one["x"]), float(one["y"])) for one in names.values()]
+    assert len(set(places)) == len(TASKS)
+    assert all(0 < x < width - 95 and 0 < y < height - 30 for x, y in places)  # the longest name is some 90 wide
 
 
 def test_an_empty_curve_makes_a_picture_too() -> None:
