@@ -35,6 +35,14 @@ class _CannotCarry(Exception):
 
 
 @dataclass(frozen=True)
+class Stored:
+    """The files and the rows of measurements.csv of one frame."""
+
+    files: list[Path] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of a run.
 
@@ -82,7 +90,7 @@ class InputFile:
 
 @dataclass
 class OutputFolder:
-    """Writes results as they come, and at the end measurements.csv and run.json. One thread at a time may use it.
+    """Writes results as they come, and at the end measurements.csv and run.json. But for `store`, one thread at a time may use it.
 
     Args:
         folder: the output folder.
@@ -123,34 +131,66 @@ class OutputFolder:
         return find_formats(self.options.get("formats", []))
 
     def write(self, file: InputFile, number: int, predictions: Sequence[Prediction], below: np.ndarray | None) -> None:
-        """Write the results of a frame; after the last frame of a file, add the file to the journal.
+        """Write the results of a frame, and note them: `store` and `note`."""
+        self.note(file, number, predictions, self.store(file, number, predictions, below))
 
-        A file whose results cannot be written is refused, such as one with too long a name; a full disk raises.
+    def store(
+        self, file: InputFile, number: int, predictions: Sequence[Prediction], below: np.ndarray | None
+    ) -> Stored | ProPLError:
+        """Write the results of a frame that are files of their own. Any number of threads may do so at the same time.
 
         Args:
             file: that holds the frame.
             number: of the frame, from 1.
             predictions: one per task.
             below: the picture for the overlay, uint8 (H, W); None for no overlay.
+
+        Returns:
+            What was written, or why it cannot be, such as for too long a name; a full disk raises.
+        """
+        if file.path in self.refused:
+            return Stored()
+        base, png = self.folder / file.frame_name(number), PNG in self.options.get("formats", [PNG])
+        withheld = self._withheld(predictions)
+        kept = [one for one, hidden in zip(predictions, withheld, strict=True) if not hidden]
+        try:
+            written = write_predictions(base, kept, self.options["probability"], below if kept else None, png)
+        except ProPLError as error:
+            if error.of_machine or not isinstance(error.__cause__, OSError):
+                raise
+            return error
+        rows: list[dict[str, Any]] = []
+        if self.options["measurements"]:
+            both = zip(predictions, withheld, strict=True)
+            rows = [measurement_row(file, number, one, hidden) for one, hidden in both]
+        return Stored(written, rows)
+
+    def note(
+        self, file: InputFile, number: int, predictions: Sequence[Prediction], stored: Stored | ProPLError
+    ) -> None:
+        """Take down what `store` gave for the next frame; after the last frame of a file, add the file to the journal.
+
+        A file whose results could not be written is refused. Frames of a file come in their order.
         """
         if file.path in self.refused:
             return
-        base, png = self.folder / file.frame_name(number), PNG in self.options.get("formats", [PNG])
-        parts: dict[str, Any] = {}
         file.doubts.add(number, predictions)
-        withheld = [self.strict and doubted(one) for one in predictions]
-        kept = [one for one, hidden in zip(predictions, withheld, strict=True) if not hidden]
-        file.kept += len(kept)
-        if file.written + 1 == file.count and not file.kept:
+        withheld = self._withheld(predictions)
+        file.kept += withheld.count(False)
+        last = file.written + 1 == file.count
+        if last and not file.kept:
             self.refuse(file.path, f"{reason(file.doubts.to_json(), file.count)}; no mask is written (--strict)")
             return
+        parts: dict[str, Any] = {}
         try:
-            written = write_predictions(base, kept, self.options["probability"], below if kept else None, png)
+            if isinstance(stored, ProPLError):
+                raise stored
+            written = stored.files
             if file.masks is not None:
                 masks = zip(predictions, withheld, strict=True)
                 file.masks.add([one.mask & (not hidden) for one, hidden in masks])
-                if file.written + 1 == file.count:
-                    written += self._write_formats(file.masks, parts)
+                if last:
+                    written = written + self._write_formats(file.masks, parts)
         except _CannotCarry as error:
             self.refuse(file.path, str(error))
             return
@@ -162,12 +202,10 @@ class OutputFolder:
             )
             return
         file.outputs += [path.relative_to(self.folder).as_posix() for path in written]
-        if self.options["measurements"]:
-            rows = zip(predictions, withheld, strict=True)
-            file.rows += [measurement_row(file, number, one, hidden) for one, hidden in rows]
+        file.rows += stored.rows
         file.written += 1
         self.pictures += 1
-        if file.written == file.count:
+        if last:
             entry: Entry = {"name": file.name, "sha256": file.sha256, "options": self.options}
             entry |= {"files": file.outputs, "rows": file.rows} | ({"parts": parts} if parts else {})
             if doubts := file.doubts.to_json():
@@ -175,6 +213,9 @@ class OutputFolder:
             if self.journal:
                 self.journal.add(entry)
             self._add(file.path, entry)
+
+    def _withheld(self, predictions: Sequence[Prediction]) -> list[bool]:
+        return [self.strict and doubted(one) for one in predictions]
 
     def _write_formats(self, masks: Masks, parts: dict[str, Any]) -> list[Path]:
         """Write the files of one input in all formats but PNG; `parts` is given what the files for the folder say of it."""
