@@ -250,7 +250,8 @@ class _Run:
     def _store(
         self, frame: _Frame, maps: Any, pooled: np.ndarray | None
     ) -> tuple[list[Prediction], Stored | ProPLError]:
-        predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"], pooled)
+        alone = not (self.options["probability"] or self.options["uncertainty"])
+        predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"], pooled, alone)
         return predictions, self.results.store(frame.file, frame.number, predictions, frame.below)
 
     def _note(self, frame: _Frame, found: tuple[list[Prediction], Stored | ProPLError]) -> None:
