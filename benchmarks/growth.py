@@ -1,18 +1,17 @@
-"""Does the time of a file, and the memory, stay the same however many there are? Tiny files, and a network that answers at once.
+"""Does a file take the same time, and the memory stay the same, however many files there are?
 
     python -m benchmarks.growth [--files 1000,10000] [--folder /dev/shm]
 
-Each number of files is a process of its own, each stage the files of a call of `predict_paths`: listing, a first run, the same
-again (all is done), and two shards with the whole after them. Then `propl verify` and `propl split` for the lab. Printed are
-microseconds of the processor for each file, and memory that is held beside that of the smallest number.
+The files are tiny, and the network answers at once. Each number of files is a process of its own; its stages are the listing
+of the files, a first run of `predict_paths`, the same again (all is done), and two shards with the whole after them; then, as
+the lab has it, the list of all pictures, its verification (hashes included), and the list written and read. Printed are
+microseconds of the processor for each file, and the greatest memory of the stage.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-PER_FOLDER = 1000
 SIDE = 16  # pixels
 TASK = "fetal head"
 
@@ -107,7 +105,12 @@ def measure(count: int, folder: Path) -> dict[str, tuple[float, float]]:
     for number in (1, 2):
         stage(f"shard {number}/2", lambda part=number: predict("parts", shard=Shard(part, 2)))
     stage("the whole after its shards", lambda: predict("parts"))
-    shutil.rmtree(folder / "out")
+    shutil.rmtree(folder / "parts")
+    from propl_monai.datasets.cohort import DATALIST, open_datalist  # late, as torch comes with it
+
+    lab = str(folder / "root"), None, str(folder / "runs"), ["fetal head"]
+    stage("lab: list, hash, verify", lambda: open_datalist(*lab))
+    stage("lab: the list again", lambda: open_datalist(lab[0], str(folder / "runs" / DATALIST), *lab[2:]))
     return found
 
 
@@ -118,17 +121,18 @@ def peak() -> float:
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Tiny PNG files, no two of them equal, a thousand in a folder."""
-    from propl_monai.images.write import png
+    """Tiny PNG files of noise, no two of them alike, in the plain layout; one in ten has a mask."""
+    from propl_monai.images.write import mask_png, png
 
+    generator = np.random.default_rng(0)
+    masks = folder.with_name("masks")
+    folder.mkdir(parents=True)
+    masks.mkdir()
+    half = mask_png(np.tri(SIDE, dtype=bool))
     for number in range(count):
-        if number % PER_FOLDER == 0:
-            place = folder / f"{number // PER_FOLDER:04d}"
-            place.mkdir(parents=True)
-        pixels = np.full((SIDE, SIDE), 90, np.uint8)
-        pixels[4:12, 4:12] = 200
-        pixels.ravel()[:4] = np.frombuffer(number.to_bytes(4, "big"), np.uint8)
-        (place / f"{number:07d}.png").write_bytes(png(pixels, 1))
+        (folder / f"{number:07d}.png").write_bytes(png(generator.integers(0, 256, (SIDE, SIDE), np.uint8), 1))
+        if number % 10 == 0:
+            (masks / f"{number:07d}.png").write_bytes(half)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ class InputFile:
 
 @dataclass
 class OutputFolder:
-    """Writes results as they come, and at the end measurements.csv and run.json. But for `store`, one thread at a time may use it.
+    """Writes results as they come, and at the end measurements.csv and run.json.
+
+    But for `store`, one thread at a time may use it.
 
     Args:
         folder: the output folder.
