@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -148,17 +148,22 @@ def type_of(head: bytes) -> str:
     return "plain text" if all(byte >= 32 or byte in b"\t\r\n" for byte in head) else "of no known picture type"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that a kill or a full disk at any moment leaves either the old file or the new one, never a part.
 
     Steps: a temporary file in the same folder, flush, fsync, rename, fsync of the folder. Parent folders are created.
+
+    Args:
+        path: of the file.
+        content: all of it, or one piece after the other, so that a long file is never held as a whole.
     """
     # Not the name of the file, which may be as long as a disk allows.
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{threading.get_native_id()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
-            stream.write(content)
+            for piece in [content] if isinstance(content, bytes) else content:
+                stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

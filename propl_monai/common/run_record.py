@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -52,15 +52,16 @@ class RunRecord:
             "commit": commit(),
             "machine": {"system": platform.platform(), "processor": platform.machine()},
             "options": dict(options),
-            "inputs": [{"path": str(path), "sha256": file_sha256(Path(path))} for path in inputs],
+            "inputs": [],  # they and the outputs may be a hundred thousand: see `_pieces`
             "outputs": [],
             "results": {},
             "findings": [],
         }
+        self._inputs = [(str(path), file_sha256(Path(path))) for path in inputs]
 
     def add_input(self, path: Path | str, sha256: str) -> None:
         """Record one more file that was read."""
-        self.content["inputs"].append({"path": str(path), "sha256": sha256})
+        self._inputs.append((str(path), sha256))
 
     def finding(self, path: Path | str, message: str) -> None:
         """Record an input that was refused, and why."""
@@ -71,15 +72,34 @@ class RunRecord:
 
         Args:
             status: "running", "finished", "partial" (some inputs were refused) or "failed".
-            outputs: files that exist now.
+            outputs: files that exist now; they are listed while the file is written.
             results: numbers of the run, JSON values.
         """
         self.content["status"] = status
         self.content["seconds"] = round(time.monotonic() - self._clock, 2)
-        self.content["outputs"] = [str(path) for path in outputs]
         if results is not None:
             self.content["results"] = dict(results)
-        write_atomically(self.path, (json.dumps(self.content, indent=2) + "\n").encode())
+        write_atomically(self.path, self._pieces(outputs))
+
+    def _pieces(self, outputs: Iterable[Path | str]) -> Iterator[bytes]:
+        """The file, as `json.dumps` with an indent of 2 writes it, but piece by piece."""
+        lists: dict[str, Iterable[Any]] = {
+            "inputs": ({"path": path, "sha256": sha256} for path, sha256 in self._inputs),
+            "outputs": map(str, outputs),
+        }
+        before = "{\n"
+        for key, value in self.content.items():
+            yield f"{before}  {json.dumps(key)}: ".encode()
+            before = ",\n"
+            if key not in lists:
+                yield _indented(value, 1)
+                continue
+            empty = True
+            for one in lists[key]:
+                yield (b"[\n    " if empty else b",\n    ") + _indented(one, 2)
+                empty = False
+            yield b"[]" if empty else b"\n  ]"
+        yield b"\n}\n"
 
     def fail(
         self,
@@ -99,6 +119,10 @@ class RunRecord:
             with suppress(OSError, ValueError), self.path.open("r+b") as stream:
                 stream.seek(stream.read().index(b'"running"'))
                 stream.write(b'"failed" ')
+
+
+def _indented(value: Any, depth: int) -> bytes:
+    return json.dumps(value, indent=2).replace("\n", "\n" + "  " * depth).encode()
 
 
 def conclude(good: int, refused: int) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header, true_type
@@ -37,17 +37,18 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
     given = [Path(os.path.abspath(path)) for path in paths]
     listed = ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "") or "the inputs"
     inside = Path(output_dir).resolve()
-    found: dict[Path, Path] = {}
+    within = os.path.join(inside, "")
+    found: dict[str, Path] = {}
     passed_over: Counter[str] = Counter()
     for path, shown in zip(given, paths, strict=True):
         if not path.exists():
             raise ProPLError(shown, "does not exist", "name an image or a folder of images")
-        for file in _walk(path, inside) if path.is_dir() else [path]:
-            resolved = Path(os.path.realpath(file))  # unlike `resolve`, it takes a link that leads to itself
-            if inside in resolved.parents:
+        start = Path(shown)
+        for file, place in _walk(path, inside) if path.is_dir() else [(path, os.path.realpath(path))]:
+            if place.startswith(within):
                 continue
             if file == path or _is_picture(file, suffixes):
-                found.setdefault(resolved, Path(shown) / file.relative_to(path))
+                found.setdefault(place, start / file.relative_to(path))
             elif not belongs_to_header(file):
                 passed_over[file.suffix or "without suffix"] += 1
     if passed_over:
@@ -67,12 +68,12 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
     return list(zip(files, _names(places, suffixes), strict=True))
 
 
-def _walk(folder: Path, results: Path) -> list[Path]:
-    """All files in a folder but hidden ones and results of predictions; those in `results` need no warning.
+def _walk(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
+    """All files in a folder but hidden ones and results of predictions, and where each truly is, links followed.
 
-    A folder that cannot be listed stands among them, so that it is refused by name and the rest is done.
+    Results in `results` need no warning. A folder that cannot be listed stands among the files, so that it is refused by
+    name and the rest is done.
     """
-    files: list[Path] = []
     closed: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=closed.append):
         if holds_predictions(Path(place)):
@@ -81,8 +82,13 @@ def _walk(folder: Path, results: Path) -> list[Path]:
                 logger.warning("%s: passed over, as it holds results of an earlier prediction", place)
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
-    return files + [Path(error.filename) for error in closed]
+        real = os.path.realpath(place)  # once for all of its files: it looks at each folder on the way
+        for name in names:
+            if not name.startswith("."):
+                file = Path(place, name)
+                # unlike `resolve`, `realpath` takes a link that leads to itself
+                yield file, os.path.realpath(file) if os.path.islink(file) else os.path.join(real, name)
+    yield from ((Path(error.filename), os.path.realpath(error.filename)) for error in closed)
 
 
 def _is_picture(file: Path, suffixes: Sequence[str]) -> bool:

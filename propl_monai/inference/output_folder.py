@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,22 @@ from propl_monai.inference.formats.base import Format
 from propl_monai.inference.formats.masks import Masks, frame_name
 from propl_monai.inference.formats.registry import PNG, find_formats
 from propl_monai.inference.journal import Entry, Journal
-from propl_monai.inference.measurements import Measurements, measure
+from propl_monai.inference.measurement_table import MEASUREMENTS, csv_lines, measurement_row
 from propl_monai.inference.prediction import Prediction, write_predictions
 
-MEASUREMENTS = "measurements.csv"
-SCORES = ("presence", "absent", "known", "foreign")
-DOUBT = "relative_uncertainty"
-COLUMNS = ("name", "file", "frame", "task", "row_mm", "column_mm", *Measurements.__dataclass_fields__, *SCORES, DOUBT)
 logger = logging.getLogger(__name__)
 
 
 class _CannotCarry(Exception):
     """A format cannot carry this input; the text says why."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The files and the rows of measurements.csv of one frame."""
+
+    files: list[Path] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ class InputFile:
 
 @dataclass
 class OutputFolder:
-    """Writes results as they come, and at the end measurements.csv and run.json. One thread at a time may use it.
+    """Writes results as they come, and at the end measurements.csv and run.json.
+
+    But for `store`, one thread at a time may use it.
 
     Args:
         folder: the output folder.
@@ -98,7 +103,8 @@ class OutputFolder:
         progress: called with (files done, files in all).
 
     Attributes:
-        entries: of the journal, for all files whose results are there, by the name of the results.
+        names: of the results of all files that are done; the journal has the rest.
+        entries: what it would have, by name, where there is none.
         refused: paths of refused files.
         skipped, pictures: as in `Outcome`.
         passed_over: numbers of files that hold no picture, by kind.
@@ -110,6 +116,7 @@ class OutputFolder:
     total: int
     journal: Journal | None = None
     progress: Callable[[int, int], None] | None = None
+    names: set[str] = field(default_factory=set)
     entries: dict[str, Entry] = field(default_factory=dict)
     skipped: int = 0
     refused: set[Path] = field(default_factory=set)
@@ -127,37 +134,68 @@ class OutputFolder:
         return find_formats(self.options.get("formats", []))
 
     def write(self, file: InputFile, number: int, predictions: Sequence[Prediction], below: np.ndarray | None) -> None:
-        """Write the results of a frame; after the last frame of a file, add the file to the journal.
+        """Write the results of a frame, and note them: `store` and `note`."""
+        self.note(file, number, predictions, self.store(file, number, predictions, below))
 
-        A file whose results cannot be written is refused, such as one with too long a name; a full disk raises.
+    def store(
+        self, file: InputFile, number: int, predictions: Sequence[Prediction], below: np.ndarray | None
+    ) -> Stored | ProPLError:
+        """Write the results of a frame that are files of their own. Any number of threads may do so at the same time.
 
         Args:
             file: that holds the frame.
             number: of the frame, from 1.
             predictions: one per task.
             below: the picture for the overlay, uint8 (H, W); None for no overlay.
+
+        Returns:
+            What was written, or why it cannot be, such as for too long a name; a full disk raises.
+        """
+        if file.path in self.refused:
+            return Stored()
+        base, png = self.folder / file.frame_name(number), PNG in self.options.get("formats", [PNG])
+        withheld = self._withheld(predictions)
+        kept = [one for one, hidden in zip(predictions, withheld, strict=True) if not hidden]
+        try:
+            written = write_predictions(base, kept, self.options["probability"], below if kept else None, png)
+        except ProPLError as error:
+            if error.of_machine or not isinstance(error.__cause__, OSError):
+                raise
+            return error
+        rows: list[dict[str, Any]] = []
+        if self.options["measurements"]:
+            both = zip(predictions, withheld, strict=True)
+            rows = [measurement_row(file, number, one, hidden) for one, hidden in both]
+        return Stored(written, rows)
+
+    def note(
+        self, file: InputFile, number: int, predictions: Sequence[Prediction], stored: Stored | ProPLError
+    ) -> None:
+        """Take down what `store` gave for the next frame; after the last frame of a file, add the file to the journal.
+
+        A file whose results could not be written is refused. Frames of a file come in their order.
         """
         if file.path in self.refused:
             return
-        base, png = self.folder / file.frame_name(number), PNG in self.options.get("formats", [PNG])
-        parts: dict[str, Any] = {}
         file.doubts.add(number, predictions)
-        withheld = [self.strict and doubted(one) for one in predictions]
-        kept = [one for one, hidden in zip(predictions, withheld, strict=True) if not hidden]
-        file.kept += len(kept)
-        if file.written + 1 == file.count and not file.kept:
+        withheld = self._withheld(predictions)
+        file.kept += withheld.count(False)
+        last = file.written + 1 == file.count
+        if last and not file.kept:
             self.refuse(file.path, f"{reason(file.doubts.to_json(), file.count)}; no mask is written (--strict)")
             return
-        if self.options["measurements"]:
-            file.rows += [measurement_row(file, number, *each) for each in zip(predictions, withheld, strict=True)]
+        parts: dict[str, Any] = {}
         try:
-            written = write_predictions(base, kept, self.options["probability"], below if kept else None, png)
+            if isinstance(stored, ProPLError):
+                raise stored
+            written = list(stored.files)
+            file.rows += stored.rows
             if file.masks is not None:
                 masks = zip(predictions, withheld, strict=True)
                 file.masks.add([one.mask & (not hidden) for one, hidden in masks])
-                if file.written + 1 == file.count:
+                if last:
                     written += self._write_formats(file.masks, parts)
-            if self.options["measurements"] and 1 < file.count == file.written + 1:
+            if last and self.options["measurements"] and file.count > 1:
                 written += self._write_areas(file)
         except _CannotCarry as error:
             self.refuse(file.path, str(error))
@@ -172,14 +210,19 @@ class OutputFolder:
         file.outputs += [path.relative_to(self.folder).as_posix() for path in written]
         file.written += 1
         self.pictures += 1
-        if file.written == file.count:
+        if last:
             entry: Entry = {"name": file.name, "sha256": file.sha256, "options": self.options}
             entry |= {"files": file.outputs, "rows": file.rows} | ({"parts": parts} if parts else {})
             if doubts := file.doubts.to_json():
                 entry |= {"doubts": doubts, "frames": file.count}
             if self.journal:
                 self.journal.add(entry)
+            else:
+                self.entries[file.name] = entry
             self._add(file.path, entry)
+
+    def _withheld(self, predictions: Sequence[Prediction]) -> list[bool]:
+        return [self.strict and doubted(one) for one in predictions]
 
     def _write_formats(self, masks: Masks, parts: dict[str, Any]) -> list[Path]:
         """Write the files of one input in all formats but PNG; `parts` is given what the files for the folder say of it."""
@@ -228,82 +271,66 @@ class OutputFolder:
         self._show_progress()
 
     def _add(self, path: Path, entry: Entry) -> None:
-        self.entries[entry["name"]] = entry
+        self.names.add(entry["name"])
         self.record.add_input(path, entry["sha256"])
         self._show_progress()
 
     def _show_progress(self) -> None:
         if self.progress:
-            self.progress(len(self.entries) + len(self.refused) + self.passed_over.total(), self.total)
+            self.progress(len(self.names) + len(self.refused) + self.passed_over.total(), self.total)
 
-    def _outputs(self) -> list[Path]:
-        return [self.folder / file for name in sorted(self.entries) for file in self.entries[name]["files"]]
+    def _done(self) -> Iterator[Entry]:
+        """The entries of all files that are done, one after the other, by name."""
+        names = sorted(self.names)
+        return self.journal.read(names) if self.journal else map(self.entries.__getitem__, names)
+
+    def _outputs(self) -> Iterator[Path]:
+        return (self.folder / file for entry in self._done() for file in entry["files"])
 
     def finish(self) -> Outcome:
         """Write measurements.csv and the formats' files for the whole folder, if they are wanted, and run.json."""
-        outputs = self._outputs()
+        more = []
         if self.options["measurements"]:
-            outputs.append(self.record.path.with_name(MEASUREMENTS))
-            rows = [row for name in sorted(self.entries) for row in self.entries[name]["rows"]]
-            write_atomically(outputs[-1], to_csv(rows))
+            more.append(self.record.path.with_name(MEASUREMENTS))
+            write_atomically(more[-1], csv_lines(row for entry in self._done() for row in entry["rows"]))
         for one in self.formats:
             if one.shared:
-                outputs.append(self.record.path.with_name(one.shared))
-                found = (self.entries[name].get("parts", {}).get(one.name, []) for name in sorted(self.entries))
-                write_atomically(outputs[-1], one.whole([each for part in found for each in part]))
+                more.append(self.record.path.with_name(one.shared))
+                found = (entry.get("parts", {}).get(one.name, []) for entry in self._done())
+                write_atomically(more[-1], one.whole([each for part in found for each in part]))
         if self.passed_over:
             kinds = [f"{count} × {kind}" for kind, count in sorted(self.passed_over.items())]
             logger.warning("passed over, as they hold no picture: %s", ", ".join(kinds))
-            if not (self.entries or self.refused):
+            if not (self.names or self.refused):
                 self.record.finding(self.folder, f"the inputs hold no picture: {', '.join(kinds)}")
         results = self._doubts()
         partly = len(results.get("withheld", []))
         # A shard of few files may have none; elsewhere that is an error before this.
-        status, code = conclude(len(self.entries), len(self.refused) + partly) if self.total else ("finished", EXIT_OK)
-        outcome = Outcome(len(self.entries) - self.skipped, self.skipped, len(self.refused), self.pictures, code)
+        status, code = conclude(len(self.names), len(self.refused) + partly) if self.total else ("finished", EXIT_OK)
+        outcome = Outcome(len(self.names) - self.skipped, self.skipped, len(self.refused), self.pictures, code)
         counts = {"files": outcome.done, "skipped": self.skipped, "refused": outcome.refused, "pictures": self.pictures}
         results = {**counts, **results}
         if self.passed_over:
             results["passed_over"] = dict(self.passed_over)
-        self.record.write(status, outputs, results)
+        self.record.write(status, chain(self._outputs(), more), results)
         return outcome
 
     def _doubts(self) -> dict[str, Any]:
         """Fields of run.json about the scores of all files whose results are there, also said on the terminal."""
         if "scores" not in self.options:
             return {}
-        doubts = {name: self.entries[name]["doubts"] for name in sorted(self.entries) if "doubts" in self.entries[name]}
+        in_doubt = {entry["name"]: entry for entry in self._done() if "doubts" in entry}
+        doubts = {name: entry["doubts"] for name, entry in in_doubt.items()}
         found = summary(doubts)
         for line in lines(found):
             logger.warning("%s", line)
         if not self.strict:
             return found
         for name, one in doubts.items():
-            message = f"{reason(one, self.entries[name]['frames'])}; these masks are not written (--strict)"
+            message = f"{reason(one, in_doubt[name]['frames'])}; these masks are not written (--strict)"
             self.record.finding(name, message)
         return {**found, "withheld": list(doubts)}
 
     def fail(self, error: BaseException) -> None:
         """Leave a run.json that says what ended the run."""
         self.record.fail(self.folder, error, self._outputs())
-
-
-def measurement_row(file: InputFile, number: int, prediction: Prediction, withheld: bool = False) -> dict[str, Any]:
-    """A row of measurements.csv: the mask of one task on the frame of a number from 1."""
-    row, column = prediction.spacing_mm or (None, None)
-    frame = number if file.count > 1 else None
-    place = {"name": file.name, "file": file.path.name, "frame": frame, "task": prediction.task}
-    found = {} if withheld else asdict(measure(prediction.mask, prediction.spacing_mm, prediction.task))
-    found |= asdict(prediction.scores) if prediction.scores else {}
-    found |= {DOUBT: prediction.relative_uncertainty}
-    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
-    return {**place, "row_mm": row, "column_mm": column, **rounded}
-
-
-def to_csv(rows: Sequence[dict[str, Any]]) -> bytes:
-    """The content of measurements.csv."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue().encode("utf-8", "backslashreplace")  # file names may hold what is not UTF-8

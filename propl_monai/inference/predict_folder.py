@@ -1,7 +1,7 @@
 """`propl predict`: masks of files, folders and cines. A bad file does not stop the rest; a second run skips what is done.
 
-Three threads share the work: one reads and resizes the next pictures, the caller's runs the network, one resizes maps and
-writes results. Only the last one touches the output folder.
+Several threads share the work: one reads and resizes the next pictures, the caller's runs the network, a few resize maps and
+write masks, most of the time waiting for the disk, and one notes what is written, in the order of the files.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from propl_monai.inference.formats.registry import PNG, format_names
 from propl_monai.inference.inputs import find_inputs
 from propl_monai.inference.journal import Journal
 from propl_monai.inference.measurements import Spacing, require_spacing
-from propl_monai.inference.output_folder import InputFile, Outcome, OutputFolder
+from propl_monai.inference.output_folder import InputFile, Outcome, OutputFolder, Stored
+from propl_monai.inference.prediction import Prediction
 from propl_monai.inference.predictor import Predictor, Prepared
 from propl_monai.inference.shards import Shard, files_of_shards, lock_results
 from propl_monai.inference.threads import BackgroundWriter, prefetch
 from propl_monai.tasks import find_all
 
+WRITERS = 4  # threads that write masks: a disk that is told to keep a file at once takes several as soon as one
 DARK = 16  # of 255; a picture of tissue has brighter pixels
 logger = logging.getLogger(__name__)
 
@@ -170,7 +172,7 @@ class _Run:
         self.results.record.write("running")
         try:
             groups = prefetch(self._grouped(self._read(files)))
-            with BackgroundWriter(depth=self.predictor.batch) as writer, closing(groups):
+            with BackgroundWriter(self.predictor.batch, WRITERS) as writer, closing(groups):
                 for group in groups:
                     self._segment(group, writer)
             for note, paths in self.notes.items():
@@ -249,15 +251,24 @@ class _Run:
         maps, pooled = self.predictor.answer(frames, *options) if frames else ((), None)
         answers = zip(maps, repeat(None) if pooled is None else pooled, strict=False)
         for item in group:
-            if isinstance(item, _Frame):
-                writer(self._write, item, *next(answers))
+            if isinstance(item, _Frame) and self.steady and item.file.count > 1:
+                writer(self._write_steadied, item, *next(answers))
+            elif isinstance(item, _Frame):
+                writer.after(self._store, item, *next(answers), work=partial(self._note, item))
             else:
                 writer(item)
 
-    def _write(self, frame: _Frame, maps: Any, pooled: np.ndarray | None) -> None:
-        if not self.steady or frame.file.count == 1:
-            self._finish(frame, maps, pooled)
-            return
+    def _store(
+        self, frame: _Frame, maps: Any, pooled: np.ndarray | None
+    ) -> tuple[list[Prediction], Stored | ProPLError]:
+        predictions = self._finish(frame, maps, pooled)
+        return predictions, self.results.store(frame.file, frame.number, predictions, frame.below)
+
+    def _note(self, frame: _Frame, found: tuple[list[Prediction], Stored | ProPLError]) -> None:
+        self.results.note(frame.file, frame.number, *found)
+
+    def _write_steadied(self, frame: _Frame, maps: Any, pooled: np.ndarray | None) -> None:
+        """Write the frames of a cine whose neighbours are all there, in order."""
         path = frame.file.path
         if frame.number == 1:
             self.windows.clear()  # of a cine that broke off
@@ -266,8 +277,8 @@ class _Run:
         if frame.number == frame.file.count:
             ready += self.windows.pop(path).flush()
         for (earlier, its), steadied in ready:
-            self._finish(earlier, steadied, its)
+            self.results.write(earlier.file, earlier.number, self._finish(earlier, steadied, its), earlier.below)
 
-    def _finish(self, frame: _Frame, maps: Any, pooled: np.ndarray | None) -> None:
-        predictions = self.predictor.finish(frame.prepared, maps, self.options["tasks"], pooled)
-        self.results.write(frame.file, frame.number, predictions, frame.below)
+    def _finish(self, frame: _Frame, maps: Any, pooled: np.ndarray | None) -> list[Prediction]:
+        alone = not (self.options["probability"] or self.options["uncertainty"])
+        return self.predictor.finish(frame.prepared, maps, self.options["tasks"], pooled, alone)

@@ -73,6 +73,20 @@ def from_maps(
     ]
 
 
+def from_masks(
+    tasks: Sequence[str],
+    masks: np.ndarray,
+    spacing_mm: tuple[float, float] | None = None,
+    scores: Sequence[Scores | None] | None = None,
+) -> list[Prediction]:
+    """One prediction per task from bool masks (K, H, W) alone: its probability is empty, (0, 0)."""
+    empty = np.empty((0, 0), np.float32)
+    return [
+        Prediction(task, one, empty, None, spacing_mm, score)
+        for task, one, score in zip(tasks, masks, scores or [None] * len(tasks), strict=True)
+    ]
+
+
 def _array(maps: Any) -> np.ndarray:
     """Maps as float32, whether NumPy or torch holds them, on whatever device."""
     return np.asarray(maps.cpu() if hasattr(maps, "cpu") else maps, np.float32)

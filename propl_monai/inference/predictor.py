@@ -17,7 +17,7 @@ from propl_monai.images.sector import Box, box_of_frames, crop_box, cropped, in_
 from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH, UNCERTAINTIES, Engine
 from propl_monai.inference.engines.choice import MakeGraph, choose_graph, require_torch
 from propl_monai.inference.known import Known, read_known
-from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps
+from propl_monai.inference.prediction import THRESHOLD, Prediction, from_maps, from_masks
 from propl_monai.model.bundle_folder import Described, describe_bundle, describe_shipped, open_network
 
 if TYPE_CHECKING:
@@ -279,16 +279,26 @@ class Predictor:
         return features
 
     def finish(
-        self, prepared: Prepared, maps: Any, names: list[str], pooled: np.ndarray | None = None
+        self,
+        prepared: Prepared,
+        maps: Any,
+        names: list[str],
+        pooled: np.ndarray | None = None,
+        masks_alone: bool = False,
     ) -> list[Prediction]:
         """The third step: maps (K or 2K, rows, columns) of a picture to one prediction per task, at its own size.
 
-        With its pooled features (C,), and weights that come with `known.safetensors`, each has its scores.
+        With its pooled features (C,), and weights that come with `known.safetensors`, each has its scores. `masks_alone`
+        leaves `probability` empty, (0, 0), which saves time; the masks are the same.
         """
         top, left, bottom, right = prepared.box
-        found = prepared.engine.finish(maps, (bottom - top, right - left), len(names))
-        probability, variance = (None if one is None else in_place(one, prepared.box, prepared.size) for one in found)
+        size, place = (bottom - top, right - left), (prepared.box, prepared.size)
         scores = None if self.known is None or pooled is None else self.known.scores(pooled, names)
+        if masks_alone:
+            masks = in_place(prepared.engine.masks(maps, size, len(names), self.threshold), *place)
+            return from_masks(names, masks, prepared.spacing_mm, scores)
+        found = prepared.engine.finish(maps, size, len(names))
+        probability, variance = (None if one is None else in_place(one, *place) for one in found)
         return from_maps(names, probability, variance, self.threshold, prepared.spacing_mm, scores)
 
     def require_uncertainty(self) -> TorchEngine:

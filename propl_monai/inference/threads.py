@@ -35,27 +35,46 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item, None, Non
 class BackgroundWriter:
     """Makes calls in a thread, in the order given; the end of its `with` block waits for all of them.
 
+    What needs no order, such as waiting for a disk, can be done before in several threads, see `after`.
+
     After a call has raised, no further call is made, and the exception reaches the caller with the next call that is given
     or at the end of the block. When the block itself raises, the calls given before are still made.
 
     Args:
         depth: number of calls that may wait; giving one more waits for the first of them.
+        threads: for what needs no order.
     """
 
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
+    def __init__(self, depth: int, threads: int = 1) -> None:
+        self._depth, self._threads = depth, threads
         self._waiting: deque[Future[None]] = deque()
         self._failed = False
 
     def __enter__(self) -> BackgroundWriter:
         self._pool = ThreadPoolExecutor(1, "writer")
+        self._early = ThreadPoolExecutor(self._threads, "early")
         return self
 
     def __call__(self, work: Callable[..., Any], *arguments: Any) -> None:
         """Make the call `work(*arguments)` later."""
+        self._wait_for_room()
+        self._waiting.append(self._pool.submit(self._make, work, arguments))
+
+    def after(self, early: Callable[..., Item], *arguments: Any, work: Callable[[Item], Any]) -> None:
+        """Make the call `work(early(*arguments))` later; `early` has no order, and several of its kind run side by side.
+
+        An exception of `early` counts as one of `work`, so that all calls before it are made.
+        """
+        self._wait_for_room()
+        begun = self._early.submit(self._begin, early, arguments)
+        self._waiting.append(self._pool.submit(self._make, lambda: work(begun.result()), ()))
+
+    def _wait_for_room(self) -> None:
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self._depth):
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._make, work, arguments))
+
+    def _begin(self, early: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return None if self._failed else early(*arguments)  # after a failure nobody asks for it
 
     def _make(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         if self._failed:
@@ -69,6 +88,7 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._early.shutdown()
         self._pool.shutdown()
         if error is None:
             for call in self._waiting:

@@ -77,6 +77,19 @@ def test_what_a_record_holds(tmp_path: Path, check_run_json: Check) -> None:
     assert content["findings"] == [{"path": str(tmp_path / "bad.png"), "message": "is empty; copy it again"}]
 
 
+def test_a_record_is_written_as_json_dumps_writes_it(tmp_path: Path) -> None:
+    """Piece by piece, with none, one or several of what may be many."""
+    (tmp_path / "in.json").write_bytes(b"abc")
+    record = RunRecord(tmp_path / "run.json", "train", {"deep": {"er": [1, {"é\n": None}]}, "empty": {}})
+    for number in range(3):
+        record.write("running", (tmp_path / f"{one}.png" for one in range(number)), {"a": [], "b": [[1], 2]})
+        text = (tmp_path / "run.json").read_text(encoding="utf-8")
+        content = json.loads(text)
+        assert text == json.dumps(content, indent=2) + "\n"
+        assert (len(content["inputs"]), len(content["outputs"])) == (number, number)
+        record.add_input(tmp_path / f"in {number}", "0" * 64)
+
+
 @pytest.mark.parametrize(
     ("argv", "written"),
     [

@@ -360,6 +360,17 @@ def test_write_mask_is_read_back(tmp_path: Path) -> None:
     assert not (tmp_path / "b.png").exists()
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (70, 1), (37, 64)])
+def test_masks_of_any_size_are_8_bit_png(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Also those that lie in memory otherwise, such as a mirrored one; noise, and both extremes."""
+    noise = np.random.default_rng(0).random(size) > 0.5
+    for mask in (noise, noise[::-1, ::-1], np.asfortranarray(noise), np.zeros(size, bool), np.ones(size, bool)):
+        write_mask(tmp_path / "a.png", mask)
+        with Image.open(tmp_path / "a.png") as picture:
+            assert picture.mode == "L" and picture.info == {}
+            np.testing.assert_array_equal(np.asarray(picture), mask * np.uint8(255))
+
+
 def test_write_png16(tmp_path: Path) -> None:
     write_png16(tmp_path / "a.png", np.array([[0, 0.5, 1]]))
     with Image.open(tmp_path / "a.png") as picture:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image
 from propl_monai.common.files import TEMPORARY_PREFIX
 from propl_monai.errors import ProPLError
 from propl_monai.inference import output_folder
+from propl_monai.inference.journal import Journal
 from propl_monai.inference.predict_folder import predict_paths
 from propl_monai.inference.predictor import Predictor
 
@@ -103,3 +106,26 @@ def test_a_journal_that_is_none(predictor: Predictor, images: Path, tmp_path: Pa
         (out / "predictions.jsonl").write_text(text)
         with pytest.raises(ProPLError, match="is no journal of predictions"):
             predict_paths(predictor, [images], out, "LA")
+
+
+def test_entries_stay_on_the_disk(tmp_path: Path) -> None:
+    """The journals of two parts become one: the later wins; a line that was cut short is left out."""
+    entries = [
+        {"name": f"é{number}", "sha256": str(number), "options": {}, "files": [], "rows": []} for number in range(4)
+    ]
+    for part, some in (("a", entries[:2]), ("b", [{**entries[1], "sha256": "new"}, entries[2]])):
+        journal = Journal(tmp_path / part, {"threshold": 0.5})
+        for entry in some:
+            journal.add(entry)
+    with (tmp_path / "a").open("r+b") as stream:
+        stream.truncate((tmp_path / "a").stat().st_size - 1)
+    with (tmp_path / "b").open("ab") as stream:
+        stream.write(b'{"name": "cut sh')
+    os.utime(tmp_path / "b", (time.time() + 10,) * 2)
+    whole = Journal(tmp_path / "whole", {"threshold": 0.5}, others=[tmp_path / "b", tmp_path / "a"])
+    whole.add(entries[3])
+    wanted = [entries[3], entries[0], {**entries[1], "sha256": "new"}, entries[2]]
+    assert list(whole.read(["é3", "é0", "é1", "é2"])) == wanted
+    assert whole.done("é1", "new", {}) == wanted[2] and whole.done("é1", "1", {}) is whole.done("é4", "4", {}) is None
+    again = Journal(tmp_path / "whole", {"threshold": 0.5}, holds="é3".__eq__)
+    assert list(again.read(["é3"])) == [entries[3]] and again.done("é0", "0", {}) is None

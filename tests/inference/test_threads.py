@@ -131,3 +131,35 @@ def test_calls_that_were_given_are_made_when_the_block_fails() -> None:
             later(made.append, number)
         raise KeyboardInterrupt
     assert made == [0, 1, 2]
+
+
+def test_what_needs_no_order_runs_side_by_side_and_is_taken_in_order() -> None:
+    """Three wait for one another, so all of them have begun before the first has ended."""
+    met, taken = threading.Barrier(3, timeout=10), []
+
+    def early(number: int) -> int:
+        met.wait()
+        return number * number
+
+    with BackgroundWriter(6, threads=3) as later:
+        for number in range(6):
+            later.after(early, number, work=taken.append)
+        later(taken.append, "last")
+    assert taken == [0, 1, 4, 9, 16, 25, "last"]
+
+
+def test_a_failure_before_its_turn_lets_the_calls_before_it_be_made() -> None:
+    taken: list[int] = []
+
+    def early(number: int) -> int:
+        if number == 2:
+            raise OSError("full")
+        time.sleep(0.02)
+        return number
+
+    given = 0
+    with pytest.raises(OSError, match="full"), BackgroundWriter(3, threads=3) as later:
+        for number in range(50):
+            later.after(early, number, work=taken.append)
+            given += 1
+    assert taken == [0, 1] and given <= 6

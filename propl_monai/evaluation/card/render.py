@@ -139,8 +139,8 @@ def _positions(content: Content) -> str:
         for row in content["positions"]
     ]
     text = (
-        "The pictures of the test split as they are, and transposed (rows and columns exchanged): hearts of this data set lie "
-        "on their side, those of most others have the apex at the top."
+        "The pictures of the test split as they are, and transposed (rows and columns exchanged): hearts of this data set "
+        "lie on their side, those of most others have the apex at the top."
     )
     head = ["task", "n", "groups", "as they are, Dice % [95 % CI]", "transposed, Dice % [95 % CI]"]
     return f"### Hearts in both positions\n\n{text}\n\n" + markdown_table(head, rows)

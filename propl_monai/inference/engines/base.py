@@ -50,3 +50,11 @@ class Engine(Protocol):
         Returns:
             Probabilities (K, H, W), and variances (K, H, W) or None.
         """
+
+    def masks(self, maps: Any, size: tuple[int, int], count: int, threshold: float) -> np.ndarray:
+        """Where the probabilities of `finish` exceed a threshold, bool (K, H, W), for callers that want no more.
+
+        Args:
+            maps, size, count: as in `finish`.
+            threshold: between 0 and 1.
+        """

@@ -13,11 +13,12 @@ from safetensors import SafetensorError, safe_open
 
 from propl_monai.data.normalisations import normalise
 from propl_monai.errors import ProPLError, first_line
-from propl_monai.images.resize import enlarge, shrink
+from propl_monai.images.resize import enlarge, exceeding, shrink
 from propl_monai.inference.engines.graph_file import INPUTS, OUTPUTS, Graph
 from propl_monai.model.bundle_folder import Described
 
 ROWS = 8  # pairs of picture and task that are decoded together
+NEAR = 4e-7  # of a probability: six times its rounding
 BANK = "prompts.bank."
 
 
@@ -90,8 +91,21 @@ class OnnxEngine:
 
     def finish(self, maps: np.ndarray, size: tuple[int, int], count: int) -> tuple[np.ndarray, None]:
         """See `base.Engine`."""
-        with np.errstate(over="ignore"):  # of a logit below -88: 1 / infinity is right
-            return 1 / (1 + np.exp(-enlarge(maps, size))), None
+        return _probability(enlarge(maps, size)), None
+
+    def masks(self, maps: np.ndarray, size: tuple[int, int], count: int, threshold: float) -> np.ndarray:
+        """See `base.Engine`. A logit says on which side it is; only beside the threshold the probability is asked."""
+        edge, near = float(np.log(threshold / (1 - threshold))), NEAR / (threshold * (1 - threshold))
+        found = []
+        for one in maps:
+            mask = exceeding(one, size, edge, near)
+            found.append(_probability(enlarge(one[None], size))[0] > threshold if mask is None else mask)
+        return np.stack(found)
+
+
+def _probability(logits: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # of a logit below -88: 1 / infinity is right
+        return 1 / (1 + np.exp(-logits))
 
 
 def _session(graph: Graph, tensors: dict[str, np.ndarray]) -> Any:

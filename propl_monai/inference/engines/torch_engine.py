@@ -73,6 +73,10 @@ class TorchEngine:
         restored = from_grid(torch.as_tensor(maps), size)
         return restored[:count].sigmoid(), restored[count:] if len(restored) > count else None
 
+    def masks(self, maps: Tensor, size: tuple[int, int], count: int, threshold: float) -> np.ndarray:
+        """See `base.Engine`."""
+        return self.finish(maps[:count], size, count)[0].cpu().numpy() > threshold
+
 
 def _usable(device: str | torch.device | None) -> torch.device:
     if device is None:

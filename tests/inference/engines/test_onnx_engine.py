@@ -62,6 +62,22 @@ def test_masks_are_those_of_torch_but_for_the_edge(both: tuple[Predictor, Predic
         assert (one.mask != other.mask).mean() < 0.01 and 0.02 < other.mask.mean() < 0.98
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.03, 0.9])
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_masks_alone_are_those_of_the_probabilities(described: Described, name: str, threshold: float) -> None:
+    """In every pixel, for pictures larger and smaller than the grid, and for smooth maps as a trained network gives them."""
+    predictor = Predictor(described, engine=name, threshold=threshold)
+    coarse = np.random.default_rng(0).normal(0, 4, (2, 5, 6)).astype(np.float32)
+    smooth = torch.nn.functional.interpolate(torch.from_numpy(coarse)[None], predictor.spatial_size, mode="bicubic")[0]
+    for size in ((150, 170), (20, 15), (7, 150)):
+        prepared = predictor.prepare(Picture(speckle(*size)))
+        for maps in (predictor.maps([prepared], TWO)[0], smooth if name == "torch" else smooth.numpy()):
+            alone = predictor.finish(prepared, maps, TWO, masks_alone=True)
+            for one, other in zip(alone, predictor.finish(prepared, maps, TWO), strict=True):
+                assert one.task == other.task and one.probability.size == 0 and np.array_equal(one.mask, other.mask)
+        assert 0 < sum(one.mask.mean() for one in alone) < 2
+
+
 def test_half_precision_and_other_prompts(described: Described, tmp_path: Path) -> None:
     """The graph is filled with float32, whatever the weights hold, and takes any text."""
     network = small_network()
