@@ -21,6 +21,7 @@ from propl_monai.data.loaders import DrawnDataset, PairedLoader
 from propl_monai.datasets.cohort import TrainingCohort
 from propl_monai.inference.predictor import Predictor
 from propl_monai.model.network import ProPL
+from propl_monai.model.networks.registry import NETWORKS
 from propl_monai.model.weights import save_weights
 from propl_monai.training.checkpoints import KeepCheckpoints
 from propl_monai.training.methods.base import Method
@@ -36,6 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ENCODER = "tf_efficientnet_lite0"
 TINY_ENCODER = "test_efficientnet"  # of the same family, a thirtieth of its size: trainings save it every epoch
 TASKS = ("left atrium", "left ventricle", "myocardium")
+# Of networks with a backbone of their own; all others take TINY_ENCODER.
+TINY_OPTIONS: dict[str, dict[str, Any]] = {"uniseg": {"filters": (4, 4, 8, 8, 8, 8), "prompt_grid": (2, 3)}}
 PROPL = partial(ProPLMethod, supervise_pd=True)
 
 
@@ -58,6 +61,12 @@ class Training:
         return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
+def tiny_network(name: str, **options: Any) -> Any:
+    """A network of the registry, small, with random weights."""
+    made: Any = NETWORKS[name]
+    return made(**({**TINY_OPTIONS.get(name, {"encoder": TINY_ENCODER})} | options))
+
+
 def build_training(
     data: Path,
     folder: Path,
@@ -68,7 +77,8 @@ def build_training(
     labelled_fraction: str = "1/16",
     use_unlabelled: bool = True,
     extra_handlers: tuple[Any, ...] = (),
-    make_method: Callable[[ProPL], Method] = PROPL,
+    make_method: Callable[[Any], Method] = PROPL,
+    network_name: str = "propl",
     tasks: Sequence[str] = TASKS,
     steps: int | None = None,
     rounds: int | None = None,
@@ -84,7 +94,7 @@ def build_training(
     output_dir.mkdir(parents=True, exist_ok=True)
     cohort = TrainingCohort(str(data), None, str(output_dir), tasks, labelled_fraction, use_unlabelled)
     torch.manual_seed(seed)
-    network = ProPL(TINY_ENCODER).to(device)
+    network = tiny_network(network_name).to(device)
     method = make_method(network).to(device)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
     size = (32, 32)
@@ -104,7 +114,7 @@ def build_training(
         network=method.predictor,
         inferer=EveryDecoder(),
         prepare_batch=PrepareBatchExtraInput(extra_keys={"task": "task"}),
-        key_val_metric={"mdice": ValidationDice(method.decoders if cohort.unlabelled else ("sd",))},
+        key_val_metric={"mdice": ValidationDice(method.decoders if cohort.unlabelled else method.decoders[:1])},
     )
     options = {
         "preset": "test",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import TINY_ENCODER, KillAt, Killed, small_network, small_predictor, speckle
+from factories import TINY_ENCODER, KillAt, Killed, small_network, small_predictor, speckle, tiny_network
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -53,15 +53,14 @@ def options_of(name: str) -> dict[str, Any]:
 def test_a_method_trains_validates_and_saves(name: str, make_training: Make, tmp_path: Path) -> None:
     rounds = 1 if name in ("propl_views", "st_pp") else None
     make: Any = partial(METHODS[name], **options_of(name))  # methods differ in their options
-    views = 2 if name == "unimatch" else 1
-    training = make_training(
-        tmp_path, make_method=make, epochs=2, steps=2, rounds=rounds, strong_views=views, device=DEVICE
-    )
+    views, network = 2 if name == "unimatch" else 1, METHODS[name].only or "propl"
+    options: dict[str, Any] = {"epochs": 2, "steps": 2, "rounds": rounds, "strong_views": views, "device": DEVICE}
+    training = make_training(tmp_path, make_method=make, network_name=network, **options)
     training.trainer.run()
     assert {value.device.type for value in training.method.state_dict().values()} == {KIND}
     lines = training.metrics()
     assert len(lines) == 2 and all(0 < line["loss"] < 20 and line["skipped_steps"] == 0 for line in lines)
-    assert all(0 <= line["validation"]["sd"] <= 1 for line in lines)
+    assert all(0 <= line["validation"][training.method.decoders[0]] <= 1 for line in lines)
     best = max(range(2), key=lambda epoch: max(v for v in lines[epoch]["validation"].values() if isinstance(v, float)))
     kept, header = load_network(training.model_dir / "model.safetensors")
     assert header["epoch"] == best + 1
@@ -209,11 +208,13 @@ def moved(module: nn.Module, device: str) -> nn.Module:
 
 
 def test_no_step_mixes_devices_or_waits_for_one() -> None:
-    network = ProPL(TINY_ENCODER)
     classes: dict[str, Any] = {**METHODS}
     averaged = {"propl_views": {"teacher": "ema"}}
     del classes["bcp"], classes["augseg"]  # they read numbers drawn on the CPU, which stand-ins of tensors cannot give
-    methods = [make(network, **options_of(name) | averaged.get(name, {})) for name, make in classes.items()]
+    methods = [
+        make(tiny_network(make.only or "propl"), **options_of(name) | averaged.get(name, {}))
+        for name, make in classes.items()
+    ]
     with FakeTensorMode():
         for method in methods:
             given = batches("cuda")

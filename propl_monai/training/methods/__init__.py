@@ -14,6 +14,7 @@ from propl_monai.training.methods.augseg import AugSegMethod
 from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.bcp import BCPMethod
 from propl_monai.training.methods.cps import CPSMethod
+from propl_monai.training.methods.deep_supervision import DeepSupervisionMethod
 from propl_monai.training.methods.fixmatch import FixMatchMethod
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
 from propl_monai.training.methods.propl import ProPLMethod
@@ -35,5 +36,6 @@ METHODS: dict[str, type[Method]] = {
         STPPMethod,
         BCPMethod,
         AugSegMethod,
+        DeepSupervisionMethod,
     )
 }

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from factories import TINY_ENCODER
+from factories import tiny_network
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from propl_monai.model.networks.registry import NETWORKS
 from propl_monai.training.methods import METHODS
 
 TASKS = ["left atrium", "myocardium"]
@@ -40,7 +39,7 @@ def batch(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
 def train(name: str, network: str, rank: int) -> tuple[str, list[float]]:
     """A hash of the parameters after two steps, and the losses of this rank."""
     torch.manual_seed(0)
-    method: Any = METHODS[name](NETWORKS[network](encoder=TINY_ENCODER)).train()  # type: ignore[call-arg]
+    method: Any = METHODS[name](tiny_network(network)).train()
     shared = DistributedDataParallel(method, find_unused_parameters=True)
     optimizer, losses = torch.optim.SGD(method.parameters(), lr=0.1), []
     for step in range(2):
@@ -56,10 +55,10 @@ def train(name: str, network: str, rank: int) -> tuple[str, list[float]]:
 
 
 def work(rank: int, folder: str) -> None:
-    """All methods on one rank, the newcomer network with those that take any."""
+    """All methods on one rank, each with its own network, those that take any with a newcomer."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    pairs = [(name, "film" if METHODS[name].only is None else "propl") for name in METHODS]
+    pairs = [(name, METHODS[name].only or "film") for name in METHODS]
     found = {name: train(name, network, rank) for name, network in pairs}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     distributed.destroy_process_group()
