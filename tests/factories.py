@@ -38,7 +38,11 @@ ENCODER = "tf_efficientnet_lite0"
 TINY_ENCODER = "test_efficientnet"  # of the same family, a thirtieth of its size: trainings save it every epoch
 TASKS = ("left atrium", "left ventricle", "myocardium")
 # Of networks with a backbone of their own; all others take TINY_ENCODER.
-TINY_OPTIONS: dict[str, dict[str, Any]] = {"uniseg": {"filters": (4, 4, 8, 8, 8, 8), "prompt_grid": (2, 3)}}
+STAGES = {"filters": (4, 4, 8, 8, 8, 8), "prompt_grid": (2, 3)}
+TINY_OPTIONS: dict[str, dict[str, Any]] = {
+    "uniseg": STAGES,
+    "meduniseg": STAGES | {"prompt_channels": 5},
+}
 PROPL = partial(ProPLMethod, supervise_pd=True)
 
 

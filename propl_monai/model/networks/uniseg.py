@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,15 @@ class UniSeg(Segmenter):
         prompt_channels: K, of the universal prompt; None for the number of tasks.
         prompt_grid: (h, w) of the universal prompt.
         default_task: the task when none is given; None makes that an error.
+
+    Attributes:
+        started: whether weights were taken from another network, see `take`.
     """
 
     name = "uniseg"
+    related = frozenset({"uniseg"})
+    by_other_names: ClassVar[frozenset[str]] = frozenset()  # tensors whose rows are not of tasks, for `take`
+    started = False  # from other weights
     required = frozenset({"encoder", "filters", "spatial_dims", "prompt_channels", "prompt_grid", "tasks"})
 
     def __init__(
@@ -89,19 +95,65 @@ class UniSeg(Segmenter):
             kwargs.pop("memory_format", None)
         return super().to(*args, **kwargs) if args or kwargs else self
 
-    def maps(self, image: Tensor, numbers: Tensor) -> list[Tensor]:
-        """Images (B, 1 or 3, H, W) and task numbers (B,) to the decoder's maps, full size first, of the padded image."""
-        features = self.unet.encode(self.shown(image, numbers))
+    def maps(self, image: Tensor, numbers: Tensor, sources: Sequence[str] | None = None) -> list[Tensor]:
+        """Images (B, 1 or 3, H, W) and task numbers (B,) to the decoder's maps, full size first, of the padded image.
+
+        `sources` names the data set of each image, for a network whose options ask for it.
+        """
+        features = self.unet.encode(self.shown(image, numbers, sources))
         return self.unet.decode(features, self.fuse(features[-1], numbers))
 
-    def shown(self, image: Tensor, numbers: Tensor) -> Tensor:
+    def shown(self, image: Tensor, numbers: Tensor, sources: Sequence[str] | None = None) -> Tensor:
         """What the first stage sees of images: here nothing but the padded image."""
         return self.unet.padded(image)
 
     def segment(self, image: Tensor, numbers: Tensor, decoder: str) -> Tensor:
         """Images (B, 1, H, W) and task numbers (B,) to logits (B, 1, H, W), without any check."""
         height, width = image.shape[-2:]
-        return self.head(self.maps(image, numbers)[0])[..., :height, :width]
+        return self.final(self.maps(image, numbers)[0], numbers)[..., :height, :width]
+
+    def final(self, found: Tensor, numbers: Tensor) -> Tensor:
+        """The decoder's map of full size to logits (B, 1, H, W)."""
+        return self.head(found)
+
+    @torch.no_grad()
+    def take(self, other: Segmenter) -> None:
+        """Start from the weights of another network of this kind, whose tasks may be others: transfer (MedUniSeg, 3.5).
+
+        What belongs to a task, its channel of the fusion, is taken by the task's name. The head is taken if the two have a
+        task in common, and else starts at random, as in the paper, where the fusion is not transferred at all.
+        """
+        mine, theirs = self.options, other.options
+        for key in ("filters", "spatial_dims", "prompt_channels", "prompt_grid"):
+            if mine[key] != theirs[key]:
+                fact = f"have {key} {theirs[key]!r}, where {mine[key]!r} is wanted"
+                raise ProPLError("the weights to start from", fact, f"set {key} to what they have")
+        found = other.state_dict()
+        pairs = by_name(self.tasks, other.task_names)
+        for name, own in self.state_dict().items():
+            before = name if name in found else self.name_before(name)
+            if before not in found or (name.startswith("head.") and not pairs):
+                continue
+            if self.is_of_tasks(name):
+                for to, origin in pairs:
+                    own[to] = found[before][origin]
+            elif name not in self.by_other_names:
+                own.copy_(found[before])
+        self.started = True
+
+    def name_before(self, name: str) -> str:
+        """What the network to start from calls a tensor of the state dict."""
+        return name
+
+    def is_of_tasks(self, name: str) -> bool:
+        """Whether a tensor of the state dict has a row for each task: the last convolution of the fusion, and its norm."""
+        last = len(self.fuse.blocks) - 2  # of the places; behind it comes what has no tensors
+        return name.startswith((f"fuse.blocks.{last - 1}.", f"fuse.blocks.{last}."))
+
+
+def by_name(mine: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
+    """The places that names have in two lists, for those that are in both."""
+    return [(place, list(theirs).index(name)) for place, name in enumerate(mine) if name in theirs]
 
 
 class Fuse(nn.Module):

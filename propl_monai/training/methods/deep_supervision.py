@@ -34,8 +34,8 @@ class DeepSupervisionMethod(Method):
         widths = network.unet.filters[1:-2]
         self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in widths)
         shares = [0.5**level for level in range(1 + len(widths))]
-        weights = [share / sum(shares) for share in shares]
-        self.deep_loss = DeepSupervisionLoss(cast(nn.modules.loss._Loss, self.loss), weights=weights)
+        self.weights = [share / sum(shares) for share in shares]
+        self.deep_loss = DeepSupervisionLoss(cast(nn.modules.loss._Loss, self.loss), weights=self.weights)
 
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Loss of one labelled batch; see `Method.step`. Its part "supervised" is that of the full size alone."""
@@ -49,7 +49,8 @@ class DeepSupervisionMethod(Method):
         """Logits of a batch, (B, 1, H, W) and coarser ones down to the last head, each the size of what it is to learn."""
         image = batch["image"]
         numbers = self.network.numbers(self.tasks_of([batch]), len(image))
-        maps = self.network.maps(image, numbers)
-        logits = [head(one) for head, one in zip([self.network.head, *self.heads], maps, strict=False)]
+        maps = self.network.maps(image, numbers, batch.get("source"))
+        coarser = [head(one) for head, one in zip(self.heads, maps[1:], strict=False)]
+        logits = [self.network.final(maps[0], numbers), *coarser]
         height, width = image.shape[-2:]  # the maps are those of the padded image
         return [one[..., : -(-height // 2**level), : -(-width // 2**level)] for level, one in enumerate(logits)]
