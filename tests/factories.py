@@ -42,6 +42,7 @@ STAGES = {"filters": (4, 4, 8, 8, 8, 8), "prompt_grid": (2, 3)}
 TINY_OPTIONS: dict[str, dict[str, Any]] = {
     "uniseg": STAGES,
     "meduniseg": STAGES | {"prompt_channels": 5},
+    "meduniseg_star": STAGES | {"prompt_channels": 5, "rank": 2},
 }
 PROPL = partial(ProPLMethod, supervise_pd=True)
 

@@ -5,5 +5,6 @@ line in `registry.NETWORKS`; and a config laid over train.json. The tests of the
 
 In: images and tasks. Out: logits. Must not know: files, losses, training.
 
-Tested elsewhere: `base`, `prompted`, `registry` and `plain_decoder` by `test_network_registry`.
+Tested elsewhere: `base`, `prompted`, `registry` and `plain_decoder` by `test_network_registry`; `meduniseg_star` by
+`test_meduniseg_star_network`.
 """

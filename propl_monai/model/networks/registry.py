@@ -9,10 +9,11 @@ from propl_monai.model.networks.clip_universal import ClipUniversal
 from propl_monai.model.networks.dodnet import DoDNet
 from propl_monai.model.networks.film import Film
 from propl_monai.model.networks.meduniseg import MedUniSeg
+from propl_monai.model.networks.meduniseg_star import MedUniSegStar
 from propl_monai.model.networks.uniseg import UniSeg
 
 NETWORKS: dict[str, type[Segmenter]] = {
-    network.name: network for network in (ProPL, Film, DoDNet, ClipUniversal, UniSeg, MedUniSeg)
+    network.name: network for network in (ProPL, Film, DoDNet, ClipUniversal, UniSeg, MedUniSeg, MedUniSegStar)
 }
 
 

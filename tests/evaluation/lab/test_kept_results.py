@@ -16,7 +16,7 @@ NOT_RUN_YET = {
     *("prompt-several", "asked-paraphrased-several"),
     *("fixmatch", "unimatch", "cps", "st-pp", "bcp", "augseg", "film-supervised", "film-fixmatch"),
     *("dodnet", "dodnet-fixmatch", "clip-universal", "clip-universal-fixmatch"),
-    *("uniseg", "meduniseg"),
+    *("uniseg", "meduniseg", "meduniseg-star"),
 }
 ROW = re.compile(r"^\| `(?P<name>[a-z0-9.-]+)`: .*? \| (?P<seeds>\d) \| (?P<mdice>[\d.]+) \| (?P<sure>[\d.]+) \[")
 

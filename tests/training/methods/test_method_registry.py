@@ -54,7 +54,7 @@ def predictions(method: Method) -> list[Tensor]:
 def test_methods_are_found_by_name() -> None:
     semi_supervised = {"mean_teacher", "fixmatch", "cps", "unimatch", "st_pp", "bcp", "augseg"}
     assert (
-        set(METHODS) == {"propl", "propl_views", "supervised", "deep_supervision"} | semi_supervised
+        set(METHODS) == {"propl", "propl_views", "supervised", "deep_supervision", "meduniseg_star"} | semi_supervised
     )
     assert all(method.name == name for name, method in METHODS.items())
 
