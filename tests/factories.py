@@ -37,6 +37,13 @@ ROOT = Path(__file__).resolve().parents[1]
 ENCODER = "tf_efficientnet_lite0"
 TINY_ENCODER = "test_efficientnet"  # of the same family, a thirtieth of its size: trainings save it every epoch
 TASKS = ("left atrium", "left ventricle", "myocardium")
+# Of networks with a backbone of their own; all others take TINY_ENCODER.
+STAGES = {"filters": (4, 4, 8, 8, 8, 8), "prompt_grid": (2, 3)}
+TINY_OPTIONS: dict[str, dict[str, Any]] = {
+    "uniseg": STAGES,
+    "meduniseg": STAGES | {"prompt_channels": 5},
+    "meduniseg_star": STAGES | {"prompt_channels": 5, "rank": 2},
+}
 PROPL = partial(ProPLMethod, supervise_pd=True)
 
 
@@ -57,6 +64,12 @@ class Training:
         """The lines of metrics.jsonl, without the only figure that no two runs share."""
         lines = [json.loads(line) for line in (self.output_dir / "metrics.jsonl").read_text().splitlines()]
         return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def tiny_network(name: str, **options: Any) -> Any:
+    """A network of the registry, small, with random weights."""
+    made: Any = NETWORKS[name]
+    return made(**({**TINY_OPTIONS.get(name, {"encoder": TINY_ENCODER})} | options))
 
 
 def build_training(
@@ -86,7 +99,7 @@ def build_training(
     output_dir.mkdir(parents=True, exist_ok=True)
     cohort = TrainingCohort(str(data), None, str(output_dir), tasks, labelled_fraction, use_unlabelled)
     torch.manual_seed(seed)
-    network = NETWORKS[network_name](encoder=TINY_ENCODER).to(device)  # type: ignore[call-arg]
+    network = tiny_network(network_name).to(device)
     method = make_method(network).to(device)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
     size = (32, 32)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import TINY_ENCODER, KillAt, Killed, small_network, small_predictor, speckle
+from factories import TINY_ENCODER, KillAt, Killed, small_network, small_predictor, speckle, tiny_network
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -26,7 +26,6 @@ from propl_monai.evaluation.metrics import case_row
 from propl_monai.inference.inferer import PromptInferer
 from propl_monai.inference.postprocess import RestoreSized
 from propl_monai.model.network import ProPL
-from propl_monai.model.networks.registry import NETWORKS
 from propl_monai.model.weights import load_network
 from propl_monai.tasks import NAMES
 from propl_monai.training.methods import METHODS
@@ -209,12 +208,11 @@ def moved(module: nn.Module, device: str) -> nn.Module:
 
 
 def test_no_step_mixes_devices_or_waits_for_one() -> None:
-    kinds: dict[str, Any] = {**NETWORKS}
     classes: dict[str, Any] = {**METHODS}
     averaged = {"propl_views": {"teacher": "ema"}}
     del classes["bcp"], classes["augseg"]  # they read numbers drawn on the CPU, which stand-ins of tensors cannot give
     methods = [
-        make(kinds[make.only or "propl"](TINY_ENCODER), **options_of(name) | averaged.get(name, {}))
+        make(tiny_network(make.only or "propl"), **options_of(name) | averaged.get(name, {}))
         for name, make in classes.items()
     ]
     with FakeTensorMode():

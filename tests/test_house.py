@@ -378,7 +378,15 @@ def test_config_targets_exist_and_take_their_arguments(name: str) -> None:
     [
         *("compact.json", "strong.json", "released.json", "quickstart.json"),
         *("supervised.json", "mean_teacher.json", "propl_views.json", "film.json", "dodnet.json"),
-        *("clip_universal.json", "versemi.json", "vclipseg.json"),
+        *(
+            "clip_universal.json",
+            "versemi.json",
+            "vclipseg.json",
+            "uniseg.json",
+            "meduniseg.json",
+            "meduniseg_star.json",
+        ),
+        "deep_supervision.json",
         *("fixmatch.json", "cps.json", "unimatch.json", "st_pp.json", "bcp.json", "augseg.json"),
     ],
 )

@@ -41,7 +41,7 @@ AUGMENTATIONS = ("paper", "released", "none")
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 MAPS = ("pseudo_label", "certainty")  # of unlabelled images, 0 to 255, added to the cache by `DrawnDataset.add`
 STRONG = ("image_strong", "image_strong_2")
-KEPT = ("image", *STRONG, "label", *MAPS, "picture_weight", "task", "case_id")
+KEPT = ("image", *STRONG, "label", *MAPS, "picture_weight", "task", "case_id", "source")
 
 
 class ToGridd(MapTransform):

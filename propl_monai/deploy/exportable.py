@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class ExportableNetwork(nn.Module):
 
 
 class ExportableSegmenter(nn.Module):
-    """Any network of the registry that sees images through a `VisionEncoder` alone.
+    """Any network of the registry that sees images through a `VisionEncoder` alone, or pads them as one does.
 
     Args:
         network: with one decoder; copied, not changed.
@@ -86,7 +87,8 @@ class ExportableSegmenter(nn.Module):
         """Normalised images (B, 1, H, W), float32, and task indices (B,), int64, to logits (B, 1, H, W)."""
         height, width = image.shape[-2:]
         # Here, even by 0, as the encoder's own `if` would fix the size.
-        image = functional.pad(image, (0, _missing(width), 0, _missing(height)), mode="replicate")
+        rows, columns = (_missing(side, self.network.least_side) for side in (height, width))
+        image = functional.pad(image, (0, columns, 0, rows), mode="replicate")
         return self.network.segment(image, task, self.network.chosen_decoder)[..., :height, :width]
 
 
@@ -103,9 +105,10 @@ class _Texts(nn.Module):
         return torch.index_select(self.texts, 0, numbers)
 
 
-def _missing(side: int) -> int:
-    """Pixels to the next multiple of the largest stride."""
-    return (side + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1] - side
+def _missing(side: int, least: int = STRIDES[-1]) -> int:
+    """Pixels to the next multiple of the largest stride, and to `least`."""
+    whole = (side + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]
+    return (cast(int, torch.sym_max(whole, least)) if least > STRIDES[-1] else whole) - side
 
 
 def fix_padding(module: nn.Module) -> None:

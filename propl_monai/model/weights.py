@@ -159,11 +159,14 @@ def start_from(network: Segmenter, source: str | None) -> None:
 
     Args:
         network: changed in place.
-        source: a file of this package, `….safetensors`, with the encoder, decoders and prompts of this network; or see
-            `encoder.load_pretrained`.
+        source: a file of this package, `….safetensors`, with the encoder, decoders and prompts of this network, or of one
+            that it is `related` to; or see `encoder.load_pretrained`.
     """
     if str(source).endswith(".safetensors"):
-        load_weights(network, str(source))
+        if read_header(str(source))["architecture"]["network"] in network.related:
+            network.take(load_network(str(source))[0])
+        else:
+            load_weights(network, str(source))
     elif isinstance(encoder := getattr(network, "encoder", None), VisionEncoder):
         load_pretrained(encoder, source)
     elif source not in (None, "none"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from propl_monai import tasks as registry
 from propl_monai.errors import ProPLError, unknown
-from propl_monai.model.encoder import Features
+from propl_monai.model.encoder import STRIDES, Features
 
 Task = str | Sequence[str] | Tensor | None
 ONLY = ("main",)  # the decoder of a network that has one
@@ -26,11 +26,15 @@ class Segmenter(nn.Module, ABC):
         default_task: the task when none is given; None makes that an error.
         encodes_once: whether features do not depend on the task, so that one encoding serves several tasks.
         required: the options that a header must hold.
+        related: names of networks whose weights a training may start from although their tasks are others, see `take`.
+        least_side: pixels to which a smaller height or width is padded, beside the next multiple of 32.
     """
 
     name: ClassVar[str]
     required: ClassVar[frozenset[str]] = frozenset({"encoder", "tasks"})
     encodes_once: ClassVar[bool] = False
+    related: ClassVar[frozenset[str]] = frozenset()
+    least_side: int = STRIDES[-1]
     decoders: tuple[str, ...] = ONLY
     default_task: str | None = None
 
@@ -57,6 +61,12 @@ class Segmenter(nn.Module, ABC):
         network = cls.rebuilt(options)
         network.default_task = default_task
         return network
+
+    def take(self, other: Segmenter) -> None:
+        """Start from the weights of a network that `related` names, in place."""
+        raise ProPLError(
+            f"network '{self.name}'", f"starts from no weights of '{other.name}'", "use weights of its own"
+        )
 
     def another(self) -> Self:
         """A network of the same options that starts from other random weights; the encoder's are the same."""

@@ -14,8 +14,10 @@ from propl_monai.training.methods.augseg import AugSegMethod
 from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.bcp import BCPMethod
 from propl_monai.training.methods.cps import CPSMethod
+from propl_monai.training.methods.deep_supervision import DeepSupervisionMethod
 from propl_monai.training.methods.fixmatch import FixMatchMethod
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
+from propl_monai.training.methods.meduniseg_star import MedUniSegStarMethod
 from propl_monai.training.methods.propl import ProPLMethod
 from propl_monai.training.methods.propl_views import ProPLViewsMethod
 from propl_monai.training.methods.st_pp import STPPMethod
@@ -39,5 +41,7 @@ METHODS: dict[str, type[Method]] = {
         AugSegMethod,
         VerSemiMethod,
         VCLIPSegMethod,
+        DeepSupervisionMethod,
+        MedUniSegStarMethod,
     )
 }

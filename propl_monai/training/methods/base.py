@@ -62,8 +62,8 @@ class Method(nn.Module, ABC):
         """Losses of one pair of batches, of which one may be missing.
 
         Args:
-            labelled: {"image": (B, 1, H, W), "label": (B, 1, H, W) in {0, 1}, "task": [B names]}, or None. Without
-                "task" all images are of the network's default task.
+            labelled: {"image": (B, 1, H, W), "label": (B, 1, H, W) in {0, 1}, "task": [B names],
+                "source": [B names of data sets]}, or None. Without "task" all images are of the network's default task.
             unlabelled: the same without "label", and with "image_strong" (B, 1, H, W), a second view of the same
                 geometry, where the transform makes one; or None.
             progress: from 0 to 1 over the training.

@@ -17,6 +17,7 @@ NOT_RUN_YET = {
     *("fixmatch", "unimatch", "cps", "st-pp", "bcp", "augseg", "film-supervised", "film-fixmatch"),
     *("dodnet", "dodnet-fixmatch", "clip-universal", "clip-universal-fixmatch"),
     *("versemi", "vclipseg"),
+    *("uniseg", "meduniseg", "meduniseg-star"),
 }
 ROW = re.compile(r"^\| `(?P<name>[a-z0-9.-]+)`: .*? \| (?P<seeds>\d) \| (?P<mdice>[\d.]+) \| (?P<sure>[\d.]+) \[")
 

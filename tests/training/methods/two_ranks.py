@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from factories import TINY_ENCODER
+from factories import tiny_network
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from propl_monai.model.networks.registry import NETWORKS
 from propl_monai.training.methods import METHODS
 
 TASKS = ["left atrium", "myocardium"]
@@ -40,13 +39,13 @@ def batch(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
 def train(name: str, network: str, rank: int) -> tuple[str, list[float]]:
     """A hash of the parameters after two steps, and the losses of this rank."""
     torch.manual_seed(0)
-    method: Any = METHODS[name](NETWORKS[network](encoder=TINY_ENCODER)).train()  # type: ignore[call-arg]
+    method: Any = METHODS[name](tiny_network(network)).train()
     shared = DistributedDataParallel(method, find_unused_parameters=True)
     optimizer, losses = torch.optim.SGD(method.parameters(), lr=0.1), []
     for step in range(2):
         torch.manual_seed(100 * step + rank)  # as the trainer: ranks draw differently
         optimizer.zero_grad()
-        loss = shared(*batch(10 * step + rank), 0.5)["loss"]
+        loss = shared(*batch(10 * step + rank), step / 2)["loss"]  # in the second step a second stage
         loss.backward()
         optimizer.step()
         method.after_step()
