@@ -22,6 +22,7 @@ _HOMES = {
     "propl_monai.model.networks.clip_universal": ("ClipUniversal",),
     "propl_monai.model.networks.dodnet": ("DoDNet",),
     "propl_monai.model.networks.film": ("Film",),
+    "propl_monai.model.networks.library": ("LibraryNetwork",),
     "propl_monai.model.prompts": ("PromptBank",),
     "propl_monai.model.released": ("from_released",),
     "propl_monai.training.methods": (

@@ -378,7 +378,7 @@ def test_config_targets_exist_and_take_their_arguments(name: str) -> None:
     [
         *("compact.json", "strong.json", "released.json", "quickstart.json"),
         *("supervised.json", "mean_teacher.json", "propl_views.json", "film.json", "dodnet.json"),
-        "clip_universal.json",
+        *("clip_universal.json", "library.json"),
         *("fixmatch.json", "cps.json", "unimatch.json", "st_pp.json", "bcp.json", "augseg.json"),
     ],
 )

@@ -8,8 +8,11 @@ from propl_monai.model.networks.base import Segmenter
 from propl_monai.model.networks.clip_universal import ClipUniversal
 from propl_monai.model.networks.dodnet import DoDNet
 from propl_monai.model.networks.film import Film
+from propl_monai.model.networks.library import LibraryNetwork
 
-NETWORKS: dict[str, type[Segmenter]] = {network.name: network for network in (ProPL, Film, DoDNet, ClipUniversal)}
+NETWORKS: dict[str, type[Segmenter]] = {
+    network.name: network for network in (ProPL, Film, DoDNet, ClipUniversal, LibraryNetwork)
+}
 
 
 def network_class(name: str, where: str = "network") -> type[Segmenter]:
