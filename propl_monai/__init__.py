@@ -35,7 +35,7 @@ _HOMES = {
             "ProPLMethod",
             "ProPLViewsMethod",
         ),
-        *("STPPMethod", "SupervisedMethod", "UniMatchMethod"),
+        *("STPPMethod", "SupervisedMethod", "UniMatchMethod", "UniMatchV2Method"),
     ),
     "propl_monai.training.trainer": ("SemiSupervisedTrainer",),
     "propl_monai.training.validation": ("EveryDecoder", "ValidationDice"),

@@ -380,6 +380,7 @@ def test_config_targets_exist_and_take_their_arguments(name: str) -> None:
         *("supervised.json", "mean_teacher.json", "propl_views.json", "film.json", "dodnet.json"),
         *("clip_universal.json", "library.json"),
         *("fixmatch.json", "cps.json", "unimatch.json", "st_pp.json", "bcp.json", "augseg.json"),
+        "unimatch_v2.json",
     ],
 )
 def test_override_configs_only_name_what_the_train_config_has(name: str) -> None:

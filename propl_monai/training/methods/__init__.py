@@ -21,6 +21,7 @@ from propl_monai.training.methods.propl_views import ProPLViewsMethod
 from propl_monai.training.methods.st_pp import STPPMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
 from propl_monai.training.methods.unimatch import UniMatchMethod
+from propl_monai.training.methods.unimatch_v2 import UniMatchV2Method
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -35,5 +36,6 @@ METHODS: dict[str, type[Method]] = {
         STPPMethod,
         BCPMethod,
         AugSegMethod,
+        UniMatchV2Method,
     )
 }

@@ -15,7 +15,7 @@ RESULTS = ROOT / "docs" / "results"
 NOT_RUN_YET = {
     *("propl-views", "propl-views-ema", "propl-views-labels"),
     *("prompt-several", "asked-paraphrased-several"),
-    *("fixmatch", "unimatch", "cps", "st-pp", "bcp", "augseg", "film-supervised", "film-fixmatch"),
+    *("fixmatch", "unimatch", "cps", "st-pp", "bcp", "augseg", "unimatch-v2", "film-supervised", "film-fixmatch"),
     *("dodnet", "dodnet-fixmatch", "clip-universal", "clip-universal-fixmatch"),
     *(f"{name.replace('_', '-')}{kind}" for name in MODELS for kind in ("", "-a-task")),
 }
