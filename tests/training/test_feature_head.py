@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from propl_monai.model.encoder import Features
-from propl_monai.training.feature_head import FeatureHead
+from propl_monai.training.feature_head import FeatureHead, MemoryBank
 
 WIDTHS = (4, 6, 8, 10)
 
@@ -28,3 +28,18 @@ def test_every_map_has_a_say() -> None:
 def test_images_of_a_batch_do_not_mix() -> None:
     head, given = FeatureHead(WIDTHS, 5).train(), features()
     torch.testing.assert_close(head(given.changed(lambda maps: maps[1:])), head(given)[1:])
+
+
+def test_a_bank_forgets_the_oldest_and_comes_back() -> None:
+    bank = MemoryBank(2, 3, 1)
+    assert len(bank.of(0)) == 0
+    bank.push(0, torch.tensor([[1.0], [2.0]]))
+    bank.push(0, torch.tensor([[3.0], [4.0]]))
+    assert sorted(bank.of(0).flatten().tolist()) == [2, 3, 4] and len(bank.of(1)) == 0
+    bank.push(1, torch.arange(5.0)[:, None])
+    assert sorted(bank.of(1).flatten().tolist()) == [2, 3, 4]
+    other = MemoryBank(2, 3, 1)
+    other.load_state_dict(bank.state_dict())
+    for one in (bank, other):
+        one.push(0, torch.tensor([[9.0]]))
+    assert torch.equal(bank.of(0), other.of(0)) and sorted(bank.of(0).flatten().tolist()) == [3, 4, 9]

@@ -14,14 +14,18 @@ from propl_monai.training.methods.augseg import AugSegMethod
 from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.bcp import BCPMethod
 from propl_monai.training.methods.cps import CPSMethod
+from propl_monai.training.methods.csc_pa import CSCPAMethod
+from propl_monai.training.methods.ddfp import DDFPMethod
 from propl_monai.training.methods.fixmatch import FixMatchMethod
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
 from propl_monai.training.methods.propl import ProPLMethod
 from propl_monai.training.methods.propl_views import ProPLViewsMethod
 from propl_monai.training.methods.st_pp import STPPMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
+from propl_monai.training.methods.u2pl import U2PLMethod
 from propl_monai.training.methods.unimatch import UniMatchMethod
 from propl_monai.training.methods.unimatch_v2 import UniMatchV2Method
+from propl_monai.training.methods.univ_full import UnivFullMethod
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -37,5 +41,9 @@ METHODS: dict[str, type[Method]] = {
         BCPMethod,
         AugSegMethod,
         UniMatchV2Method,
+        U2PLMethod,
+        DDFPMethod,
+        UnivFullMethod,
+        CSCPAMethod,
     )
 }

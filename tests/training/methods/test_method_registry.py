@@ -54,7 +54,7 @@ def predictions(method: Method) -> list[Tensor]:
 
 def test_methods_are_found_by_name() -> None:
     semi_supervised = {"mean_teacher", "fixmatch", "cps", "unimatch", "st_pp", "bcp", "augseg"}
-    semi_supervised |= {"unimatch_v2"}
+    semi_supervised |= {"csc_pa", "univ_full", "ddfp", "u2pl", "unimatch_v2"}
     assert set(METHODS) == {"propl", "propl_views", "supervised"} | semi_supervised
     assert all(method.name == name for name, method in METHODS.items())
 
