@@ -110,6 +110,11 @@ class Segmenter(nn.Module, ABC):
         raise ProPLError(f"network '{self.name}'", "takes no features", "choose another network, such as film")
 
     @property
+    def bound_to_size(self) -> bool:
+        """Whether exporters cannot leave height and width of images free."""
+        return False
+
+    @property
     def prompt_bank_sha256(self) -> str | None:
         """The hash of the sentences; None for a network that reads none."""
         return None

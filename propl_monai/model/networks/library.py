@@ -17,6 +17,7 @@ from propl_monai.model.gelu_linear import remember_less
 from propl_monai.model.networks.base import Segmenter, Task, no_text
 from propl_monai.tasks import NAMES, find_all
 
+BOUND_TO_SIZE = ("pspnet", "upernet", "swin_unetr")
 RANDOM = "none"  # the encoder's name where a network brings its own, without pretrained weights
 
 
@@ -86,6 +87,11 @@ class LibraryNetwork(Segmenter):
     def widths(self) -> tuple[int, ...]:
         """Channels of v1 … v4."""
         return self._widths
+
+    @property
+    def bound_to_size(self) -> bool:
+        """Where maps are pooled to grids, or cut into windows, whose layout follows the size."""
+        return self.library_model in BOUND_TO_SIZE
 
     def features(self, image: Tensor, task: Task = None) -> Features:
         """The maps of images (B, 1 or 3, H, W), which do not depend on the task."""

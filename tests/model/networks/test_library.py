@@ -14,7 +14,7 @@ from propl_monai.deploy.export import export
 from propl_monai.errors import ProPLError
 from propl_monai.model.encoder import VisionEncoder
 from propl_monai.model.networks import library
-from propl_monai.model.networks.library import MODELS, LibraryNetwork
+from propl_monai.model.networks.library import BOUND_TO_SIZE, MODELS, LibraryNetwork
 from propl_monai.model.weights import load_network, save_weights, start_from
 
 TASKS = ["left atrium", "fetal head"]
@@ -115,9 +115,16 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         LibraryNetwork("unet", TINY_ENCODER)
 
 
-@pytest.mark.exhaustive
-@every_model
-def test_onnx(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", BOUND_TO_SIZE)
+def test_an_export_that_would_fix_the_size_is_refused(name: str, tmp_path: Path) -> None:
     save_weights(make(name).eval(), tmp_path, ABOUT)
+    with pytest.raises(ProPLError, match=r"export: network 'library' .* layout follows the image's size"):
+        export(tmp_path, tmp_path / "net.onnx")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in BOUND_TO_SIZE])
+def test_onnx(name: str, tmp_path: Path) -> None:
+    save_weights(make(name).eval(), tmp_path, {**ABOUT, "spatial_size": [64, 64]})
     record = export(tmp_path, tmp_path / "net.onnx")
     assert record["parity"]["mask_disagreement"] <= record["parity"]["limit_of_disagreement"]
