@@ -146,7 +146,7 @@ class TimmMaps(VisionEncoder):
         """Images (B, 3, H, W), whose sides are multiples of 32, to maps at strides 2, 4 … 32; that of 2 may be empty."""
         maps = self.backbone(image)
         if len(maps) == len(STRIDES):
-            maps = [image.new_empty(len(image), 0, image.shape[2] // 2, image.shape[3] // 2), *maps]
+            maps = [image.new_empty((len(image), 0, image.shape[2] // 2, image.shape[3] // 2)), *maps]
         return maps
 
 
@@ -163,7 +163,7 @@ class SmpDecoder(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps to (B, K, H, W)."""
         v1 = maps[-4]
-        image = v1.new_empty(v1.shape[0], 0, STRIDES[0] * v1.shape[2], STRIDES[0] * v1.shape[3])
+        image = v1.new_empty((v1.shape[0], 0, STRIDES[0] * v1.shape[2], STRIDES[0] * v1.shape[3]))
         return self.head(self.decoder([image, *maps]))
 
 

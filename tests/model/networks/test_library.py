@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from factories import ABOUT, TINY_ENCODER
+from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from propl_monai.deploy.export import export
@@ -60,6 +61,15 @@ def test_each_task_has_a_channel(name: str) -> None:
     assert tuple(one.shape[1] for one in features[:4]) == network.widths
     torch.testing.assert_close(both, torch.stack([each[0][0], each[1][1]]), rtol=1e-4, atol=1e-4)
     assert (each[0] - each[1]).abs().max() > 1e-4
+
+
+@every_model
+def test_it_validates_pictures_with_a_header(name: str) -> None:
+    """As MONAI's transforms give them in validation."""
+    network = make(name).eval()
+    with torch.no_grad():
+        found = network(MetaTensor(image()), task=TASKS)
+        assert isinstance(found, MetaTensor) and torch.equal(found.as_tensor(), network(image(), task=TASKS))
 
 
 @with_our_encoder
