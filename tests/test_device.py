@@ -53,7 +53,7 @@ def options_of(name: str) -> dict[str, Any]:
 def test_a_method_trains_validates_and_saves(name: str, make_training: Make, tmp_path: Path) -> None:
     rounds = 1 if name in ("propl_views", "st_pp") else None
     make: Any = partial(METHODS[name], **options_of(name))  # methods differ in their options
-    views, network = 2 if name == "unimatch" else 1, METHODS[name].only or "propl"
+    views, network = 2 if name in ("unimatch", "unimatch_v2") else 1, METHODS[name].only or "propl"
     options: dict[str, Any] = {"epochs": 2, "steps": 2, "rounds": rounds, "strong_views": views, "device": DEVICE}
     training = make_training(tmp_path, make_method=make, network_name=network, **options)
     training.trainer.run()

@@ -386,8 +386,13 @@ def test_config_targets_exist_and_take_their_arguments(name: str) -> None:
             "meduniseg.json",
             "meduniseg_star.json",
         ),
-        "deep_supervision.json",
+        *("deep_supervision.json", "library.json"),
         *("fixmatch.json", "cps.json", "unimatch.json", "st_pp.json", "bcp.json", "augseg.json"),
+        "unimatch_v2.json",
+        "csc_pa.json",
+        "univ_full.json",
+        "ddfp.json",
+        "u2pl.json",
     ],
 )
 def test_override_configs_only_name_what_the_train_config_has(name: str) -> None:

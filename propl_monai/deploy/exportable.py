@@ -18,6 +18,9 @@ from propl_monai.model.networks.prompted import PromptedSegmenter
 
 def exportable(network: Segmenter, decoder: str | None = None) -> nn.Module:
     """A copy of a network as a function of normalised images (B, 1, H, W), float32, and task indices (B,), int64."""
+    if network.bound_to_size:
+        fact = f"network '{network.name}' with these options has parts whose layout follows the image's size"
+        raise ProPLError("export", fact, "predict with this package, or export another network")
     return ExportableNetwork(network, decoder) if isinstance(network, ProPL) else ExportableSegmenter(network)
 
 

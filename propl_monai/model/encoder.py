@@ -46,7 +46,8 @@ PACKAGED_WEIGHTS = {
 class Features(NamedTuple):
     """The feature maps of a batch: v1 … v4 of the paper, (B, C_k, H/d_k, W/d_k), d = 4, 8, 16, 32.
 
-    `height` and `width` are those of the image before padding, the size of a decoder's logits.
+    `height` and `width` are those of the image before padding, the size of a decoder's logits. `finer` are maps before v1,
+    where a network decodes such as well.
     """
 
     v1: Tensor
@@ -55,10 +56,12 @@ class Features(NamedTuple):
     v4: Tensor
     height: int
     width: int
+    finer: tuple[Tensor, ...] = ()
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Features:
-        """The features after a change of all four maps, such as other rows of the batch."""
-        return self._replace(v1=change(self.v1), v2=change(self.v2), v3=change(self.v3), v4=change(self.v4))
+        """The features after a change of all maps, such as other rows of the batch."""
+        v1, v2, v3, v4 = (change(one) for one in self[:4])
+        return self._replace(v1=v1, v2=v2, v3=v3, v4=v4, finer=tuple(change(one) for one in self.finer))
 
     def pooled(self) -> Tensor:
         """One vector per image, (B, C3 + C4), float32: the means of v3 and of v4 over all positions."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from propl_monai.model.networks.base import Segmenter
 
-
-def averaged(network: Segmenter, decay: float = 0.99) -> AveragedModel:
+def averaged(network: nn.Module, decay: float = 0.99) -> AveragedModel:
     """A copy in eval mode that is never trained; `update_parameters(network)` moves it towards the network.
 
     Args:

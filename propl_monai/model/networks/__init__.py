@@ -6,5 +6,6 @@ line in `registry.NETWORKS`; and a config laid over train.json. The tests of the
 In: images and tasks. Out: logits. Must not know: files, losses, training.
 
 Tested elsewhere: `base`, `prompted`, `registry` and `plain_decoder` by `test_network_registry`; `versemi`, `vclipseg` and
-`meduniseg_star`, as methods have these names too, by `test_versemi_network`, `test_vclipseg_network` and `test_meduniseg_star_network`.
+`meduniseg_star`, as methods have these names too, by `test_versemi_network`, `test_vclipseg_network` and
+`test_meduniseg_star_network`.
 """

@@ -110,9 +110,19 @@ class Segmenter(nn.Module, ABC):
         """Images to the feature maps that `logits` decodes, for methods that perturb them; see `forward`."""
         raise ProPLError(f"network '{self.name}'", "gives no features", "choose another network, such as film")
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the maps v1 … v4 of `features`."""
+        return self.get_submodule("encoder").channels  # type: ignore[return-value]
+
     def logits(self, features: Features, task: Task = None, decoder: str | None = None) -> Tensor:
         """Feature maps of `features` to logits (B, 1, H, W); see `forward`."""
         raise ProPLError(f"network '{self.name}'", "takes no features", "choose another network, such as film")
+
+    @property
+    def bound_to_size(self) -> bool:
+        """Whether exporters cannot leave height and width of images free."""
+        return False
 
     @property
     def prompt_bank_sha256(self) -> str | None:

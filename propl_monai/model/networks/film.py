@@ -15,13 +15,13 @@ from propl_monai.errors import ProPLError
 from propl_monai.model.encoder import TRIAL_SIZE, Features, VisionEncoder
 from propl_monai.model.networks.base import Task
 from propl_monai.model.networks.plain_decoder import PlainDecoder
-from propl_monai.model.networks.prompted import PromptedSegmenter
+from propl_monai.model.networks.prompted import UsualPrompted
 
 BLOCK = re.compile("Block|Bottleneck|Residual|DepthwiseSeparable")  # in the names of timm's classes
 _condition: ContextVar[Tensor | None] = ContextVar("condition", default=None)  # (B, E); threads may share a network
 
 
-class Film(PromptedSegmenter):
+class Film(UsualPrompted):
     """A U-Net whose encoder is modulated by the prompt: block_k(x) · (1 + γ_k(t)) + β_k(t).
 
     FiLM (Perez et al., AAAI 2018, eq. 2) for networks of many tasks; t is the mean of the prompt's tokens, normalised, and
@@ -30,33 +30,15 @@ class Film(PromptedSegmenter):
     task. As features depend on the task, each task is encoded on its own.
 
     Args:
-        encoder: a timm model name with residual blocks in NCHW layout, such as "convnext_tiny".
-        prompts: file of a prompt bank, None for the packaged bank of the eight tasks, False for no bank.
-        prompt_mode: "text", or the controls "learned", "onehot", "none".
-        prompt_padding: "zero" or "released".
-        decoder_block: "unetr" or "light", see `decoder.BLOCKS`.
-        default_task: the task when neither `task` nor `text` is given; None makes that an error.
-        text_shape: (L, E) when there is no bank.
+        encoder: with residual blocks in NCHW layout, such as "convnext_tiny"; this and the others: see `UsualPrompted`.
     """
 
     name = "film"
 
-    def __init__(
-        self,
-        encoder: str = "convnext_tiny",
-        prompts: str | bool | None = None,
-        prompt_mode: str = "text",
-        prompt_padding: str = "zero",
-        decoder_block: str = "unetr",
-        default_task: str | None = None,
-        text_shape: tuple[int, int] = (24, 384),
-    ) -> None:
-        super().__init__()
-        self.encoder = VisionEncoder(encoder)
-        _, width = self.take_prompts(prompts, prompt_mode, prompt_padding, text_shape)
+    def build(self, width: int) -> None:
+        """The maps of the blocks, and the decoder."""
         self.film = BlockModulation(self.encoder, width)
-        self.decoder = PlainDecoder(self.encoder.channels, decoder_block)
-        self.decoder_block, self.default_task = decoder_block, default_task
+        self.decoder = PlainDecoder(self.encoder.channels, self.decoder_block)
 
     def features(self, image: Tensor, task: Task = None) -> Features:
         """The modulated features of images (B, 1, H, W)."""

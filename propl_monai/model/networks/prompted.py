@@ -155,3 +155,37 @@ class PromptedSegmenter(Segmenter):
         decoder = decoder or self.chosen_decoder
         self.require_decoder(decoder)
         return self.segment_by_text(image, text, decoder)
+
+
+class UsualPrompted(PromptedSegmenter):
+    """A prompted network with the usual arguments alone; a subclass adds to the encoder what it has of its own, in `build`.
+
+    Args:
+        encoder: a timm model name, see `VisionEncoder`.
+        prompts: file of a prompt bank, None for the packaged bank of the eight tasks, False for no bank.
+        prompt_mode: "text", or the controls "learned", "onehot", "none".
+        prompt_padding: "zero" or "released".
+        decoder_block: "unetr" or "light", see `decoder.BLOCKS`.
+        default_task: the task when neither `task` nor `text` is given; None makes that an error.
+        text_shape: (L, E) when there is no bank.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "convnext_tiny",
+        prompts: str | bool | None = None,
+        prompt_mode: str = "text",
+        prompt_padding: str = "zero",
+        decoder_block: str = "unetr",
+        default_task: str | None = None,
+        text_shape: tuple[int, int] = (24, 384),
+    ) -> None:
+        super().__init__()
+        self.encoder = VisionEncoder(encoder)
+        self.take_prompts(prompts, prompt_mode, prompt_padding, text_shape)
+        self.decoder_block, self.default_task = decoder_block, default_task
+        self.build(self.text_shape[1])
+
+    @abstractmethod
+    def build(self, width: int) -> None:
+        """Add the other modules; `width` is E, of a sentence's embedding."""

@@ -14,6 +14,8 @@ from propl_monai.training.methods.augseg import AugSegMethod
 from propl_monai.training.methods.base import Method
 from propl_monai.training.methods.bcp import BCPMethod
 from propl_monai.training.methods.cps import CPSMethod
+from propl_monai.training.methods.csc_pa import CSCPAMethod
+from propl_monai.training.methods.ddfp import DDFPMethod
 from propl_monai.training.methods.deep_supervision import DeepSupervisionMethod
 from propl_monai.training.methods.fixmatch import FixMatchMethod
 from propl_monai.training.methods.mean_teacher import MeanTeacherMethod
@@ -22,7 +24,10 @@ from propl_monai.training.methods.propl import ProPLMethod
 from propl_monai.training.methods.propl_views import ProPLViewsMethod
 from propl_monai.training.methods.st_pp import STPPMethod
 from propl_monai.training.methods.supervised import SupervisedMethod
+from propl_monai.training.methods.u2pl import U2PLMethod
 from propl_monai.training.methods.unimatch import UniMatchMethod
+from propl_monai.training.methods.unimatch_v2 import UniMatchV2Method
+from propl_monai.training.methods.univ_full import UnivFullMethod
 from propl_monai.training.methods.vclipseg import VCLIPSegMethod
 from propl_monai.training.methods.versemi import VerSemiMethod
 
@@ -43,5 +48,10 @@ METHODS: dict[str, type[Method]] = {
         VCLIPSegMethod,
         DeepSupervisionMethod,
         MedUniSegStarMethod,
+        UniMatchV2Method,
+        U2PLMethod,
+        DDFPMethod,
+        UnivFullMethod,
+        CSCPAMethod,
     )
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
@@ -27,11 +27,13 @@ class Method(nn.Module, ABC):
         name: in the registry and in run.json.
         only: the name of the one network that this method can train; None for any.
         uses_unlabelled: false where the unlabelled batch is ignored; then there must be a labelled one.
+        follows: of an average (`averages.averaged`), by its attribute, the attribute that it follows; else the network.
     """
 
     name: ClassVar[str]
     only: ClassVar[str | None] = None
     uses_unlabelled: ClassVar[bool] = True
+    follows: ClassVar[Mapping[str, str]] = {}
     network: Segmenter
 
     def __init__(self, network: Segmenter) -> None:
@@ -104,14 +106,14 @@ class Method(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Training mode for all but averages of the network (`averages.averaged`), which teach in eval mode."""
         super().train(mode)
-        for average in self._averages():
+        for average in self._averages().values():
             average.eval()
         return self
 
     def after_step(self) -> None:
-        """Move the averages towards the network, after the optimizer has changed it; not after a step that was skipped."""
-        for average in self._averages():
-            average.update_parameters(self.network)
+        """Move averages towards what they follow, after the optimizer has changed it; not after a step that was skipped."""
+        for name, average in self._averages().items():
+            average.update_parameters(self.get_submodule(self.follows.get(name, "network")))
 
-    def _averages(self) -> list[AveragedModel]:
-        return [part for part in self.children() if isinstance(part, AveragedModel)]
+    def _averages(self) -> dict[str, AveragedModel]:
+        return {name: part for name, part in self.named_children() if isinstance(part, AveragedModel)}

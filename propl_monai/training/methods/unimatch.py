@@ -6,13 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from propl_monai.errors import ProPLError
 from propl_monai.model.networks.base import Segmenter
 from propl_monai.training.confidence import check_threshold, confident, hard
-from propl_monai.training.cutmix import cutmix, draw_for
+from propl_monai.training.cutmix import draw_for
 from propl_monai.training.methods.base import Batch, Method
-
-STRONG_VIEWS = ("image_strong", "image_strong_2")
+from propl_monai.training.methods.weak_to_strong import STRONG_VIEWS, mixed, two_strong_views
 
 
 class UniMatchMethod(Method):
@@ -58,9 +56,8 @@ class UniMatchMethod(Method):
         views = [labelled["image"]] if labelled else []
         batches = [labelled] if labelled else []
         if unlabelled:
-            strong = [_view(unlabelled, key) for key in STRONG_VIEWS]
-            mixed = [v if d is None else cutmix(d, v) for v, d in zip(strong, drawings, strict=True)]
-            views += [*mixed, unlabelled["image"]]
+            strong = two_strong_views(self, unlabelled)
+            views += [*(mixed(*pair)[0] for pair in zip(drawings, strong, strict=True)), unlabelled["image"]]
             batches += [unlabelled] * 3
         tasks, decoder = self.tasks_of(batches), self.decoders[0]
         features = self.network.features(torch.cat(views), tasks)
@@ -77,10 +74,10 @@ class UniMatchMethod(Method):
             *each, weak = logits[count:].chunk(3)
             probability = weak.detach().float().sigmoid()
             target, certain = hard(probability), confident(probability, self.confidence)
-            pairs = [
-                (t, c) if d is None else (cutmix(d, t), cutmix(d, c)) for d in drawings for t, c in [(target, certain)]
-            ]
-            strong_loss = torch.stack([self.loss(one, *pair) for one, pair in zip(each, pairs, strict=True)]).mean()
+            pairs = zip(each, drawings, strict=True)
+            strong_loss = torch.stack(
+                [self.loss(one, *mixed(drawing, target, certain)) for one, drawing in pairs]
+            ).mean()
             feature_loss = self.loss(perturbed, target, certain)
             losses.append(self.unlabelled_weight * (strong_loss + feature_loss) / 2)
             result["pseudo"], result["pseudo_strong"] = losses[-1].detach(), strong_loss.detach()
@@ -88,10 +85,3 @@ class UniMatchMethod(Method):
             result["pseudo_foreground"] = target.mean()
         result["loss"] = torch.stack(losses).sum()
         return result
-
-
-def _view(batch: Batch, key: str) -> Tensor:
-    if key not in batch:
-        cure = "set strong_view above 0 and strong_views to 2, as unimatch.json does"
-        raise ProPLError("unimatch", f"needs two strong views, and the unlabelled batch has no {key}", cure)
-    return batch[key]

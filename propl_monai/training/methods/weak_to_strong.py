@@ -7,10 +7,13 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from propl_monai.errors import ProPLError
 from propl_monai.model.networks.base import Segmenter
 from propl_monai.training.batch_norm import unrecorded_statistics
 from propl_monai.training.cutmix import CutMix, cutmix, draw_for, taught_view
 from propl_monai.training.methods.base import Batch, Method
+
+STRONG_VIEWS = ("image_strong", "image_strong_2")
 
 
 class WeakToStrongMethod(Method):
@@ -78,3 +81,17 @@ def weak_probability(method: Method, network: Segmenter, batch: Batch) -> Tensor
     with unrecorded_statistics(network):
         logits = network(batch["image"], task=method.tasks_of([batch]), decoder=method.decoders[0])
     return logits.float().sigmoid()
+
+
+def two_strong_views(method: Method, batch: Batch) -> list[Tensor]:
+    """Both strong views of an unlabelled batch, (B, 1, H, W) each; one in two places would be another method."""
+    for key in STRONG_VIEWS:
+        if key not in batch:
+            cure = f"set strong_view above 0 and strong_views to 2, as {method.name}.json does"
+            raise ProPLError(method.name, f"needs two strong views, and the unlabelled batch has no {key}", cure)
+    return [batch[key] for key in STRONG_VIEWS]
+
+
+def mixed(drawing: CutMix | None, *maps: Tensor) -> list[Tensor]:
+    """Maps after a drawing; as they are without one."""
+    return list(maps) if drawing is None else [cutmix(drawing, one) for one in maps]

@@ -9,15 +9,21 @@ from factories import ROOT
 
 from propl_monai.evaluation.lab.comparison import Comparison, read_comparisons
 from propl_monai.evaluation.lab.variants import CONTROLS_AT, variants
+from propl_monai.model.networks.library import MODELS
 
 RESULTS = ROOT / "docs" / "results"
 NOT_RUN_YET = {
+    "csc-pa",
+    "univ-full",
+    "ddfp",
     *("propl-views", "propl-views-ema", "propl-views-labels"),
     *("prompt-several", "asked-paraphrased-several", "crop-sector"),
     *("fixmatch", "unimatch", "cps", "st-pp", "bcp", "augseg", "film-supervised", "film-fixmatch"),
     *("dodnet", "dodnet-fixmatch", "clip-universal", "clip-universal-fixmatch"),
     *("versemi", "vclipseg"),
     *("uniseg", "meduniseg", "meduniseg-star"),
+    *("u2pl", "unimatch-v2"),
+    *(f"{name.replace('_', '-')}{kind}" for name in MODELS for kind in ("", "-a-task")),
 }
 ROW = re.compile(r"^\| `(?P<name>[a-z0-9.-]+)`: .*? \| (?P<seeds>\d) \| (?P<mdice>[\d.]+) \| (?P<sure>[\d.]+) \[")
 

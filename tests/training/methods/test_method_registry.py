@@ -54,6 +54,7 @@ def predictions(method: Method) -> list[Tensor]:
 
 def test_methods_are_found_by_name() -> None:
     semi_supervised = {"mean_teacher", "fixmatch", "cps", "unimatch", "st_pp", "bcp", "augseg", "versemi", "vclipseg"}
+    semi_supervised |= {"csc_pa", "univ_full", "ddfp", "u2pl", "unimatch_v2"}
     supervised = {"supervised", "deep_supervision", "meduniseg_star"}
     assert set(METHODS) == {"propl", "propl_views"} | supervised | semi_supervised
     assert all(method.name == name for name, method in METHODS.items())
