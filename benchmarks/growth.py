@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def measure(count: int, folder: Path, papers: bool = False) -> dict[str, tuple[f
     stage("first run", lambda: predict("out"))
     stage("all done before", lambda: predict("out"))
     for number in (1, 2):
-        stage(f"shard {number}/2", lambda part=number: predict("parts", shard=Shard(part, 2)))
+        stage(f"shard {number}/2", partial(predict, "parts", shard=Shard(number, 2)))
     stage("the whole after its shards", lambda: predict("parts"))
     shutil.rmtree(folder / "parts")
     from propl_monai.datasets.cohort import DATALIST, open_datalist  # late, as torch comes with it
