@@ -1,6 +1,6 @@
 """Does a file take the same time, and the memory stay the same, however many files there are?
 
-    python -m benchmarks.growth [--files 1000,10000] [--folder /dev/shm]
+    python -m benchmarks.growth [--files 1000,10000] [--folder /dev/shm] [--papers]
 
 The files are tiny, and the network answers at once. Each number of files is a process of its own; its stages are the listing
 of the files, a first run of `predict_paths`, the same again (all is done), and two shards with the whole after them; then, as
@@ -11,6 +11,7 @@ microseconds of the processor for each file, and the greatest memory of the stag
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +34,18 @@ def main() -> None:
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--files", default="1000,10000")
     reader.add_argument("--folder", type=Path, help="for the files, such as /dev/shm, where no disk is waited for")
+    reader.add_argument("--papers", action="store_true", help="only listing, journal and run.json")
     reader.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = reader.parse_args()
     if given.one:
         with tempfile.TemporaryDirectory(dir=given.folder) as place:
-            print(json.dumps(measure(given.one, Path(place))))
+            print(json.dumps(measure(given.one, Path(place), given.papers)))
         return
     rows = []
     for count in map(int, given.files.split(",")):
         command = [sys.executable, "-m", "benchmarks.growth", "--one", str(count)]
         command += ["--folder", str(given.folder)] if given.folder else []
+        command += ["--papers"] if given.papers else []
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(f"{count} files", flush=True)
@@ -78,7 +82,7 @@ class Instant:
         return from_masks(names, maps[None])
 
 
-def measure(count: int, folder: Path) -> dict[str, tuple[float, float]]:
+def measure(count: int, folder: Path, papers: bool = False) -> dict[str, tuple[float, float]]:
     """Seconds of the processor and greatest memory, MB, of each stage."""
     from propl_monai.inference.inputs import find_inputs
     from propl_monai.inference.predict_folder import predict_paths
@@ -99,11 +103,16 @@ def measure(count: int, folder: Path) -> dict[str, tuple[float, float]]:
         outcome = predict_paths(predictor, [pictures], folder / output, TASK, **options)
         assert outcome.code == 0, outcome
 
-    stage("list", lambda: find_inputs([pictures], folder / "out", cines=True))
+    files: list[tuple[Path, str]] = []
+    stage("list", lambda: files.extend(find_inputs([pictures], folder / "out", cines=True)))
+    if papers:
+        write_papers(folder / "papers", files, stage)
+        return found
+    files.clear()
     stage("first run", lambda: predict("out"))
     stage("all done before", lambda: predict("out"))
     for number in (1, 2):
-        stage(f"shard {number}/2", lambda part=number: predict("parts", shard=Shard(part, 2)))
+        stage(f"shard {number}/2", partial(predict, "parts", shard=Shard(number, 2)))
     stage("the whole after its shards", lambda: predict("parts"))
     shutil.rmtree(folder / "parts")
     from propl_monai.datasets.cohort import DATALIST, open_datalist  # late, as torch comes with it
@@ -112,6 +121,30 @@ def measure(count: int, folder: Path) -> dict[str, tuple[float, float]]:
     stage("lab: list, hash, verify", lambda: open_datalist(*lab))
     stage("lab: the list again", lambda: open_datalist(lab[0], str(folder / "runs" / DATALIST), *lab[2:]))
     return found
+
+
+def write_papers(
+    folder: Path, files: list[tuple[Path, str]], stage: Callable[[str, Callable[[], object]], None]
+) -> None:
+    """Journal and run.json of these files, as if they had been predicted."""
+    from propl_monai.common.run_record import RunRecord
+    from propl_monai.inference.journal import Journal
+
+    journal, record = Journal(folder / "predictions.jsonl", {}), RunRecord(folder / "run.json", "predict", {})
+    options = {"tasks": [TASK], "probability": False, "uncertainty": False, "overlay": False, "measurements": False}
+
+    def add() -> None:
+        for path, name in files:
+            sha256 = hashlib.sha256(name.encode()).hexdigest()
+            masks = [f"{name}_fetal_head.png"]
+            journal.add({"name": name, "sha256": sha256, "options": options, "files": masks, "rows": []})
+            record.add_input(path, sha256)
+
+    stage("journal, a line for each", add)
+    again: list[Journal] = []
+    stage("journal read again", lambda: again.append(Journal(journal.path, {})))
+    names = sorted(name for _, name in files)
+    stage("run.json", lambda: record.write("finished", (each for one in again[0].read(names) for each in one["files"])))
 
 
 def peak() -> float:

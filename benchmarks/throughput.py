@@ -75,7 +75,7 @@ def main() -> None:
         for number in range(given.repeats):
             for side, checkout in sides.items():
                 output = folder / f"{side}-{number}"
-                each = [(cores, None)]
+                each: list[tuple[list[int], str | None]] = [(cores, None)]
                 if given.shards > 1:
                     each = [([cores[n % len(cores)]], f"{n + 1}/{given.shards}") for n in range(given.shards)]
                 weights = str(given.weights.resolve()) if given.weights else None

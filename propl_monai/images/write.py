@@ -88,7 +88,7 @@ def mask_png(mask: np.ndarray) -> bytes:
     np.negative(levels[:1], out=rows[:1, 1:])  # 1 becomes 255
     np.subtract(levels[:-1], levels[1:], out=rows[1:, 1:])
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-    pixels = packer.compress(rows.tobytes()) + packer.flush()
+    pixels = packer.compress(rows.data) + packer.flush()
     size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits of grey, not interlaced
     return _SIGNATURE + _chunk(b"IHDR", size) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 

@@ -21,7 +21,7 @@ from propl_monai.inference.formats.base import Format
 from propl_monai.inference.formats.masks import Masks, frame_name
 from propl_monai.inference.formats.registry import PNG, find_formats
 from propl_monai.inference.journal import Entry, Journal
-from propl_monai.inference.measurement_table import MEASUREMENTS, csv_lines, measurement_row
+from propl_monai.inference.measurements import MEASUREMENTS, csv_lines, measurement_row
 from propl_monai.inference.prediction import Prediction, write_predictions
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,7 @@ from starlette.testclient import TestClient
 
 from propl_monai.deploy.demo import service as module
 from propl_monai.deploy.demo.service import Service
-from propl_monai.inference.measurement_table import COLUMNS
-from propl_monai.inference.measurements import measure
+from propl_monai.inference.measurements import COLUMNS, measure
 from propl_monai.tasks import NAMES, TASKS
 
 FRAMES = np.stack([speckle(HEIGHT, WIDTH, seed) for seed in range(11)])
