@@ -60,7 +60,7 @@ def graph_of(described: Described) -> bytes:
     """The content of the file, see `make_graph`."""
     network, _ = load_network(described.weights)
     if not isinstance(network, ProPL):
-        fact = f"network '{network.name}' has none, as it does not encode a picture once for all tasks"
+        fact = f"network '{network.name}' has none, as it is made for propl alone"
         raise ProPLError(f"ONNX form of {described.weights}", fact, "give --engine torch")
     decoder = network.chosen_decoder
     paired = PairedNetwork(network, decoder)

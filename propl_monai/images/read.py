@@ -11,6 +11,8 @@ from propl_monai.errors import ProPLError
 from propl_monai.images.opening import decode, open_file, shown
 from propl_monai.images.picture import NOISE, Cine, Picture, Stored, without_equal_channels
 
+Image = str | Path | np.ndarray | Picture
+
 
 def read_image(path: str | Path) -> Picture:
     """Read a picture of one frame: PNG, JPEG, BMP, TIFF, WebP, NIfTI, MetaImage, DICOM."""
@@ -104,3 +106,18 @@ def _too_many_values(path: Path, present: np.ndarray) -> ProPLError:
     if len(present) <= 16 and present[-1] < 16:
         return ProPLError(path, fact, "it looks like a label map: write one mask of 0 and 255 for each task")
     return ProPLError(path, fact, "if it once was a JPEG, make every value above 127 foreground and save it as PNG")
+
+
+def as_picture(image: Image) -> Picture:
+    """The picture of a file, of an array, or itself."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    picture = Picture(image) if isinstance(image, np.ndarray) else image
+    if not isinstance(picture, Picture):
+        raise ProPLError("image", f"a {type(image).__name__} was given", "give a file name, an array or a Picture")
+    pixels = picture.pixels
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ProPLError("image", f"{pixels.dtype} {pixels.shape} was given", "give uint8 (H, W), or (H, W, 3) RGB")
+    if pixels.size == 0:
+        raise ProPLError("image", f"{pixels.shape} holds no pixel", "give at least one row and one column")
+    return picture

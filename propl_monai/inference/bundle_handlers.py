@@ -18,8 +18,8 @@ from propl_monai.common.options import switch
 from propl_monai.common.run_record import RunRecord
 from propl_monai.errors import find_cause
 from propl_monai.images.picture import NoPicture
-from propl_monai.inference.inputs import find_inputs
-from propl_monai.inference.output_folder import InputFile, OutputFolder
+from propl_monai.inference.inputs import InputFile, find_inputs
+from propl_monai.inference.output_folder import OutputFolder
 from propl_monai.inference.prediction import from_maps
 
 logger = logging.getLogger(__name__)

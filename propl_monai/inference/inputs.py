@@ -7,11 +7,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header, true_type
 from propl_monai.common.run_record import holds_predictions
 from propl_monai.errors import ProPLError
+from propl_monai.inference.doubts import Doubts
+from propl_monai.inference.formats.masks import Masks, frame_name
 
 _FRAME_NAME = re.compile(r"(.+)_frame_\d+")  # results of a frame of a cine, see `predict_paths`
 logger = logging.getLogger(__name__)
@@ -129,3 +133,34 @@ def _names(places: Sequence[Path], suffixes: Sequence[str]) -> list[str]:
             names[index] = name
             taken.add(name.casefold())
     return names
+
+
+@dataclass
+class InputFile:
+    """An input file, and what was written for its frames so far.
+
+    Attributes:
+        path, sha256: of the file.
+        name: of its results, relative to the output folder, without suffix.
+        count: number of frames.
+        masks: kept for formats that hold all frames in one file; None where PNG is the only one.
+        seconds_per_frame: None when unknown.
+        doubts: what their scores say.
+        kept: number of masks that `--strict` did not withhold.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    count: int = 1
+    masks: Masks | None = None
+    seconds_per_frame: float | None = None
+    written: int = 0
+    outputs: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    doubts: Doubts = field(default_factory=Doubts)
+    kept: int = 0
+
+    def frame_name(self, number: int) -> str:
+        """The name of the results of a frame, from 1."""
+        return frame_name(self.name, self.count, number)

@@ -16,10 +16,11 @@ from propl_monai.common.files import write_atomically
 from propl_monai.common.run_record import RunRecord, conclude
 from propl_monai.errors import EXIT_OK, ProPLError
 from propl_monai.inference.cines import area_curve
-from propl_monai.inference.doubts import Doubts, doubted, lines, reason, summary
+from propl_monai.inference.doubts import doubted, lines, reason, summary
 from propl_monai.inference.formats.base import Format
-from propl_monai.inference.formats.masks import Masks, frame_name
+from propl_monai.inference.formats.masks import Masks
 from propl_monai.inference.formats.registry import PNG, find_formats
+from propl_monai.inference.inputs import InputFile
 from propl_monai.inference.journal import Entry, Journal
 from propl_monai.inference.measurements import MEASUREMENTS, csv_lines, measurement_row
 from propl_monai.inference.prediction import Prediction, write_predictions
@@ -54,37 +55,6 @@ class Outcome:
     refused: int
     pictures: int
     code: int
-
-
-@dataclass
-class InputFile:
-    """An input file, and what was written for its frames so far.
-
-    Attributes:
-        path, sha256: of the file.
-        name: of its results, relative to the output folder, without suffix.
-        count: number of frames.
-        masks: kept for formats that hold all frames in one file; None where PNG is the only one.
-        seconds_per_frame: None when unknown.
-        doubts: what their scores say.
-        kept: number of masks that `--strict` did not withhold.
-    """
-
-    path: Path
-    name: str
-    sha256: str
-    count: int = 1
-    masks: Masks | None = None
-    seconds_per_frame: float | None = None
-    written: int = 0
-    outputs: list[str] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    doubts: Doubts = field(default_factory=Doubts)
-    kept: int = 0
-
-    def frame_name(self, number: int) -> str:
-        """The name of the results of a frame, from 1."""
-        return frame_name(self.name, self.count, number)
 
 
 @dataclass

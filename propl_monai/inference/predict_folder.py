@@ -27,10 +27,10 @@ from propl_monai.images.picture import NoPicture
 from propl_monai.inference.cines.steady import Steady, require_steady
 from propl_monai.inference.formats.masks import Masks
 from propl_monai.inference.formats.registry import PNG, format_names
-from propl_monai.inference.inputs import find_inputs
+from propl_monai.inference.inputs import InputFile, find_inputs
 from propl_monai.inference.journal import Journal
 from propl_monai.inference.measurements import Spacing, require_spacing
-from propl_monai.inference.output_folder import InputFile, Outcome, OutputFolder, Stored
+from propl_monai.inference.output_folder import Outcome, OutputFolder, Stored
 from propl_monai.inference.prediction import Prediction
 from propl_monai.inference.predictor import Predictor, Prepared
 from propl_monai.inference.shards import Shard, files_of_shards, lock_results

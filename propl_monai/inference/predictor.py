@@ -12,7 +12,8 @@ import numpy as np
 from propl_monai import tasks as registry
 from propl_monai.common.options import switch
 from propl_monai.errors import ProPLError, unknown
-from propl_monai.images import Cine, Picture, read_image, to_grey
+from propl_monai.images import Cine, Picture, to_grey
+from propl_monai.images.read import Image, as_picture
 from propl_monai.images.sector import Box, box_of_frames, crop_box, cropped, in_place, whole
 from propl_monai.inference.engines.base import PASSES, PERTURBATION, SEED, STRENGTH, UNCERTAINTIES, Engine
 from propl_monai.inference.engines.choice import MakeGraph, choose_graph, require_torch
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from propl_monai.inference.engines.torch_engine import TorchEngine
     from propl_monai.model.networks.base import Segmenter
 
-Image = str | Path | np.ndarray | Picture
 _OPENING = threading.Lock()  # of torch, when it is wanted later
 
 
@@ -222,8 +222,7 @@ class Predictor:
     ) -> list[list[Prediction]]:
         """Segment many pictures in batches: one list per picture, in the order of the tasks.
 
-        The network rounds differently in batches of another size: which pictures share a batch, and how many tasks, changes
-        a probability or a variance by less than 1e-5, and a mask only at pixels this close to the threshold.
+        A probability or variance changes with the batch and the number of tasks, by rounding, by less than 1e-5.
         """
         names = self.names(task)
         results: list[list[Prediction]] = []
@@ -288,8 +287,8 @@ class Predictor:
     ) -> list[Prediction]:
         """The third step: maps (K or 2K, rows, columns) of a picture to one prediction per task, at its own size.
 
-        With its pooled features (C,), and weights that come with `known.safetensors`, each has its scores. `masks_alone`
-        leaves `probability` empty, (0, 0), which saves time; the masks are the same.
+        With pooled features (C,) and weights with `known.safetensors`, each has its scores. `masks_alone` leaves
+        `probability` empty, (0, 0), which saves time; the masks are the same.
         """
         top, left, bottom, right = prepared.box
         size, place = (bottom - top, right - left), (prepared.box, prepared.size)
@@ -319,18 +318,3 @@ class Predictor:
             if name not in self.tasks:
                 raise ProPLError("task", f"these weights do not know '{name}'", "they know " + ", ".join(self.tasks))
         return names
-
-
-def as_picture(image: Image) -> Picture:
-    """The picture of a file, of an array, or itself."""
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    picture = Picture(image) if isinstance(image, np.ndarray) else image
-    if not isinstance(picture, Picture):
-        raise ProPLError("image", f"a {type(image).__name__} was given", "give a file name, an array or a Picture")
-    pixels = picture.pixels
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
-        raise ProPLError("image", f"{pixels.dtype} {pixels.shape} was given", "give uint8 (H, W), or (H, W, 3) RGB")
-    if pixels.size == 0:
-        raise ProPLError("image", f"{pixels.shape} holds no pixel", "give at least one row and one column")
-    return picture

@@ -11,6 +11,7 @@ from scipy.special import ellipe
 from skimage.measure import perimeter_crofton
 
 from propl_monai.errors import ProPLError
+from propl_monai.inference.inputs import InputFile
 from propl_monai.inference.known import Scores
 from propl_monai.inference.measurements import (
     COLUMNS,
@@ -21,7 +22,6 @@ from propl_monai.inference.measurements import (
     measurement_row,
     to_csv,
 )
-from propl_monai.inference.output_folder import InputFile
 from propl_monai.inference.prediction import Prediction
 
 HEAD = "fetal head"

@@ -16,8 +16,8 @@ from propl_monai.errors import ProPLError, unknown
 from propl_monai.images.write import png
 from propl_monai.inference.formats.masks import Masks
 from propl_monai.inference.formats.registry import NAMES, PNG, find_format
+from propl_monai.inference.inputs import InputFile
 from propl_monai.inference.measurements import MEASUREMENTS, measurement_row, to_csv
-from propl_monai.inference.output_folder import InputFile
 from propl_monai.inference.prediction import Prediction
 from propl_monai.tasks import Task
 

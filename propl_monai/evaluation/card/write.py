@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from propl_monai.evaluation.card.render import to_markdown
 from propl_monai.evaluation.card.score import score
 from propl_monai.evaluation.report.collect import temperature_of
 from propl_monai.evaluation.summary import summarise
+from propl_monai.images import read_image
 from propl_monai.inference.known_pictures import count_pictures
 from propl_monai.inference.predictor import Predictor
 from propl_monai.model.bundle_folder import find_weights
@@ -73,6 +74,8 @@ def write_card(
     elsewhere = _external(Path(external), datalist, predictor.tasks) if external else None
     outside = as_items(elsewhere.cases, elsewhere.root) if elsewhere else []
     strange = foreign_files(Path(foreign)) if foreign else {}
+    for file in chain.from_iterable(strange.values()):
+        read_image(file)  # refused now, not after the work of minutes
     own = Datalist(datalist.root, tuple(case for case in labelled if case.split == "test"), datalist.name)
     total = len(fitting) + len(measured) + len(outside)
     total += sum(find(item["task"]).organ == ORGAN for item in measured)

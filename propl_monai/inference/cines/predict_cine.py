@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from propl_monai.images import Cine, Picture, read_frames
+from propl_monai.images.read import as_picture
 from propl_monai.inference.cines.steady import Steady, require_steady
 from propl_monai.inference.prediction import Prediction
-from propl_monai.inference.predictor import Predictor, Prepared, as_picture
+from propl_monai.inference.predictor import Predictor, Prepared
 
 Frame = tuple[Prepared, np.ndarray | None]
 
