@@ -67,7 +67,10 @@ class Instant:
         """No engine that there is."""
         return "none"
 
-    def prepare(self, picture: Any, uncertainty: bool = False) -> Any:
+    def box_of(self, cine: Any) -> None:
+        """Nothing is cut."""
+
+    def prepare(self, picture: Any, *_: Any) -> Any:
         """The picture."""
         return picture
 

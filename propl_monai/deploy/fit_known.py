@@ -19,11 +19,11 @@ from propl_monai.common.packaged_bundle import KNOWN
 from propl_monai.datasets.cohort import datalist_of_training
 from propl_monai.errors import ProPLError
 from propl_monai.inference.known import Known, Values, margins, own_kinds, squared_distances
-from propl_monai.inference.known_pictures import Pictures, count_pictures, read_pictures
+from propl_monai.inference.known_pictures import Pictures, both, count_pictures, read_pictures
 from propl_monai.inference.predictor import Predictor
 from propl_monai.model.bundle_folder import describe_bundle, find_weights, open_network
 from propl_monai.model.weights import read_header
-from propl_monai.tasks import find
+from propl_monai.tasks import find, find_all
 
 RATE = 0.01  # share of validation pictures that each warning may be false for
 DETECTED = 0.95  # share of the validation pictures, asked for another organ, that the threshold of presence has to find
@@ -55,18 +55,25 @@ def fit_known(
     network, sha256 = open_network(described), described.weights_sha256
     settings = described.spatial_size, described.normalisation
     predictor = Predictor(network, *settings, crop_sector=described.crop_sector)  # without scores of earlier weights
-    datalist = datalist_of_training(data, datalist_file, read_header(path).get("datalist_sha256"))
+    header = read_header(path)
+    datalist = datalist_of_training(data, datalist_file, header.get("datalist_sha256"))
     cases = [case for case in datalist.cases if case.task in predictor.tasks]
     parts = [[case for case in cases if case.split == split] for split in ("train", "validation")]
     for split, some in zip(("train", "validation"), parts, strict=True):
         if not some:
             raise ProPLError(data, f"holds no {split} case of these tasks", MORE_DATA)
-    counter, total = count(1), sum(map(count_pictures, parts))
+    turned = find_all(header.get("training", {}).get("options", {}).get("transposed_tasks") or [])
+    names = {task.name for task in turned}
+    again = [[case for case in some if case.task in names] for some in parts]
+    counter, total = count(1), sum(map(count_pictures, [*parts, *again]))
 
     def step() -> None:
         progress(next(counter), total)
 
     train, validation = (read_pictures(predictor, some, datalist.root, step) for some in parts)
+    if all(again):  # the training showed them so every other time
+        more = [read_pictures(predictor, some, datalist.root, step, transposed=True) for some in again]
+        train, validation = both(train, more[0]), both(validation, more[1])
     known = fit(train, validation, predictor.tasks)
     about = {**known.about, "weights_sha256": sha256, "datalist_sha256": datalist.sha256}
     replace(known, about=about).write(path.with_name(KNOWN))

@@ -113,7 +113,10 @@ class Segmenter(nn.Module, ABC):
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of the maps v1 … v4 of `features`."""
-        return self.get_submodule("encoder").channels  # type: ignore[return-value]
+        encoder = getattr(self, "encoder", None)
+        if encoder is None:
+            raise ProPLError(f"network '{self.name}'", "gives no features", "choose another network, such as film")
+        return encoder.channels
 
     def logits(self, features: Features, task: Task = None, decoder: str | None = None) -> Tensor:
         """Feature maps of `features` to logits (B, 1, H, W); see `forward`."""
