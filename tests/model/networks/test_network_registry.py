@@ -137,9 +137,13 @@ def test_mirrored_pictures_and_uncertainty(networks: dict[str, Segmenter], name:
         Predictor(network, (32, 32), "half", device="cpu", decoder="pd")
 
 
+# the first two have tests of their own here or elsewhere, exports of the others take minutes
+LONG = ("propl", "film", "meduniseg", "meduniseg_star")
+
+
 @pytest.mark.parametrize(
     "name",
-    ["film", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in NETWORKS if name not in ("propl", "film"))],
+    ["film", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in NETWORKS if name not in LONG)],
 )
 def test_onnx_gives_the_same_masks(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
     record = export(folders[name], tmp_path / "net.onnx")
