@@ -14,15 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cines import dice
 from propl_monai import Datalist, Predictor, read_image
 from propl_monai.images import read_mask
 from propl_monai.images.sector import crop_box, cropped, whole
-
-
-def dice(mask: np.ndarray, true: np.ndarray) -> float:
-    """Dice of two masks, 0 to 1; 1 where both are empty."""
-    both = mask.sum() + true.sum()
-    return float(2 * (mask & true).sum() / both) if both else 1.0
 
 
 def main() -> None:

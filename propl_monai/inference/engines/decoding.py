@@ -94,14 +94,12 @@ class TaskDecoder:
             mirrored = self.logits(network, network.encode(inputs.flip(-1)), texts)
             maps = mean_logits(maps, mirrored.flip(-1))
         if self.views:
-            variances = [self._variance_of_views(inputs, lambda some: self._of_propl(network, some, wanted))]
+            variances = [
+                self._variance_of_views(inputs, lambda some: self.logits(network, network.encode(some), texts))
+            ]
         else:
             variances = [self._variance(network, features, text) for text in texts] if self.passes else []
         return torch.cat([maps, *variances], dim=1)
-
-    def _of_propl(self, network: ProPL, inputs: Tensor, wanted: Sequence[str | Sequence[str] | None]) -> Tensor:
-        texts = [network.text(names, len(inputs)) for names in wanted]
-        return self.logits(network, network.encode(inputs), texts)
 
     def _variance_of_views(self, inputs: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
         """Eq. 4 over views, (B, K, H, W); one view at a time, so that memory does not grow with their number."""

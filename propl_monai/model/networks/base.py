@@ -108,19 +108,22 @@ class Segmenter(nn.Module, ABC):
 
     def features(self, image: Tensor, task: Task = None) -> Features:
         """Images to the feature maps that `logits` decodes, for methods that perturb them; see `forward`."""
-        raise ProPLError(f"network '{self.name}'", "gives no features", "choose another network, such as film")
+        raise self._without("gives no features")
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of the maps v1 … v4 of `features`."""
         encoder = getattr(self, "encoder", None)
         if encoder is None:
-            raise ProPLError(f"network '{self.name}'", "gives no features", "choose another network, such as film")
+            raise self._without("gives no features")
         return encoder.channels
 
     def logits(self, features: Features, task: Task = None, decoder: str | None = None) -> Tensor:
         """Feature maps of `features` to logits (B, 1, H, W); see `forward`."""
-        raise ProPLError(f"network '{self.name}'", "takes no features", "choose another network, such as film")
+        raise self._without("takes no features")
+
+    def _without(self, fact: str) -> ProPLError:
+        return ProPLError(f"network '{self.name}'", fact, "choose another network, such as film")
 
     @property
     def bound_to_size(self) -> bool:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from propl_monai.errors import unknown
-from propl_monai.model.encoder import Features, VisionEncoder
+from propl_monai.model.encoder import Features
 from propl_monai.model.networks.base import Task
 from propl_monai.model.networks.plain_decoder import PlainDecoder
-from propl_monai.model.networks.prompted import PromptedSegmenter
+from propl_monai.model.networks.prompted import UsualPrompted
 
 HIDDEN, NARROW = 64, 16  # widths of the controller, released code
 CLASSES = 2  # background and target
@@ -96,7 +96,7 @@ class InterpolatingDecoder(nn.Module):
         return functional.interpolate(z, scale_factor=scale, mode=self.mode, align_corners=False)
 
 
-class VCLIPSeg(PromptedSegmenter):
+class VCLIPSeg(UsualPrompted):
     """An encoder, voxel-wise prompts at its deepest map, and two decoders that enlarge in different ways.
 
     Li et al., MICCAI 2024, Figure 1. Paper and code segment one organ by a 3-D V-Net; here the encoder is this package's,
@@ -110,37 +110,18 @@ class VCLIPSeg(PromptedSegmenter):
     The decoder of transposed convolutions predicts, as in the code; the interpolating one serves training
     (`VCLIPSegMethod`).
 
-    Args:
-        encoder: a timm model name, see `VisionEncoder`.
-        prompts: file of a prompt bank, None for the packaged bank of the eight tasks, False for no bank.
-        prompt_mode: "text", or the controls "learned", "onehot", "none".
-        prompt_padding: "zero" or "released".
-        decoder_block: "unetr" or "light", of the decoder that predicts, see `decoder.BLOCKS`.
-        default_task: the task when neither `task` nor `text` is given; None makes that an error.
-        text_shape: (L, E) when there is no bank.
+    Arguments: see `UsualPrompted`; the decoder that predicts has blocks of `decoder_block`.
     """
 
     name = "vclipseg"
     encodes_once = True
 
-    def __init__(
-        self,
-        encoder: str = "convnext_tiny",
-        prompts: str | bool | None = None,
-        prompt_mode: str = "text",
-        prompt_padding: str = "zero",
-        decoder_block: str = "unetr",
-        default_task: str | None = None,
-        text_shape: tuple[int, int] = (24, 384),
-    ) -> None:
-        super().__init__()
-        self.encoder = VisionEncoder(encoder)
-        _, width = self.take_prompts(prompts, prompt_mode, prompt_padding, text_shape)
+    def build(self, width: int) -> None:
+        """The embedding of the background, the voxel-wise prompts, and both decoders."""
         self.background = nn.Parameter(torch.randn(width))
         self.voxel_prompts = VoxelPrompts(self.encoder.channels[-1], width)
-        self.decoder = PlainDecoder(self.encoder.channels, decoder_block)
+        self.decoder = PlainDecoder(self.encoder.channels, self.decoder_block)
         self.second_decoder = InterpolatingDecoder(self.encoder.channels)
-        self.decoder_block, self.default_task = decoder_block, default_task
 
     def features(self, image: Tensor, task: Task = None) -> Features:
         """The features of images (B, 1, H, W), which do not depend on the task."""
