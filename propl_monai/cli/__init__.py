@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import sys
 from io import TextIOWrapper
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -50,16 +51,30 @@ def verbs() -> None:
 
 
 @app.command()
-def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False) -> None:
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    given: Annotated[
+        Path | None, typer.Option("--weights", help="List the tasks of these weights: a file, or a folder.")
+    ] = None,
+) -> None:
     """List tasks, prompts, data sources, the package's weights with their licence, and installed versions."""
     from propl_monai.common.packaged_bundle import packaged_bundle
     from propl_monai.common.run_record import versions
     from propl_monai.datasets.sources.registry import facts
 
-    rows = [{"name": task.name, "code": task.code, "organ": task.organ, "prompt": task.prompt} for task in tasks.TASKS]
     bundle = packaged_bundle()
     path, licence = bundle / "models" / "model.safetensors", bundle / "docs" / "weights_license.txt"
-    weights = {"path": str(path), "there": path.is_file(), "licence": str(licence), "terms": WEIGHTS_TERMS}
+    listed: list[tasks.Task] = list(tasks.TASKS)
+    if given:
+        from propl_monai.model.bundle_folder import find_weights
+        from propl_monai.model.tensor_file import read_header
+
+        path = find_weights(given)
+        listed = tasks.find_all(read_header(path)["architecture"]["tasks"], path)
+    rows = [{"name": task.name, "code": task.code, "organ": task.organ, "prompt": task.prompt} for task in listed]
+    weights: dict[str, Any] = {"path": str(path), "there": path.is_file()}
+    if not given:
+        weights |= {"licence": str(licence), "terms": WEIGHTS_TERMS}
     if as_json:
         typer.echo(
             json.dumps({"tasks": rows, "sources": facts(), "weights": weights, "versions": versions()}, indent=2)
@@ -72,14 +87,15 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for sc
     for source in facts():
         options = "  ".join(f"--option {name}={default}" for name, default in source["options"].items())
         typer.echo(f"{source['name']:<11} {source['title']}" + (f"\n{'':<12}{options}" if options else ""))
-    typer.echo(f"\nweights: {path}{'' if weights['there'] else ' (not there)'}\n{WEIGHTS_TERMS}: {licence}")
+    terms = "" if given else f"\n{WEIGHTS_TERMS}: {licence}"
+    typer.echo(f"\nweights: {path}{'' if weights['there'] else ' (not there)'}{terms}")
     typer.echo("\n" + "  ".join(f"{name} {version}" for name, version in versions().items()))
 
 
 for verb in (
     quickstart,
     *(data.phantoms, data.prepare, data.split, data.verify, data.frames, data.crop),
-    *(runs.train, runs.evaluate, runs.predict, runs.report, hearts.ef),
+    *(runs.train, runs.add_task, runs.evaluate, runs.predict, runs.report, hearts.ef),
     *(lab.compare, lab.tables, lab.panels),
     *(share.prompts, share.export, share.ship, share.known, share.card, share.release, share.demo),
 ):

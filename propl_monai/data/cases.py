@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from propl_monai.common.findings import Finding
 from propl_monai.common.spacing import is_spacing
 from propl_monai.errors import ProPLError, unknown
-from propl_monai.tasks import NAMES, find
+from propl_monai.tasks import find, known_names
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 PROBLEMS_SHOWN = 5
@@ -37,7 +37,7 @@ class Case:
         case_id: unique name, `CODE/SOURCE/NAME`, e.g. `LA/CAMUS/patient0001_2CH_ES`; safe as a relative path.
         image: POSIX path of the picture, relative to the datalist's root.
         mask: POSIX path of its mask, or None when none was drawn.
-        task: a name of `propl_monai.tasks.NAMES`.
+        task: a name of `propl_monai.tasks.known_names()`.
         source: the data set it comes from, e.g. `CAMUS`.
         group: patient, examination or video: the unit that is never divided between splits; unique within its source.
         split: `train`, `validation` or `test`.
@@ -148,7 +148,7 @@ def _case_faults(case: Case) -> Iterator[tuple[str, str]]:
     for key, text in (("source", case.source), ("group", case.group)):
         if not isinstance(text, str) or not _is_text(text) or _surrogate(text):
             yield f"{key} {text!r} is not a line of text", f"give a {key} of at least one printable character"
-    for key, value, known in (("task", case.task, NAMES), ("split", case.split, SPLITS)):
+    for key, value, known in (("task", case.task, known_names()), ("split", case.split, SPLITS)):
         if value not in known:
             error = unknown("", key, value, known)
             yield error.fact, error.cure

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from propl_monai.errors import ProPLError
 from propl_monai.evaluation.cases import PIXELS, STATUSES, UNITS, check_cases
 from propl_monai.evaluation.grids import markdown_table, number, pair, percent
-from propl_monai.tasks import NAMES
+from propl_monai.tasks import known_names
 
 Row = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ COLUMNS = ("task", *COUNTS, *SCORES, *DISTANCES, "hd95_mm_n")
 
 
 def summarise(rows: pd.DataFrame | Iterable[Row], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """One line per task, in the order of `tasks.TASKS`, and a last line "mean" over the tasks, each weighing the same.
+    """One line per task, in the order of `tasks.known()`, and a last line "mean" over the tasks, each weighing the same.
 
     Columns, all of dtype object so that None stays None: task; n cases; groups, the clusters of the intervals; ok,
     missed, false_alarm, both_empty, which add up to n; dice and iou in [0, 1] with the ends _low and _high of their
@@ -58,7 +58,7 @@ def summarise(rows: pd.DataFrame | Iterable[Row], resamples: int = 2000, seed: i
     if resamples < 100:
         raise ProPLError("summary", f"{resamples} bootstrap resamples", "give at least 100, better 2000")
     frame = _frame(rows)
-    present = [(name, frame[frame["task"] == name]) for name in NAMES if (frame["task"] == name).any()]
+    present = [(name, frame[frame["task"] == name]) for name in known_names() if (frame["task"] == name).any()]
     lines = [_line(name, part) | _intervals(part, resamples, seed) for name, part in present]
     lines.append(_mean_line(lines, frame) | _intervals(frame, resamples, seed))
     table = pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)

@@ -242,6 +242,21 @@ def build_bank(
     return PromptBank(task_names, sentences, hidden, tokens["attention_mask"], encoder, digest.hexdigest())
 
 
+def with_task(bank: PromptBank, name: str) -> PromptBank:
+    """The bank with a registered task behind its own, whose sentence the same text encoder encodes (extra `text`)."""
+    facts = bank.describe()
+    more = build_bank(facts["encoder"], [name], bank.embeddings.shape[1])
+    new = more.describe()
+    if new["encoder_sha256"] != facts["encoder_sha256"]:
+        fact = f"'{facts['encoder']}' is not the one that encoded the other sentences: its weights have another hash"
+        raise ProPLError("text encoder", fact, "install the version that made this prompt bank")
+    names, sentences = (facts[key] + new[key] for key in ("tasks", "sentences"))
+    embeddings, mask = (
+        torch.cat((own.cpu(), other)) for own, other in ((bank.embeddings, more.embeddings), (bank.mask, more.mask))
+    )
+    return PromptBank(names, sentences, embeddings, mask, facts["encoder"], facts["encoder_sha256"])
+
+
 def _encoder_folder(encoder: str) -> str:
     if not encoder.startswith("package:"):
         return encoder

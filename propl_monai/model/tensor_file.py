@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from propl_monai import tasks
 from propl_monai.common.files import write_atomically
 from propl_monai.errors import ProPLError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 HEADER = "propl"  # key of the file's metadata
+ADDED_TASKS = "added_tasks"  # entry of the header: what the tasks are that the package does not have
 DECODERS = ("sd", "pd", "mean")
 BOTH = ("sd", "pd")  # the decoders that have weights
 BLOCKS = ("unetr", "light")  # of a decoder's stage: the paper's, and a cheap one
@@ -55,7 +57,7 @@ def read_tensors(path: Path | str, *names: str, framework: str = "pt") -> tuple[
 
 
 def read_header(path: Path | str) -> dict[str, Any]:
-    """The header of a safetensors weights file."""
+    """The header of a safetensors weights file. Tasks that users have added to it are known to this process from now on."""
     try:
         header, _ = read_tensors(path, framework="np")
     except (OSError, SafetensorError) as error:
@@ -69,6 +71,9 @@ def read_header(path: Path | str) -> dict[str, Any]:
         header["architecture"] = found = {**OF_EARLIER_FILES, **found}
     if not _is_architecture(found):
         raise ProPLError(path, "has a header that does not say what network it holds", "train or download it again")
+    added = header.get(ADDED_TASKS, [])
+    for content in added if isinstance(added, list) else [added]:
+        tasks.add(tasks.from_facts(content, path))
     return header
 
 
@@ -76,9 +81,9 @@ def _is_architecture(found: Any) -> bool:
     """Whether a header's entry may be built from, before anything is allocated for it."""
     if not isinstance(found, dict) or not ARCHITECTURE_KEYS <= found.keys():
         return False
-    shape, tasks = found.get("text_shape", [1, 1]), found["tasks"]
+    shape, known = found.get("text_shape", [1, 1]), found["tasks"]
     sizes = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n <= LARGEST_TEXT for n in shape)
-    names = isinstance(tasks, list) and all(isinstance(name, str) for name in tasks)
+    names = isinstance(known, list) and all(isinstance(name, str) for name in known)
     decoders = found.get("decoders", [*BOTH]) in ([*BOTH], *([name] for name in BOTH))
     block = found.get("decoder_block", BLOCKS[0]) in BLOCKS
     return sizes and names and decoders and block and all(isinstance(found[key], str) for key in ("network", "encoder"))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import propl_monai
+from propl_monai import tasks
 from propl_monai.common.files import write_atomically
 from propl_monai.common.packaged_bundle import KNOWN
 from propl_monai.errors import ProPLError, first_line
@@ -23,7 +24,14 @@ from propl_monai.model.networks.base import Segmenter
 from propl_monai.model.networks.prompted import PromptedSegmenter
 from propl_monai.model.networks.registry import network_class
 from propl_monai.model.prompts import PromptBank, Prompts
-from propl_monai.model.tensor_file import OF_EARLIER_FILES, WEIGHTS, read_header, read_tensors, write_tensors
+from propl_monai.model.tensor_file import (
+    ADDED_TASKS,
+    OF_EARLIER_FILES,
+    WEIGHTS,
+    read_header,
+    read_tensors,
+    write_tensors,
+)
 
 FLAT_WEIGHTS = "model.pt"  # the name that MONAI's tools expect
 STATE = "checkpoint_last.pt"
@@ -63,6 +71,9 @@ def save_safetensors(network: Segmenter, path: Path | str, about: Mapping[str, A
         "decoder": network.chosen_decoder,
         **about,
     }
+    added = [task for task in tasks.known() if tasks.is_added(task.name) and task.name in network.task_names]
+    if added:
+        header[ADDED_TASKS] = [tasks.facts(task) for task in added]
     state = _plain_state(network)
     if half:  # a prompt bank is known by its hash, so it keeps its bits
         kept = {name for name, value in state.items() if value.ndim < 2 or name.startswith("prompts.")}

@@ -9,6 +9,7 @@ import typer
 
 from propl_monai.common.options import pairs, words
 from propl_monai.common.packaged_bundle import packaged_bundle, trusted_bundle
+from propl_monai.errors import ProPLError
 
 if TYPE_CHECKING:
     from propl_monai.model.bundle_folder import Described
@@ -41,6 +42,60 @@ def train(
     configs = ["train", *words(preset)]
     given = read_settings(bundle, configs, pairs("--set", settings or []))
     run_bundle(bundle_arguments("training", bundle, configs, {**places, **given}))
+
+
+def add_task(
+    name: Annotated[str, typer.Argument(help='The new target, in English, such as "carotid lumen".')],
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of its pictures: TARGET/SOURCE/images and TARGET/SOURCE/masks.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the new model, with the weights in its models/.")
+    ] = Path("model"),
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", "--bundle", help="Weights file, training folder or bundle; default: the package's own."
+        ),
+    ] = None,
+    datalist: Annotated[
+        Path | None, typer.Option(help="Datalist of DATA, whose splits count; default: a fifth is held out.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Folder with pictures of the other targets, on which they are kept.")
+    ] = None,
+    replay_datalist: Annotated[
+        Path | None, typer.Option(help="Datalist of --replay, verified; default: the folder as it is.")
+    ] = None,
+    organ: Annotated[str | None, typer.Option(help="Where the target is found; default: an organ of its own.")] = None,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the patients of a folder kept for `propl evaluate`.")
+    ] = 0.0,
+    without_labels: Annotated[
+        bool, typer.Option("--without-labels", help="Add the sentence alone, to be trained later, as in MONAI Label.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Of the training: key=value, such as max_epochs=20; see docs/add_task.md."),
+    ] = None,
+) -> None:
+    """Teach a model one more target from few labelled pictures, and keep those that it knows (extra `text`)."""
+    from propl_monai.cli.progress import progress
+    from propl_monai.deploy.add_task import Sources, Teaching
+    from propl_monai.deploy.add_task import add_task as run
+
+    if without_labels == (data is not None):
+        cure = "give the folder of the pictures, or --without-labels" if data is None else "leave one of the two out"
+        fact = "is missing" if data is None else "and --without-labels are both given"
+        raise ProPLError("DATA", fact, cure)
+    sources = Sources(data, datalist, replay, replay_datalist, test_share)
+    with progress("learning") as shown:
+        results = run(name, output, sources, weights, organ, Teaching.read(settings or []), shown)
+    for task, row in results["dice"].items():
+        typer.echo(f"{task:<16} Dice {row['before']:.3f} before, {row['after']:.3f} after ({row['pictures']} pictures)")
+    typer.echo(
+        f"{output}: knows '{results['task']}'; try `propl predict PICTURE -t \"{results['task']}\" --weights {output}`"
+    )
 
 
 def evaluate(

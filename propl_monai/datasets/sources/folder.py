@@ -128,7 +128,7 @@ def _source_folders(root: Path) -> list[tuple[tasks.Task, Path]]:
     """Every `<TASK>/<SOURCE>` under the root, in the order of tasks and names."""
     if not root.is_dir():
         raise ProPLError(root, "is not a folder", f"name the folder that holds {_LAYOUT}")
-    known = {word.lower(): task for task in tasks.TASKS for word in (task.code, task.name, task.slug)}
+    known = {word.lower(): task for task in tasks.known() for word in (task.code, task.name, task.slug)}
     found = []
     for folder in visible(root):
         task = known.get(folder.name.lower())

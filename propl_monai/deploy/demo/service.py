@@ -23,7 +23,7 @@ from propl_monai.images.write import png
 from propl_monai.inference.measurements import measure
 from propl_monai.inference.prediction import LARGEST_DEVIATION
 from propl_monai.inference.predictor import Predictor
-from propl_monai.tasks import TASKS, Task
+from propl_monai.tasks import Task, known
 
 MOST_UPLOAD = 128_000_000  # bytes of a file
 MOST_STUDIES = 8  # open at once, in all pages
@@ -52,8 +52,8 @@ class Service:
 
     def about(self) -> dict[str, Any]:
         """The targets and limits that the page shows."""
-        known = [task for task in TASKS if task.name in self.predictor.tasks]
-        shown = [{"code": task.code, "name": task.name, "organ": task.organ, "colour": task.colour} for task in known]
+        tasks = [task for task in known() if task.name in self.predictor.tasks]
+        shown = [{"code": task.code, "name": task.name, "organ": task.organ, "colour": task.colour} for task in tasks]
         return {"tasks": shown, "most_upload": MOST_UPLOAD, "largest_deviation": LARGEST_DEVIATION}
 
     # --- files

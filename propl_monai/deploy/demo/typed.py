@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
+from propl_monai import tasks
 from propl_monai.common.spacing import Spacing, require_spacing
 from propl_monai.errors import ProPLError, unknown
-from propl_monai.tasks import TASKS, Task, find
+from propl_monai.tasks import Task, find
 
 _PIXEL_SIZE = "pixel size"
 _ALIKE = 0.6  # of a name and words of a sentence, from 0 to 1
@@ -23,7 +24,7 @@ def task_of(text: str, known: Sequence[str]) -> Task:
     """
     words = re.findall(r"\w+", text.lower().replace("_", " "))
     sentence = f" {' '.join(words)} "
-    named = [task for task in TASKS if f" {task.name} " in sentence]
+    named = [task for task in tasks.known() if f" {task.name} " in sentence]
     if len(named) > 1:
         listed = " and ".join(f"'{task.name}'" for task in named)
         raise ProPLError("target", f"{listed} are named", "ask for one after the other; the page shows them together")

@@ -16,7 +16,7 @@ import numpy as np
 
 from propl_monai.evaluation.figure_style import DPI, STYLE, Figure, look, matplotlib, outline
 from propl_monai.evaluation.report.collect import Shown, TaskCalibration
-from propl_monai.tasks import NAMES
+from propl_monai.tasks import known_names
 
 LOSSES = ("loss", "supervised", "pseudo")
 PICTURE_WIDTH = 4.8  # inches: 480 px
@@ -44,7 +44,7 @@ def curves(epochs: Sequence[Mapping[str, Any]], best_epoch: int | None) -> list[
     """
     validated = [epoch for epoch in epochs if epoch.get("validation")]
     decoders = {name: _points(validated, "validation", name) for name in decoders_of(epochs)}
-    tasks = {name: _points(validated, "validation_tasks", name) for name in NAMES}
+    tasks = {name: _points(validated, "validation_tasks", name) for name in known_names()}
     losses = {name: [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch] for name in LOSSES}
     plans = (
         ("decoders", decoders, "validation mDice, %", best_epoch, "Validation mDice of the decoders"),

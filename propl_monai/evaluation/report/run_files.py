@@ -66,7 +66,7 @@ class RunFiles:
     @property
     def task_names(self) -> list[str]:
         """The evaluated tasks, in the order of the registry."""
-        return [name for name in tasks.NAMES if (self.cases["task"] == name).any()]
+        return [name for name in tasks.known_names() if (self.cases["task"] == name).any()]
 
 
 def read_run_files(training: Path | str, evaluation: Path | str | None = None) -> RunFiles:

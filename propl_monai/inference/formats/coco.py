@@ -15,8 +15,6 @@ from propl_monai import tasks as registry
 from propl_monai.inference.formats.base import Format
 from propl_monai.inference.formats.masks import Masks
 
-CATEGORIES = {task.name: number for number, task in enumerate(registry.TASKS, start=1)}
-
 
 class Coco(Format):
     """See the module."""
@@ -40,18 +38,19 @@ class Coco(Format):
 
     def whole(self, parts: Sequence[Any]) -> bytes:
         """Ids count from 1 in the order of the parts; the categories are all tasks, so that their ids never change."""
+        ids = {name: number for number, name in enumerate(registry.known_names(), start=1)}
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for number, part in enumerate(parts, start=1):
             found = part["found"]
             images.append({"id": number, **{key: value for key, value in part.items() if key != "found"}})
             for task, counts, area, box in found:
-                place = {"id": len(annotations) + 1, "image_id": number, "category_id": CATEGORIES[task]}
+                place = {"id": len(annotations) + 1, "image_id": number, "category_id": ids[task]}
                 coded = {"size": [part["height"], part["width"]], "counts": counts}
                 annotations.append({**place, "segmentation": coded, "area": area, "bbox": box, "iscrowd": 0})
         categories = [
-            {"id": CATEGORIES[task.name], "name": task.name, "supercategory": task.organ, "color": list(task.colour)}
-            for task in registry.TASKS
+            {"id": ids[task.name], "name": task.name, "supercategory": task.organ, "color": list(task.colour)}
+            for task in registry.known()
         ]
         content = {
             "info": {"description": "masks predicted by propl_monai"},

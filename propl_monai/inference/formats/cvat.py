@@ -43,7 +43,7 @@ class Cvat(Format):
         for key, value in (("name", "propl_monai"), ("size", str(len(parts))), ("mode", "annotation")):
             ElementTree.SubElement(task, key).text = value
         labels = ElementTree.SubElement(task, "labels")
-        for one in registry.TASKS:
+        for one in registry.known():
             label = ElementTree.SubElement(labels, "label")
             ElementTree.SubElement(label, "name").text = one.name
             ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*one.colour)

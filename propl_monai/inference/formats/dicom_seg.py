@@ -41,6 +41,7 @@ TARGETS: dict[str, tuple[str, str, str]] = {
     "thyroid gland": (_STRUCTURE, "69748006 Thyroid", ""),
     "thyroid nodule": (_ABNORMAL, "27925004 Nodule", "69748006 Thyroid"),
 }
+_OWN = "99PROPL"  # scheme of codes that no dictionary has, those of added tasks; its name as PS3.3, 8.2 asks
 _SIDES = {"L": "7771000 Left", "R": "24028007 Right"}  # CID 244
 _LEARNED = "123110 Artificial Intelligence"  # a family of algorithms (CID 7162)
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -174,12 +175,12 @@ def _measures(source: Dataset, spacing_mm: Spacing | None) -> list[Dataset]:
 
 
 def _segment(highdicom: Any, number: int, task: Task, side: str) -> Any:
-    category, kind, organ = TARGETS[task.name]
+    category, kind, organ = TARGETS.get(task.name, (_STRUCTURE, "", ""))
     made = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=task.name,
         segmented_property_category=_code(category),
-        segmented_property_type=_code(kind),
+        segmented_property_type=_code(kind) if kind else _code(f"{task.code} {task.name}", _OWN),
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name="ProPL", version=__version__, family=_code(_LEARNED, "DCM")

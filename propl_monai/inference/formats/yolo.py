@@ -36,10 +36,12 @@ class Yolo(Format):
             for task, mask in zip(masks.tasks, frame, strict=True):
                 for outline in outlines(mask):
                     corners = (outline / (width, height)).ravel()
-                    lines.append(f"{registry.NAMES.index(task.name)} " + " ".join(f"{part:.7f}" for part in corners))
+                    lines.append(
+                        f"{registry.known_names().index(task.name)} " + " ".join(f"{part:.7f}" for part in corners)
+                    )
             written[f"{name}.txt"] = "".join(f"{line}\n" for line in lines).encode()
         return written
 
     def whole(self, parts: Sequence[Any]) -> bytes:
         """The names, one a line; the first is class 0."""
-        return "".join(f"{name}\n" for name in registry.NAMES).encode()
+        return "".join(f"{name}\n" for name in registry.known_names()).encode()

@@ -11,8 +11,9 @@ import torch
 from ignite.engine import Engine
 from label_tools import phantom_items
 
-from propl_monai.deploy.monai_label.lib.learning import BestEpoch, KeepingOthers, Measure, Settings, learn
 from propl_monai.errors import ProPLError
+from propl_monai.training.best_epoch import BestEpoch, Measure
+from propl_monai.training.learning import KeepingOthers, Settings, learn
 
 QUICK = {"max_epochs": 2, "steps_per_epoch": 4, "batch_size": 2}
 

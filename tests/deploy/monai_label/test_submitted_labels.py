@@ -11,9 +11,9 @@ from label_tools import phantom_items
 from PIL import Image
 
 from propl_monai.deploy.monai_label.lib.labels import Submitted, as_items, submitted, unlabelled
-from propl_monai.deploy.monai_label.lib.other_tasks import MOST_MEASURED, pictures_of_others
 from propl_monai.errors import ProPLError
 from propl_monai.tasks import find
+from propl_monai.training.other_tasks import MOST_MEASURED, pictures_of_others
 
 NODULE, GLAND = find("TN"), find("TG")
 

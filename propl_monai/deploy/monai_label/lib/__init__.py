@@ -2,6 +2,6 @@
 
 In: requests of MONAI Label. Out: what its interfaces return. Must not know: where the server keeps its files.
 
-Tested elsewhere: `datastore` by `test_hostile_requests`, `labels` and `other_tasks` by `test_submitted_labels`, `learning` by
-`test_learning`; `infer`, `served`, `train` and `uncertainty` by `test_generic_app` and `test_server`.
+Tested elsewhere: `datastore` by `test_hostile_requests`, `labels` by `test_submitted_labels`;
+`infer`, `served`, `train` and `uncertainty` by `test_generic_app` and `test_server`.
 """

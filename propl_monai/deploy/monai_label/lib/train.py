@@ -14,17 +14,18 @@ from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.train import TrainTask
 
 from propl_monai.common.run_record import RunRecord
+from propl_monai.datasets.sources.registry import read_source
 from propl_monai.deploy.monai_label.lib.labels import as_items, submitted
-from propl_monai.deploy.monai_label.lib.learning import BestEpoch, Settings, learn
-from propl_monai.deploy.monai_label.lib.other_tasks import Pictures, pictures_of_others
 from propl_monai.deploy.monai_label.lib.served import Loaded, Served
 from propl_monai.errors import ProPLError
 from propl_monai.model.network import ProPL
 from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, copy_aside, save_weights
 from propl_monai.tasks import Task
+from propl_monai.training.best_epoch import results_of
+from propl_monai.training.learning import Settings, lasting, learn
+from propl_monai.training.other_tasks import Pictures, pictures_of_others
 
 FEWEST_TO_HOLD_OUT = 5
-OUTDATED = ("version", "architecture", "prompt_bank_sha256", "decoder", "epoch", "validation_mdice", "halved")
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +38,7 @@ class TaskTrain(TrainTask):
     Args:
         served: the network of all entries.
         task: to train.
-        reference: a folder in the plain layout with labelled pictures of the other tasks; see `other_tasks`.
+        reference: a folder in the plain layout with labelled pictures of the other tasks; see `training.other_tasks`.
     """
 
     def __init__(self, served: Served, task: Task, reference: Path | None = None) -> None:
@@ -94,7 +95,7 @@ class TaskTrain(TrainTask):
         measured = {**others.measured, self.task.name: held_out or learnt}
         best = learn(network, self.task.name, learnt, others.rehearsed, measured, loaded.header, settings)
         words = {**others.reference, self.task.name: "labels held out" if held_out else "the labels it learnt from"}
-        results = {**_results(best, words), "labels": len(learnt), "labels_held_out": len(held_out)}
+        results = {**results_of(best, words), "labels": len(learnt), "labels_held_out": len(held_out)}
         outputs = self._publish(loaded, len(learnt)) if best.epoch else []
         record.write("partial" if refused else "finished", outputs, results)
         self._log(results)
@@ -104,13 +105,14 @@ class TaskTrain(TrainTask):
         others = [task for task in self.served.tasks if task != self.task]
         labels = {task.name: as_items(submitted(datastore, task), task, folder / task.slug)[0] for task in others}
         study = [Path(datastore.get_image_uri(image_id)) for image_id in sorted(datastore.list_images())]
-        return pictures_of_others(others, study, labels, self.reference)
+        reference = read_source("folder", self.reference) if self.reference else None
+        return pictures_of_others(others, study, labels, reference)
 
     def _publish(self, loaded: Loaded, labels: int) -> list[Path]:
         """Write the new weights, and copy the earlier ones aside; the server loads them with its next request."""
         models = self.served.models
         copy_aside(models)
-        about = {key: value for key, value in loaded.header.items() if key not in OUTDATED}
+        about = lasting(loaded.header)
         about["monai_label"] = [*about.get("monai_label", []), {"task": self.task.name, "labels": labels}]
         save_weights(loaded.predictor.network, models, about)
         return [models / WEIGHTS, models / FLAT_WEIGHTS]
@@ -135,20 +137,3 @@ def _divide(items: Sequence[dict], share: float) -> tuple[list[dict], list[dict]
     places = {round(index * len(items) / count) for index in range(count)}  # evenly spaced in the order of names
     held_out = [items[index] for index in sorted(places)]
     return [item for index, item in enumerate(items) if index not in places], held_out
-
-
-def _results(best: BestEpoch, compared_with: Mapping[str, str]) -> dict[str, Any]:
-    table = {
-        task: {
-            "before": round(best.before[task], 4),
-            "after": round(best.scores[task], 4),
-            "pictures": len(cases),
-            "compared_with": compared_with[task],
-        }
-        for task, cases in best.measure.cases.items()
-    }
-    harmed = sorted({task for scores in best.history for task in best.harmed(scores)})
-    why = f"every better epoch harmed {', '.join(harmed)}" if harmed else "no epoch was better"
-    history = [{task: round(score, 4) for task, score in scores.items()} for scores in best.history]
-    why_none = None if best.epoch else why
-    return {"task": best.task, "epoch": best.epoch, "why": why_none, "dice": table, "dice_by_epoch": history}

@@ -1,7 +1,7 @@
 """The pictures on which the other tasks are rehearsed and measured while one task is trained.
 
-If the user gives a reference folder in the plain layout (that of the first training, for example), a task is rehearsed on
-its train pictures there and measured with its validation masks. Otherwise, and for tasks without pictures there, the
+If the user gives reference pictures (those of the first training, for example), a task is rehearsed on their train pictures
+and measured with their validation masks. Otherwise, and for tasks without pictures there, the
 pictures of the study are used. Their reference is a submitted label of the task if there is any, otherwise the mask of
 the network before training, so that the Dice shows how far the predictions moved.
 """
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from propl_monai.data.datalist import as_items
-from propl_monai.datasets.sources.registry import read_source
+from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.errors import ProPLError
 from propl_monai.images import image_size
 from propl_monai.tasks import Task
 
 MOST_MEASURED = 24  # pictures per task
 MOST_REHEARSED = 32
+VALIDATION_MASKS = "validation masks of the reference folder"
 logger = logging.getLogger(__name__)
 
 
@@ -40,7 +40,7 @@ class Pictures:
 
 
 def pictures_of_others(
-    others: Sequence[Task], study: Sequence[Path], labels: dict[str, list[dict]], reference: Path | None = None
+    others: Sequence[Task], study: Sequence[Path], labels: dict[str, list[dict]], reference: Datalist | None = None
 ) -> Pictures:
     """Choose the pictures, the same ones for the same files.
 
@@ -48,7 +48,7 @@ def pictures_of_others(
         others: the tasks to keep.
         study: the pictures of the study; those that cannot be read are left out.
         labels: submitted labels, items by task name, not of every task.
-        reference: a folder in the plain layout.
+        reference: pictures with masks, in splits.
     """
     known = _reference_items(reference) if reference else {}
     in_study = [{"image": str(path)} for path in study if _readable(path)]
@@ -58,7 +58,7 @@ def pictures_of_others(
         rehearsed = (train or in_study)[:MOST_REHEARSED]
         found.rehearsed += [{"image": item["image"], "task": task.name} for item in rehearsed]
         if validation:
-            measured, words = validation, "validation masks of the reference folder"
+            measured, words = validation, VALIDATION_MASKS
         elif labels.get(task.name):
             measured, words = labels[task.name], "submitted labels"
         else:
@@ -70,9 +70,8 @@ def pictures_of_others(
     return found
 
 
-def _reference_items(folder: Path) -> dict[tuple[str, str], list[dict]]:
+def _reference_items(datalist: Datalist) -> dict[tuple[str, str], list[dict]]:
     """Labelled items by task name and split, in the order of their hashes: as good as random, and reproducible."""
-    datalist = read_source("folder", folder)
     found: dict[tuple[str, str], list[dict]] = {}
     for case in sorted(datalist.cases, key=lambda case: case.image_sha256):
         if case.mask:
