@@ -25,7 +25,7 @@ from propl_monai.model.prompts import with_task
 from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, copy_aside, load_network, save_weights
 from propl_monai.tasks import Task
 from propl_monai.training.best_epoch import results_of
-from propl_monai.training.learning import Settings, Steps, lasting, learn
+from propl_monai.training.learning import LearningSentence, Settings, Steps, lasting, learn
 from propl_monai.training.other_tasks import VALIDATION_MASKS, Pictures, pictures_of_others
 
 BANK = "prompts.safetensors"  # beside the weights
@@ -43,12 +43,15 @@ class Teaching(Settings):
     """Settings of `add_task`: those of `learning.Settings`, of which `val_split` does not count here, and one more.
 
     Attributes:
-        part: of the network that learns, see `learning.KeepingOthers`.
+        sentence_rate: learning rate of the new sentence's embedding; `learning_rate` is that of the decoders.
+        part: "sentence", its embedding learns alone; "decoders", they learn, too; "" for these where pictures of other
+            targets are replayed, else for the sentence alone, which changes nothing for the others.
     """
 
     max_epochs: int = 5
-    learning_rate: float = 3e-4
-    part: str = "decoders"
+    learning_rate: float = 2e-4
+    sentence_rate: float = 1e-2
+    part: str = ""
 
     @classmethod
     def read(cls, texts: Iterable[str]) -> Teaching:
@@ -115,6 +118,8 @@ def add_task(
         The results in run.json.
     """
     output, settings = Path(output), settings or Teaching()
+    if not settings.part:
+        settings = replace(settings, part="decoders" if sources.replay else "sentence")
     given = find_weights(Path(weights)) if weights else shipped_weights()
     if given.resolve() == (output / "models" / WEIGHTS).resolve():
         raise ProPLError(output, "holds the weights to start from", "choose another output folder")
@@ -180,7 +185,7 @@ def _pictures(task: Task, output: Path, sources: Sources) -> _Found:
             cure = f"put pictures into {task.slug}/SOURCE/images and their masks into {task.slug}/SOURCE/masks there"
             raise ProPLError(sources.data, f"holds no folder '{task.slug}' or '{task.name}'", cure)
         read = read_source("folder", sources.data).select(tasks=[task.name])
-        placed = assign_splits(read.cases, sources.test_share, VALIDATION_SHARE)
+        placed = assign_splits(read.cases, sources.test_share, VALIDATION_SHARE, minimum_units=1)
         datalist = replace(read, cases=placed)
     of_split = {split: [c for c in datalist.cases if c.split == split] for split in ("train", "validation")}
     items = {split: as_items(cases, datalist.root) for split, cases in of_split.items()}
@@ -228,9 +233,9 @@ def _train(
     measured[task.name] = found.held_out or found.learnt
     total = settings.max_epochs * settings.steps_per_epoch
     handlers = [Steps(lambda done: progress(done, total))]
-    best = learn(
-        network, task.name, found.learnt, others.rehearsed, measured, header, settings, settings.part, VIEWS, handlers
-    )
+    method = LearningSentence(network, task.name, settings.part, settings.keep_weight, settings.sentence_rate)
+    rehearsed = others.rehearsed if settings.part == "decoders" else []
+    best = learn(network, task.name, found.learnt, rehearsed, measured, header, settings, method, VIEWS, handlers)
     words = dict.fromkeys(known, VALIDATION_MASKS)
     words[task.name] = "labels held out" if found.held_out else "the labels it learnt from"
     results = {**results_of(best, words), **counts}

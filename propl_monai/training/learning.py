@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import torch
 from ignite.engine import Engine, Events
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from propl_monai.data import transforms
@@ -28,7 +28,7 @@ from propl_monai.training.best_epoch import BestEpoch, Measure
 from propl_monai.training.methods.base import Batch, Method
 from propl_monai.training.trainer import SemiSupervisedTrainer
 
-PARTS = ("all", "decoders")  # that learn; without "all" the encoder stays as it is
+PARTS = ("sentence", "decoders")  # that learn a new task: its sentence alone, or the decoders, too
 OUTDATED = ("version", "architecture", "prompt_bank_sha256", "decoder", "epoch", "validation_mdice", "halved")
 
 
@@ -82,19 +82,17 @@ class KeepingOthers(Method):
     Args:
         network: trained in place.
         keep_weight: weight of the second loss.
-        part: one of `PARTS`.
     """
 
     name = "keeping_others"
     only = "propl"
     decoders = DECODERS
     network: ProPL
+    encoder_learns = True
 
-    def __init__(self, network: ProPL, keep_weight: float = 1.0, part: str = "all") -> None:
+    def __init__(self, network: ProPL, keep_weight: float = 1.0) -> None:
         super().__init__(network)
-        if part not in PARTS:
-            raise unknown("part", "part of the network", part, PARTS)
-        self.keep_weight, self.part = keep_weight, part
+        self.keep_weight = keep_weight
         self.before = copy.deepcopy(network).requires_grad_(False)
         self.eval()
 
@@ -106,15 +104,16 @@ class KeepingOthers(Method):
     def step(self, labelled: Batch | None, unlabelled: Batch | None, progress: float) -> dict[str, Tensor]:
         """Loss of labelled pictures of the task and of pictures under other prompts; see `Method.step`."""
         assert labelled is not None, "PairedLoader always gives a labelled batch where there are labels"
-        both = _both_decoders(self.network, self._features(labelled), labelled)
+        both = _both_decoders(self.network, self._features(labelled), self.text(labelled))
         loss = torch.stack([self.loss(logits, labelled["label"]) for logits in both]).sum()
         result = {"supervised": loss.detach(), "logits": both[0].detach()}
         if unlabelled:
             features = self._features(unlabelled)
             with torch.no_grad():
-                known = features if self.part == "decoders" else self.before.encode(unlabelled["image"])
-                targets = [logits.float().sigmoid() for logits in _both_decoders(self.before, known, unlabelled)]
-            pairs = zip(_both_decoders(self.network, features, unlabelled), targets, strict=True)
+                text = self.before.text(unlabelled["task"], len(unlabelled["image"]))
+                known = self.before.encode(unlabelled["image"]) if self.encoder_learns else features
+                targets = [logits.float().sigmoid() for logits in _both_decoders(self.before, known, text)]
+            pairs = zip(_both_decoders(self.network, features, text), targets, strict=True)
             kept = torch.stack([_departure(logits, target) for logits, target in pairs]).sum()
             result["kept"] = kept.detach()
             loss = loss + self.keep_weight * kept
@@ -123,8 +122,64 @@ class KeepingOthers(Method):
 
     def _features(self, batch: Batch) -> Features:
         """Of the network; without a gradient the optimizer leaves the encoder as it is."""
-        with torch.set_grad_enabled(self.part == "all" and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.encoder_learns and torch.is_grad_enabled()):
             return self.network.encode(batch["image"])
+
+    def text(self, batch: Batch) -> Tensor:
+        """What the labelled pictures are asked for by, (B, L, E)."""
+        return self.network.text(batch["task"], len(batch["image"]))
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What learns, as groups of parameters for an optimizer."""
+        return [{"params": list(self.network.parameters())}]
+
+
+class LearningSentence(KeepingOthers):
+    """A task that the network has never been taught: the embedding of its sentence learns, by itself or with the decoders.
+
+    Learning the embedding alone is prompt tuning (Lester et al., EMNLP 2021): no weight changes, and so nothing that the
+    network says of any other task. The encoder stays as it is in both.
+
+    Args:
+        network: trained in place; its prompt bank holds the task. It is frozen as far as it does not learn.
+        task: its name.
+        part: one of `PARTS`.
+        keep_weight: see `KeepingOthers`.
+        sentence_rate: learning rate of the embedding.
+    """
+
+    name = "learning_sentence"
+    encoder_learns = False
+
+    def __init__(
+        self, network: ProPL, task: str, part: str, keep_weight: float = 1.0, sentence_rate: float = 1e-2
+    ) -> None:
+        super().__init__(network, keep_weight)
+        if part not in PARTS:
+            raise unknown("part", "part of the network", part, PARTS)
+        assert network.prompts is not None, "whoever calls this has put the task into its bank"
+        self.bank, self.rate, self.part = network.prompts.bank, sentence_rate, part
+        self.row = self.bank.task_names.index(task)
+        self.sentence = nn.Parameter(self.bank.embeddings[self.row].clone())
+        network.requires_grad_(False)
+        if part == "decoders":
+            for decoder in (network.decoder_sd, network.decoder_pd):
+                decoder.requires_grad_(True)
+
+    def text(self, batch: Batch) -> Tensor:
+        """The sentence as it is now; every position counts."""
+        return self.sentence.expand(len(batch["image"]), -1, -1)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The embedding, and what of the network learns."""
+        own: dict[str, Any] = {"params": [self.sentence], "lr": self.rate, "weight_decay": 0.0}
+        rest = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        return [own, {"params": rest}] if rest else [own]
+
+    def after_step(self) -> None:
+        """Put the sentence into the bank."""
+        self.bank.embeddings[self.row] = self.sentence.detach()
+        self.bank.mask[self.row] = True
 
 
 def _departure(logits: Tensor, target: Tensor) -> Tensor:
@@ -133,8 +188,7 @@ def _departure(logits: Tensor, target: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits.float(), target) - entropy
 
 
-def _both_decoders(network: ProPL, features: Features, batch: Batch) -> list[Tensor]:
-    text = network.text(batch["task"], len(batch["image"]))
+def _both_decoders(network: ProPL, features: Features, text: Tensor) -> list[Tensor]:
     return [network.decode(features, text, decoder) for decoder in ("sd", "pd")]
 
 
@@ -157,7 +211,7 @@ def learn(
     measured: Mapping[str, Sequence[dict]],
     header: Mapping[str, Any],
     settings: Settings,
-    part: str = "all",
+    method: KeepingOthers | None = None,
     views: Mapping[str, Any] | None = None,
     handlers: Sequence[Any] = (),
 ) -> BestEpoch:
@@ -171,11 +225,12 @@ def learn(
         measured: see `Measure`; contains `task`.
         header: see `Measure`.
         settings: see `Settings`.
-        part: of the network that learns, see `KeepingOthers`.
+        method: how; None for `KeepingOthers`.
         views: options of `transforms.training` for the labelled pictures; None for its defaults.
         handlers: more handlers of MONAI or ignite.
     """
     earlier = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    method = method or KeepingOthers(network, settings.keep_weight)
     measure = Measure(network, measured, header)
     best = BestEpoch(network, task, measure, measure(network), settings.tolerance)
     cut = {"crop_sector": header.get("crop_sector", False)}
@@ -189,12 +244,12 @@ def learn(
         device=next(network.parameters()).device,
         max_epochs=settings.max_epochs,
         train_data_loader=loader,
-        method=KeepingOthers(network, settings.keep_weight, part),
-        optimizer=torch.optim.AdamW(network.parameters(), lr=settings.learning_rate),
+        method=method,
+        optimizer=torch.optim.AdamW(method.groups(), lr=settings.learning_rate),
         seed=settings.seed,
         train_handlers=[best, *handlers],
     )
     trainer.run()
     network.load_state_dict(best.state or earlier)
-    network.eval()
+    network.requires_grad_(True).eval()
     return best

@@ -11,7 +11,6 @@ from label_tools import phantom_items
 from PIL import Image
 
 from propl_monai.deploy.monai_label.lib.labels import Submitted, as_items, submitted, unlabelled
-from propl_monai.errors import ProPLError
 from propl_monai.tasks import find
 from propl_monai.training.other_tasks import MOST_MEASURED, pictures_of_others
 
@@ -122,15 +121,10 @@ def test_a_reference_folder_goes_before_the_study(phantoms: Path) -> None:
 
     cases = [case for case in read_source("folder", phantoms).cases if case.task == "fetal head"]
     by_split = {split: {case.image for case in cases if case.split == split} for split in ("train", "validation")}
-    found = pictures_of_others([find("FH")], [], {}, phantoms)
+    found = pictures_of_others([find("FH")], [], {}, read_source("folder", phantoms))
     assert found.reference["fetal head"] == "validation masks of the reference folder"
     measured = {Path(item["image"]).relative_to(phantoms).as_posix() for item in found.measured["fetal head"]}
     rehearsed = {Path(item["image"]).relative_to(phantoms).as_posix() for item in found.rehearsed}
     assert measured == by_split["validation"] and len(measured) <= MOST_MEASURED
     assert rehearsed == by_split["train"]
     assert all(Path(item["label"]).is_file() for item in found.measured["fetal head"])
-
-
-def test_a_reference_folder_of_another_layout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProPLError, match="holds no folder of a task"):
-        pictures_of_others([NODULE], [], {}, tmp_path)
