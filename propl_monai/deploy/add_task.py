@@ -25,7 +25,7 @@ from propl_monai.model.prompts import with_task
 from propl_monai.model.weights import FLAT_WEIGHTS, WEIGHTS, copy_aside, load_network, save_weights
 from propl_monai.tasks import Task
 from propl_monai.training.best_epoch import results_of
-from propl_monai.training.learning import LearningSentence, Settings, Steps, lasting, learn
+from propl_monai.training.learning import PARTS, LearningSentence, Settings, Steps, lasting, learn
 from propl_monai.training.other_tasks import VALIDATION_MASKS, Pictures, pictures_of_others
 
 BANK = "prompts.safetensors"  # beside the weights
@@ -62,6 +62,8 @@ class Teaching(Settings):
             if key not in names:
                 raise unknown("--set", "setting", key, names)
         part = given.pop("part", cls.part)
+        if part and part not in PARTS:
+            raise unknown("--set part", "part of the network", part, PARTS)
         return replace(cls.of(given), part=part)
 
 
@@ -92,6 +94,7 @@ class _Found:
     held_out: list[dict] = field(default_factory=list)
     unlabelled: list[dict] = field(default_factory=list)
     listed: list[Path] = field(default_factory=list)
+    sha256: str | None = None
 
 
 def add_task(
@@ -137,7 +140,7 @@ def add_task(
     record.write("running")
     try:
         results = _train(network, task, found, others, header, settings, progress)
-        outputs = _write(network, output, header, task, given, len(found.learnt))
+        outputs = _write(network, output, header, task, given, found)
     except BaseException as error:
         record.fail(output, error)
         raise
@@ -197,7 +200,9 @@ def _pictures(task: Task, output: Path, sources: Sources) -> _Found:
     datalist.write(listed)
     verify_now(datalist, listed)
     unlabelled = [item for item in items["train"] if "label" not in item]
-    return _Found(learnt, [item for item in items["validation"] if "label" in item], unlabelled, [listed])
+    return _Found(
+        learnt, [item for item in items["validation"] if "label" in item], unlabelled, [listed], datalist.sha256
+    )
 
 
 def _pictures_of_others(network: ProPL, output: Path, sources: Sources, found: _Found) -> Pictures:
@@ -245,13 +250,15 @@ def _train(
     return results
 
 
-def _write(network: ProPL, output: Path, header: Mapping[str, Any], task: Task, given: Path, labels: int) -> list[Path]:
+def _write(
+    network: ProPL, output: Path, header: Mapping[str, Any], task: Task, given: Path, found: _Found
+) -> list[Path]:
     """The weights, and beside them their sentences as a prompt bank; earlier ones are copied aside."""
     models = output / "models"
     copy_aside(models)
     about = lasting(header)
-    entry = {"task": task.name, "labels": labels, "from_sha256": file_sha256(given)}
-    about["added"] = [*about.get("added", []), entry]
+    entry = {"task": task.name, "labels": len(found.learnt), "datalist_sha256": found.sha256}
+    about["added"] = [*about.get("added", []), {**entry, "from_sha256": file_sha256(given)}]
     save_weights(network, models, about)
     assert network.prompts is not None, "it was checked"
     network.prompts.bank.save(models / BANK)

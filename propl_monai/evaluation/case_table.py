@@ -42,7 +42,9 @@ def describe(
     if external and header and header.get("leave_out") != external:
         fact = f"was left out of a training that left out {header.get('leave_out')}, so it is not external"
         raise ProPLError(f"external data {external}", fact, "train with --leave_out of exactly these")
-    trained_on = header.get("datalist_sha256")
+    # Of the training, and of what `propl add-task` taught it later, see `deploy.add_task`.
+    seen = [each.get("datalist_sha256") for each in (header, *header.get("added", []))]
+    trained_on = next((sha256 for sha256 in seen if sha256 == datalist.sha256), seen[0])
     same = "unknown" if trained_on is None else "yes" if trained_on == datalist.sha256 else "no"
     if same == "no":
         logger.warning(

@@ -1,4 +1,4 @@
-"""A further task: what it is taught by, what it leaves as it was, what is refused, and that the rest takes it like any other."""
+"""A further task: what teaches it, what stays as it was, what is refused, and that the rest takes it like any other."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_new_task_is_learnt_and_the_others_stay_bit_by_bit(
     assert torch.equal(logits(folder, list(tasks.NAMES)), logits(weights, list(tasks.NAMES)))
     dice = results["dice"]
     assert list(dice) == [NAME] and dice[NAME]["after"] > dice[NAME]["before"] and results["epoch"] > 0
-    assert (results["labels"], results["labels_held_out"], results["unlabelled"]) == (5, 1, 2)
+    assert (results["labels"], results["labels_held_out"], results["unlabelled"]) == (4, 2, 2)
     record = check_run_json(folder / "run.json")
     assert (record["verb"], record["status"], record["results"]) == (
         "add task",
@@ -104,7 +104,7 @@ def test_the_header_says_what_the_task_is(taught: tuple[Path, dict[str, Any]], w
     before, after = (read_header(place / "models" / "model.safetensors") for place in (weights, folder))
     assert after["architecture"] == {**before["architecture"], "tasks": [*tasks.NAMES, NAME]}
     assert after["added_tasks"] == [tasks.facts(tasks.find(NAME)) | {"colour": [51, 34, 136], "synonyms": []}]
-    assert after["added"][0]["task"] == NAME and after["added"][0]["labels"] == 5
+    assert after["added"][0]["task"] == NAME and after["added"][0]["labels"] == 4
     assert "epoch" not in after and after["seed"] == 3 and after["decoder"] == before["decoder"]
     bank = PromptBank.load(folder / "models" / "prompts.safetensors")
     assert bank.describe()["sentences"][-1] == "Segment the carotid lumen in the ultrasound image."
@@ -121,7 +121,7 @@ def test_another_process_knows_it_from_the_weights(
     predictor = Predictor.from_bundle(folder, engine="torch")
     picture = next((phantoms / "FH" / "PHANTOM" / "images").iterdir())
     found = predictor(picture, "Where is the carotid lumen?")
-    assert found.task == NAME and found.mask.shape == read_image(picture).size
+    assert found.task == NAME and found.mask.shape == read_image(picture).pixels.shape
     words = ["predict", str(picture), "-t", "CL", "--weights", str(folder), "-o", str(tmp_path / "masks")]
     words += ["--engine", "torch", "--overlay", "--measure", "--format", "png,coco,yolo,cvat"]
     run = CliRunner().invoke(cli.app, words, catch_exceptions=False)
@@ -161,7 +161,8 @@ def test_with_pictures_to_replay_the_decoders_learn_and_the_others_are_measured(
 ) -> None:
     told: list[tuple[int, int]] = []
     sources = Sources(pictures, replay=phantoms)
-    results = add_task(NAME, tmp_path / "new", sources, weights, None, QUICK, lambda *step: told.append(step))
+    careful = replace(QUICK, learning_rate=1e-3)
+    results = add_task(NAME, tmp_path / "new", sources, weights, None, careful, lambda *step: told.append(step))
     assert told == [(step, 6) for step in range(1, 7)]
     assert set(results["dice"]) == {*tasks.NAMES, NAME}
     assert not torch.equal(logits(tmp_path / "new", ["left atrium"]), logits(weights, ["left atrium"]))
@@ -190,22 +191,23 @@ def test_a_sentence_without_labels(weights: Path, tmp_path: Path) -> None:
 def test_a_datalist_keeps_its_splits_and_test_cases_are_not_seen(weights: Path, pictures: Path, tmp_path: Path) -> None:
     tasks.add(tasks.new_task(NAME))
     read = open_datalist(str(pictures), None, str(tmp_path / "read"), [NAME])
-    splits = ["train", "train", "validation", "test", "test", "train", "train", "validation"]
+    splits = [split for split in ("train", "validation", "test", "train") for _ in range(2)]
     cases = tuple(replace(case, split=split) for case, split in zip(read.cases, splits, strict=True))
     replace(read, cases=cases).write(tmp_path / "mine.json")
     tasks._added.clear()
     sources = Sources(pictures, tmp_path / "mine.json")
     results = add_task(NAME, tmp_path / "new", sources, weights, settings=QUICK)
     train = [case for case in cases if case.split == "train"]
-    assert results["labels"] == sum(case.mask is not None for case in train) < 5
-    assert results["labels_held_out"] == sum(case.mask is not None for case in cases if case.split == "validation")
+    assert (results["labels"], results["labels_held_out"], results["unlabelled"]) == (2, 2, 2) and len(train) == 4
     assert [case.split for case in Datalist.read(tmp_path / "new" / "datalist.json").cases] == splits
 
 
 def test_a_share_is_kept_for_the_test(weights: Path, pictures: Path, tmp_path: Path) -> None:
     add_task(NAME, tmp_path / "new", Sources(pictures, test_share=0.4), weights, settings=QUICK)
     splits = [case.split for case in Datalist.read(tmp_path / "new" / "datalist.json").cases]
-    assert splits.count("test") == 2 and splits.count("validation") == 1
+    assert (
+        splits.count("test") == 2 and splits.count("train") == 6
+    )  # of three patients with masks none is left to hold out
 
 
 def test_it_is_repeatable(weights: Path, pictures: Path, tmp_path: Path) -> None:
@@ -287,7 +289,7 @@ def test_another_text_encoder(monkeypatch: pytest.MonkeyPatch, weights: Path, pi
         ("epochs=3", "--set: unknown setting 'epochs'; did you mean 'max_epochs'"),
         ("val_split=0.1", "--set: unknown setting 'val_split'"),
         ("max_epochs=many", "max_epochs: 'many' is no number from 0"),
-        ("part=encoder", "part: unknown part of the network 'encoder'"),
+        ("part=encoder", "--set part: unknown part of the network 'encoder'"),
         ("seed", "'seed' is not name=value"),
     ],
 )
@@ -302,7 +304,7 @@ def test_the_verb(weights: Path, pictures: Path, tmp_path: Path) -> None:
     words += [part for key in ("max_epochs=1", "steps_per_epoch=4", "sentence_rate=0.3") for part in ("--set", key)]
     run = CliRunner().invoke(cli.app, words, catch_exceptions=False)
     assert run.exit_code == 0 and re.search(
-        r"carotid lumen +Dice 0\.\d{3} before, 0\.\d{3} after \(1 pictures\)", run.output
+        r"carotid lumen +Dice 0\.\d{3} before, 0\.\d{3} after \(2 pictures\)", run.output
     )
     for words in (["add-task", NAME], ["add-task", NAME, str(pictures), "--without-labels"]):
         failed = CliRunner().invoke(cli.app, words)
