@@ -34,6 +34,7 @@ VALIDATION_SHARE = 0.2  # of the groups of a folder: they choose the epoch
 VIEWS = {"rotation_degrees": 20.0, "scaling": 0.3, "flip": 0.5, "photometric": 1.0}
 
 
+GUARDS = 12  # pictures that guard each other target: they are predicted after every epoch
 RUN = "run.json"
 Progress = Callable[[int, int], None]
 
@@ -217,7 +218,7 @@ def _pictures_of_others(network: ProPL, output: Path, sources: Sources, found: _
     )
     others = [tasks.find(name) for name in network.task_names]
     study = [Path(item["image"]) for item in (*found.learnt, *found.unlabelled)]
-    return pictures_of_others(others, study, {}, replay)
+    return pictures_of_others(others, study, {}, replay, GUARDS)
 
 
 def _train(

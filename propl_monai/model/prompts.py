@@ -212,7 +212,10 @@ def build_bank(
     if "{target}" not in template:
         raise ProPLError("template", f"'{template}' does not hold {{target}}", "write {target} where the name goes")
     from transformers import AutoTokenizer, BertModel  # heavy, and needed here alone
+    from transformers.utils import logging as notes
 
+    notes.set_verbosity_error()  # a pooling layer is in the file and not used, which needs no report
+    notes.disable_progress_bar()
     found = [registry.find(name) for name in task_names]
     sentences = [template.replace("{target}", task.name) for task in found]
     if several:

@@ -40,7 +40,11 @@ class Pictures:
 
 
 def pictures_of_others(
-    others: Sequence[Task], study: Sequence[Path], labels: dict[str, list[dict]], reference: Datalist | None = None
+    others: Sequence[Task],
+    study: Sequence[Path],
+    labels: dict[str, list[dict]],
+    reference: Datalist | None = None,
+    most_measured: int = MOST_MEASURED,
 ) -> Pictures:
     """Choose the pictures, the same ones for the same files.
 
@@ -49,6 +53,7 @@ def pictures_of_others(
         study: the pictures of the study; those that cannot be read are left out.
         labels: submitted labels, items by task name, not of every task.
         reference: pictures with masks, in splits.
+        most_measured: pictures that a task is measured on.
     """
     known = _reference_items(reference) if reference else {}
     in_study = [{"image": str(path)} for path in study if _readable(path)]
@@ -64,7 +69,7 @@ def pictures_of_others(
         else:
             measured, words = in_study, "masks of the network before"
         found.measured[task.name] = [
-            {"case_id": item["image"], **item, "task": task.name} for item in measured[:MOST_MEASURED]
+            {"case_id": item["image"], **item, "task": task.name} for item in measured[:most_measured]
         ]
         found.reference[task.name] = words
     return found

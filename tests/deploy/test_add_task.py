@@ -188,26 +188,37 @@ def test_a_sentence_without_labels(weights: Path, tmp_path: Path) -> None:
     assert torch.equal(logits(tmp_path / "new", ["fetal head"]), logits(weights, ["fetal head"]))
 
 
-def test_a_datalist_keeps_its_splits_and_test_cases_are_not_seen(weights: Path, pictures: Path, tmp_path: Path) -> None:
-    tasks.add(tasks.new_task(NAME))
+def test_a_datalist_keeps_its_splits_and_test_cases_are_not_seen(pictures: Path, tmp_path: Path) -> None:
+    task = tasks.add(tasks.new_task(NAME))
     read = open_datalist(str(pictures), None, str(tmp_path / "read"), [NAME])
     splits = [split for split in ("train", "validation", "test", "train") for _ in range(2)]
     cases = tuple(replace(case, split=split) for case, split in zip(read.cases, splits, strict=True))
     replace(read, cases=cases).write(tmp_path / "mine.json")
-    tasks._added.clear()
-    sources = Sources(pictures, tmp_path / "mine.json")
-    results = add_task(NAME, tmp_path / "new", sources, weights, settings=QUICK)
-    train = [case for case in cases if case.split == "train"]
-    assert (results["labels"], results["labels_held_out"], results["unlabelled"]) == (2, 2, 2) and len(train) == 4
+    (tmp_path / "new").mkdir()
+    found = module._pictures(task, tmp_path / "new", Sources(pictures, tmp_path / "mine.json"))
+    seen = {
+        key: [Path(item["image"]).stem for item in getattr(found, key)] for key in ("learnt", "held_out", "unlabelled")
+    }
+    assert seen["learnt"] == ["patient0003_a", "patient0003_b"] and seen["held_out"] == [
+        "patient0001_a",
+        "patient0001_b",
+    ]
+    assert (
+        seen["unlabelled"] == ["patient0000_a", "patient0000_b"]
+        and found.sha256 == Datalist.read(found.listed[0]).sha256
+    )
     assert [case.split for case in Datalist.read(tmp_path / "new" / "datalist.json").cases] == splits
 
 
-def test_a_share_is_kept_for_the_test(weights: Path, pictures: Path, tmp_path: Path) -> None:
-    add_task(NAME, tmp_path / "new", Sources(pictures, test_share=0.4), weights, settings=QUICK)
+def test_a_share_is_kept_for_the_test(pictures: Path, tmp_path: Path) -> None:
+    task = tasks.add(tasks.new_task(NAME))
+    (tmp_path / "new").mkdir()
+    found = module._pictures(task, tmp_path / "new", Sources(pictures, test_share=0.4))
     splits = [case.split for case in Datalist.read(tmp_path / "new" / "datalist.json").cases]
     assert (
         splits.count("test") == 2 and splits.count("train") == 6
     )  # of three patients with masks none is left to hold out
+    assert (len(found.learnt), len(found.held_out), len(found.unlabelled)) == (4, 0, 2)
 
 
 def test_it_is_repeatable(weights: Path, pictures: Path, tmp_path: Path) -> None:

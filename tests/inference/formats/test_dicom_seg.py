@@ -118,6 +118,18 @@ def test_names_codes_and_colours(tmp_path: Path) -> None:
         assert np.abs(skimage_color.lab2rgb(lab, illuminant="D65") * 255 - task.colour).max() < 2
 
 
+def test_a_task_that_a_user_added_has_a_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_added", {})
+    added = registry.add(registry.new_task("carotid lumen"))
+    frames = np.ones((1, 1, 4, 6), bool)
+    (path,) = written(SEG.files(filled(source(tmp_path / "a.dcm", frames), frames, [added.name], name="a")), tmp_path)
+    (segment,) = dcmread(path).SegmentSequence
+    kind = segment.SegmentedPropertyTypeCodeSequence[0]
+    assert (segment.SegmentLabel, kind.CodeMeaning) == ("carotid lumen", "carotid lumen")
+    assert (kind.CodingSchemeDesignator, kind.CodeValue) == ("99PROPL", "CL")
+    assert segment.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning == "Anatomical Structure"
+
+
 @pytest.mark.parametrize(
     "kind", ["1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3", uid.SecondaryCaptureImageStorage, "1.2.3.99"]
 )
