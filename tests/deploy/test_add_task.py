@@ -18,7 +18,11 @@ from typer.testing import CliRunner
 from propl_monai import Predictor, cli, tasks
 from propl_monai.data.datalist import Datalist
 from propl_monai.datasets.cohort import open_datalist
+from propl_monai.deploy import add_task as module
 from propl_monai.deploy.add_task import Sources, Teaching, add_task
+from propl_monai.deploy.demo.service import Service
+from propl_monai.deploy.demo.typed import task_of
+from propl_monai.deploy.monai_label.lib.served import Served
 from propl_monai.errors import ProPLError
 from propl_monai.images import read_image
 from propl_monai.model import prompts
@@ -122,6 +126,11 @@ def test_another_process_knows_it_from_the_weights(
     picture = next((phantoms / "FH" / "PHANTOM" / "images").iterdir())
     found = predictor(picture, "Where is the carotid lumen?")
     assert found.task == NAME and found.mask.shape == read_image(picture).pixels.shape
+    shown_by_demo = Service(predictor, tmp_path).about()["tasks"]
+    assert [task["name"] for task in shown_by_demo] == [*tasks.NAMES, NAME] and task_of(
+        "CL", predictor.tasks
+    ).name == NAME
+    assert [task.name for task in Served(folder).tasks] == [*tasks.NAMES, NAME]  # MONAI Label
     words = ["predict", str(picture), "-t", "CL", "--weights", str(folder), "-o", str(tmp_path / "masks")]
     words += ["--engine", "torch", "--overlay", "--measure", "--format", "png,coco,yolo,cvat"]
     run = CliRunner().invoke(cli.app, words, catch_exceptions=False)
