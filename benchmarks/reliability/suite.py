@@ -21,16 +21,17 @@ from benchmarks.reliability.trials import Tally
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = "RELIABILITY_RESULTS"  # the variable that names the file of results to the process of pytest
 _LOCAL = ("127.", "::1", "localhost")
-_OF_TEST: dict[str, set[str]] = {}
+_OF_TEST: dict[str, list[tuple[str, float]]] = {}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A test that ran: its name for pytest, "passed", "failed" or "skipped", and how often it tried its fault."""
+    """A test that ran: its name for pytest, "passed", "failed" or "skipped", how often it tried its fault, and how long."""
 
     name: str
     outcome: str
     trials: int
+    seconds: float = 0.0
 
 
 def run_tests(tests: Sequence[str], options: Sequence[str], folder: Path) -> int:
@@ -78,6 +79,7 @@ def tally_of(tests: Sequence[str], cases: Sequence[Case], ended: str = "") -> Ta
         ]
         missing += [] if own else [test]
         for case in own:
+            tally.seconds += case.seconds
             skipped += case.outcome == "skipped"
             if case.outcome != "skipped":
                 tally.tried += case.trials - 1
@@ -93,13 +95,13 @@ def tally_of(tests: Sequence[str], cases: Sequence[Case], ended: str = "") -> Ta
 
 def pytest_runtest_logreport(report: Any) -> None:
     """As a plugin of pytest: note each test as it ends."""
-    _OF_TEST.setdefault(report.nodeid, set()).add(report.outcome)
+    _OF_TEST.setdefault(report.nodeid, []).append((report.outcome, report.duration))
     if report.when == "teardown":
-        outcomes = _OF_TEST.pop(report.nodeid)
+        outcomes, durations = zip(*_OF_TEST.pop(report.nodeid), strict=True)
         outcome = next(each for each in ("failed", "skipped", "passed") if each in outcomes)
         trials = int(dict(report.user_properties).get("trials", 1))
         with open(os.environ[RESULTS], "a") as stream:
-            stream.write(json.dumps([report.nodeid, outcome, trials]) + "\n")
+            stream.write(json.dumps([report.nodeid, outcome, trials, sum(durations)]) + "\n")
 
 
 def pytest_configure(config: Any) -> None:

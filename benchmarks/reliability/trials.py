@@ -21,7 +21,7 @@ class Tally:
         faults: one line for each trial that did harm.
         notes: what a reader should know beside the numbers.
         not_run: why the row, or a part of it, could not be tried here.
-        seconds: that it took, of trials of its own.
+        seconds: that it took. A test that belongs to several rows counts in each of them.
     """
 
     tried: int = 0
