@@ -247,7 +247,7 @@ def _without_long_texts(stream: BinaryIO, head: bytes) -> BinaryIO:
 
 def _is_long(text: bytes, kind: bytes) -> bool:
     """Whether a text or profile has more than `_LONG_TEXT` bytes, unpacked (PNG, 11.3.3)."""
-    word, _, rest = text.partition(b"\0")
+    rest = text.partition(b"\0")[2]
     if kind == b"iTXt":  # compression flag and method, then language and translated keyword
         packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
     else:

@@ -1,4 +1,4 @@
-"""More files of other programs that are read, and are not read by halves: long texts in PNG, stacks in one page, classes of DICOM."""
+"""More files of other programs, read whole: long texts in PNG, stacks in one page of a TIFF, classes of DICOM."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, PngImagePlugin
 from picture_samples import COLOUR, GREY, MOVING, save_dicom
+from PIL import Image, PngImagePlugin
 from pydicom import dcmread, dcmwrite, uid
 
 from propl_monai.errors import ProPLError
-from propl_monai.images import read_frames, read_image, read_mask
+from propl_monai.images import read_frames, read_image
 from propl_monai.images.picture import NoPicture, holds_two_values
 
 LONG = 3_000_000  # bytes; Pillow takes one million
