@@ -212,6 +212,8 @@ class _Run:
             self.notes["the given pixel spacing is used, not that of the file"].append(path)
         elif cine.spacing_note and not self.spacing and self.options["measurements"]:
             self.notes[cine.spacing_note].append(path)
+        if cine.orientation != 1:
+            self.notes["turned upright, as its EXIF orientation says, and so is its mask"].append(path)
         brightest, box = 0, self.predictor.box_of(cine)
         for number, pixels in enumerate(cine, start=1):
             brightest = max(brightest, int(pixels.max()))
