@@ -376,7 +376,7 @@ def test_config_targets_exist_and_take_their_arguments(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("compact.json", "strong.json", "released.json", "quickstart.json"),
+        *("compact.json", "strong.json", "bf16.json", "released.json", "quickstart.json"),
         *("supervised.json", "mean_teacher.json", "propl_views.json", "film.json", "dodnet.json"),
         *(
             "clip_universal.json",

@@ -16,21 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.trials import Tally
+from benchmarks.reliability.trials import Tally, processor_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = "RELIABILITY_RESULTS"  # the variable that names the file of results to the process of pytest
 _LOCAL = ("127.", "::1", "localhost")
-_OF_TEST: dict[str, set[str]] = {}
+_USED = [0.0]  # seconds of a core when the last test had ended
+_OF_TEST: dict[str, list[tuple[str, float]]] = {}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A test that ran: its name for pytest, "passed", "failed" or "skipped", and how often it tried its fault."""
+    """A test that ran: its name for pytest, "passed", "failed" or "skipped", how often it tried its fault, its seconds, and those of a core."""
 
     name: str
     outcome: str
     trials: int
+    seconds: float = 0.0
+    processor: float = 0.0
 
 
 def run_tests(tests: Sequence[str], options: Sequence[str], folder: Path) -> int:
@@ -78,6 +81,8 @@ def tally_of(tests: Sequence[str], cases: Sequence[Case], ended: str = "") -> Ta
         ]
         missing += [] if own else [test]
         for case in own:
+            tally.seconds += case.seconds
+            tally.processor += case.processor
             skipped += case.outcome == "skipped"
             if case.outcome != "skipped":
                 tally.tried += case.trials - 1
@@ -93,13 +98,14 @@ def tally_of(tests: Sequence[str], cases: Sequence[Case], ended: str = "") -> Ta
 
 def pytest_runtest_logreport(report: Any) -> None:
     """As a plugin of pytest: note each test as it ends."""
-    _OF_TEST.setdefault(report.nodeid, set()).add(report.outcome)
+    _OF_TEST.setdefault(report.nodeid, []).append((report.outcome, report.duration))
     if report.when == "teardown":
-        outcomes = _OF_TEST.pop(report.nodeid)
+        outcomes, durations = zip(*_OF_TEST.pop(report.nodeid), strict=True)
         outcome = next(each for each in ("failed", "skipped", "passed") if each in outcomes)
         trials = int(dict(report.user_properties).get("trials", 1))
+        used, _USED[0] = processor_seconds() - _USED[0], processor_seconds()
         with open(os.environ[RESULTS], "a") as stream:
-            stream.write(json.dumps([report.nodeid, outcome, trials]) + "\n")
+            stream.write(json.dumps([report.nodeid, outcome, trials, sum(durations), used]) + "\n")
 
 
 def pytest_configure(config: Any) -> None:

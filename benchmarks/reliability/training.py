@@ -215,7 +215,7 @@ def signals(room: Room) -> Tally:
         command = [sys.executable, "-m", "propl_monai.cli", "train", str(data), "-o", str(folder)]
         command += ["--bundle", str(ROOT / "bundle"), "--preset", "compact", *settings]
         with (room.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, preexec_fn=hear_ctrl_c)
             while not (folder / "checkpoint_last.pt").exists() and process.poll() is None:
                 time.sleep(0.05)
             for each in sent:
@@ -235,6 +235,11 @@ def signals(room: Room) -> Tally:
         tally.trial(good, f"{name}: exit code {code}, run.json says {status}")
         tally.notes.append(f"{name}: ended after {time.monotonic() - begun:.1f} s, exit code {code}")
     return tally
+
+
+def hear_ctrl_c() -> None:
+    """In a new process: hear Ctrl-C, which a shell has its background jobs ignore, and they their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class KillWorker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,7 +22,8 @@ class Tally:
         faults: one line for each trial that did harm.
         notes: what a reader should know beside the numbers.
         not_run: why the row, or a part of it, could not be tried here.
-        seconds: that it took, of trials of its own.
+        seconds: that it took.
+        processor: seconds of one core that it took, of all of its processes, where they were waited for.
     """
 
     tried: int = 0
@@ -29,6 +31,7 @@ class Tally:
     notes: list[str] = field(default_factory=list)
     not_run: str = ""
     seconds: float = 0.0
+    processor: float = 0.0
 
     def trial(self, survived: bool, fault: object) -> bool:
         """Count one trial; `fault` says which, should it not have survived."""
@@ -43,6 +46,7 @@ class Tally:
         self.faults += other.faults
         self.notes += other.notes
         self.seconds += other.seconds
+        self.processor += other.processor
         self.not_run = "; ".join(filter(None, (self.not_run, other.not_run)))
 
 
@@ -91,31 +95,43 @@ class Row:
 
     def run(self, room: Room) -> Tally:
         """The trials of its own. Whatever goes wrong in a trial itself counts as harm: nothing was shown then."""
-        tally, begun = Tally(not_run=self.not_run), time.monotonic()
+        tally, begun, used = Tally(not_run=self.not_run), time.monotonic(), processor_seconds()
         try:
             if self.own is not None:
                 tally.add(self.own(room))
         except Exception as error:
             traceback.print_exc()
             tally.trial(False, f"the trial itself failed: {type(error).__name__}: {error}")
-        tally.seconds = time.monotonic() - begun
+        tally.seconds, tally.processor = time.monotonic() - begun, processor_seconds() - used
         return tally
 
     def result(self, tally: Tally) -> dict[str, Any]:
         """For the table."""
-        return {"row": self.name, "fault": self.fault, **asdict(tally), "seconds": round(tally.seconds, 1)}
+        times = {"seconds": round(tally.seconds, 1), "processor": round(tally.processor, 1)}
+        return {"row": self.name, "fault": self.fault, **asdict(tally), **times}
+
+
+def processor_seconds() -> float:
+    """Of this process so far, and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
-    lines = ["| row | fault | tried | survived | lost | note |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    lines = [
+        "| row | fault | tried | survived | lost | core s | note |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
     for result in results:
         tried, lost = result["tried"], len(result["faults"])
-        numbers = f"{tried:,} | {tried - lost:,} | {lost:,}" if tried else "not run | – | –"
+        numbers = (
+            f"{tried:,} | {tried - lost:,} | {lost:,} | {result['processor']:.0f}" if tried else "not run | – | – | –"
+        )
         told = [*result["faults"][:FIRST_FAULTS], *result["notes"]]
         told += [f"not run: {result['not_run']}"] if result["not_run"] else []
         note = "; ".join(told).replace("|", "/").replace("\n", " ")
         lines.append(f"| {result['row']} | {result['fault']} | {numbers} | {note} |")
     tried, lost = sum(result["tried"] for result in results), sum(len(result["faults"]) for result in results)
-    lines.append(f"| all | | {tried:,} | {tried - lost:,} | {lost:,} | |")
+    seconds = sum(result["processor"] for result in results)
+    lines.append(f"| all | | {tried:,} | {tried - lost:,} | {lost:,} | {seconds:.0f} | |")
     return "\n".join(lines)

@@ -19,6 +19,7 @@ import typer
 from propl_monai import __version__, tasks
 from propl_monai.cli.verbs import data, hearts, lab, runs, share
 from propl_monai.cli.verbs.quickstart import quickstart
+from propl_monai.cli.verbs.rank import rank
 from propl_monai.errors import EXIT_BAD_INPUT, EXIT_FAILURE, WHOLE, ProPLError, exit_on_sigterm
 
 # What an installation that only predicts lacks, see "Without torch" in docs/predict.md.
@@ -95,7 +96,7 @@ def info(
 for verb in (
     quickstart,
     *(data.phantoms, data.prepare, data.split, data.verify, data.frames, data.crop),
-    *(runs.train, runs.add_task, runs.evaluate, runs.predict, runs.report, hearts.ef),
+    *(runs.train, runs.add_task, runs.evaluate, runs.predict, runs.report, hearts.ef, rank),
     *(lab.compare, lab.tables, lab.panels),
     *(share.prompts, share.export, share.ship, share.known, share.card, share.release, share.demo),
 ):

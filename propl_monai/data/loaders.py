@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 
 from propl_monai.common.options import switch
 from propl_monai.common.ranks import rank_and_count
+from propl_monai.data.reseeding import Reseeder
 from propl_monai.errors import ProPLError
 
 LONGEST_WAIT = 600  # seconds for a batch of a loader process, which hangs then; network disks stall for minutes
@@ -32,11 +33,12 @@ class DrawnDataset(CacheDataset):
 
     def __init__(self, data: Sequence[dict], transform: Compose, progress: bool = False) -> None:
         super().__init__(data=list(data), transform=transform, progress=progress, num_workers=2, copy_cache=False)
+        self._reseed = Reseeder(self.transform)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, tuple):
             index, seed = index
-            self.transform.set_random_state(seed=seed)
+            self._reseed(seed)
         return self._transform(int(index))
 
     def still(self, index: int) -> dict:

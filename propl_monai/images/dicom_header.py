@@ -48,6 +48,8 @@ _NO_PICTURES = (
     *("SR", "Report", "Presentation State", "Key Object", "Encapsulated", "Waveform", "Procedure Log", "Raw Data"),
     *("Registration", "Fiducials", "Real World Value", "Structure Set", "Plan", "Protocol"),
 )
+# In those that hold pixels which are results, not pictures.
+_RESULTS = ("Segmentation", "Parametric Map", "RT Dose")
 _EXPLICIT = (b"OB\0\0", b"OW\0\0", b"OF\0\0", b"OD\0\0", b"UN\0\0")  # between tag and length of explicit pixel data
 _PLANE, _TISSUE, _CENTIMETRES = 1, 1, 3  # Region Spatial Format, Region Data Type, Physical Units X and Y Direction
 _ALONE = threading.RLock()
@@ -133,8 +135,12 @@ def read_header(path: Path, stream: BinaryIO, syntax: UID) -> Header:
     if syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):  # either may be written under the name of the other
         syntax = ExplicitVRLittleEndian if vr else ImplicitVRLittleEndian
     elements.file_meta.TransferSyntaxUID = syntax
+    uid = UID(elements.file_meta.get("MediaStorageSOPClassUID") or elements.get("SOPClassUID") or "")
+    name = "private class" if uid.is_private else uid.name.removesuffix(" Storage")
     if tag not in PIXEL_TAGS:
-        raise _without_pixels(path, elements)
+        raise _without_pixels(path, name, elements)
+    if any(word in name for word in _RESULTS):
+        raise NoPicture(path, f"is a DICOM file of results ({name})", "give the file that holds the picture")
     if PIXEL_TAGS[tag]:
         raise ProPLError(path, f"holds {PIXEL_TAGS[tag]} pixel data", "export it with integer pixel data")
     _complete(elements)
@@ -146,12 +152,14 @@ def read_header(path: Path, stream: BinaryIO, syntax: UID) -> Header:
     return Header(elements, syntax, numbers, colours, start, vr, length, there, *_spacing(elements), seconds)
 
 
-def _without_pixels(path: Path, elements: Dataset) -> ProPLError:
-    """By the standard's name of its class, a file without pixel data is a report or the like, or a picture cut short."""
+def _without_pixels(path: Path, name: str, elements: Dataset) -> ProPLError:
+    """By the standard's name of its class, a file without pixel data is a report or the like, or a picture cut short.
+
+    Scanners keep settings and raw data in classes of their own, without a size in pixels.
+    """
     fact, cure = "is a DICOM file without pixel data", "give the file that holds the picture"
-    uid = UID(elements.file_meta.get("MediaStorageSOPClassUID") or elements.get("SOPClassUID") or "")
-    name = "" if uid.is_private else uid.name.removesuffix(" Storage")
-    if any(word in name for word in _NO_PICTURES):
+    own = name == "private class" and "Rows" not in elements
+    if own or any(word in name for word in _NO_PICTURES):
         return NoPicture(path, f"{fact} ({name})", cure)
     return ProPLError(path, fact, cure)
 

@@ -12,6 +12,7 @@ Fields: https://itk.org/Wiki/ITK/MetaIO/Documentation
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ def _data_file(path: Path, name: str, end: int) -> tuple[Path, int]:
     """The file that holds the values, and where they may start at the earliest."""
     if name.upper() == "LOCAL":
         return path, end
+    name = re.sub(r"^(\./)+", "", name)  # the folder of the header, as some programs write it
     if not name or Path(name).name != name or "\\" in name or ":" in name:
         fact = "names a file of values outside its own folder"
         raise ProPLError(path, fact, "move that file beside the header, and write its bare name after ElementDataFile")

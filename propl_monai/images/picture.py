@@ -159,6 +159,15 @@ def without_equal_channels(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def holds_two_values(pixels: np.ndarray) -> bool:
+    """Whether uint8 `(H, W)` or `(H, W, 3)` holds black and one other value or colour: a mask, not a picture of tissue."""
+    if pixels.ndim == 3:
+        pixels = pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    other = pixels.max()
+    few = all(bool(((part == 0) | (part == other)).all()) for part in (pixels[::8, ::8], pixels))  # most differ at once
+    return few and bool(other) and not bool(pixels.min())
+
+
 def without_transparency(picture: Image.Image | np.ndarray) -> np.ndarray:
     """A picture with transparency, or uint8 `(H, W, 4)`, as uint8 `(H, W, 3)` on black, the background of ultrasound.
 

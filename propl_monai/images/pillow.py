@@ -10,6 +10,8 @@
 | pages of a TIFF, frames of an animated PNG or WebP | frames |
 | pages of a TIFF that say they are previews or transparency of another | ignored |
 | further pictures in a JPEG (previews, depth maps, gain maps of phones) | ignored |
+| a TIFF stack of ImageJ or tifffile that has one page for all of its frames | its frames, by `tiff` |
+| texts and colour profiles of any length in a PNG | ignored: Pillow refuses long ones |
 | 16 bits of colour or transparency; TIFF of 16 bits where 0 is white | refused: Pillow misreads them |
 | TIFF of 16 or 64 bits in floating point, 64 bits, 8 signed bits; BigTIFF in big-endian order | read by `tiff` |
 
@@ -18,10 +20,15 @@ The resolution fields of these formats describe paper, not tissue, and are not r
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
 import struct
+import zlib
 from collections.abc import Iterator
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,7 +45,9 @@ ORIENTATION_TAG = 0x0112
 _BITS_TAG, _MEANING_TAG, _SIGN_TAG = 258, 262, 339  # TIFF 6.0: BitsPerSample, PhotometricInterpretation, SampleFormat
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk with its check sum (PNG, 11.2.5)
-_SUBFILE_TAG = 254  # TIFF 6.0: NewSubfileType
+_SUBFILE_TAG, _TEXT_TAG = 254, 270  # TIFF 6.0: NewSubfileType, ImageDescription
+_LONG_TEXT = 2**20  # bytes of a text or colour profile, unpacked: Pillow refuses a PNG with more
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _NOT_EVERYWHERE = ("webp", "zstd", "lzma")  # compressions of TIFF that some builds of Pillow lack
 _HEAD_BYTES = 30  # hold the size of a WebP, and bit depth and colour type of a PNG
 
@@ -66,6 +75,11 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
         raise EOFError("its end is missing")
     pages = _pages(picture)
     count = len(pages)
+    if count == 1 and (frames := _frames_of_stack(picture)) > 1:
+        from propl_monai.images import tiff
+
+        if (stack := tiff.open_stack(path, kind, frames)) is not None:
+            return stack
     height, width = _upright_size(stream, picture)
     pause = picture.info.get("duration", 0) if count > 1 else 0  # of the first frame, in ms
     return Stored(
@@ -95,6 +109,20 @@ def _pages(picture: Image.Image) -> list[int]:
     return pages
 
 
+def _frames_of_stack(picture: Image.Image) -> int:
+    """The frames that a TIFF of one page says it holds behind one another, as ImageJ and tifffile write them; else 1."""
+    text = str(picture.tag_v2.get(_TEXT_TAG, "")) if picture.format == "TIFF" else ""  # type: ignore[attr-defined]
+    if text.startswith("ImageJ="):
+        return int(match[1]) if (match := re.search(r"^images=(\d{1,9})\s*$", text, re.MULTILINE)) else 1
+    if not text.startswith('{"shape":'):
+        return 1
+    try:
+        values = math.prod(int(length) for length in json.loads(text)["shape"])
+    except (ValueError, TypeError):
+        return 1
+    return values // (picture.height * picture.width * len(picture.getbands()))
+
+
 def _open(path: Path, stream: BinaryIO) -> Image.Image:
     """Open lazily, and refuse what the header already rules out."""
     # A stream, not the path: given a path, Pillow 13.0 maps uncompressed grey TIFF into memory with width and height
@@ -106,7 +134,7 @@ def _open(path: Path, stream: BinaryIO) -> Image.Image:
     if webp:
         check_size(path, *webp)  # Pillow decodes WebP while it opens it
     stream.seek(0)
-    picture = Image.open(stream, formats=FORMATS)
+    picture = Image.open(_without_long_texts(stream, head), formats=FORMATS)
     check_size(path, picture.height, picture.width)
     _refuse_misread(path, picture, head)
     return picture
@@ -193,6 +221,43 @@ def _holds_end(stream: BinaryIO) -> bool:
     last = stream.read()
     stream.seek(place)
     return last == _PNG_END or _PNG_END in _all_bytes(stream)
+
+
+def _without_long_texts(stream: BinaryIO, head: bytes) -> BinaryIO:
+    """The stream of a picture; of a PNG with long texts or colour profiles, a copy without them."""
+    if not head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return stream
+    place, length, spare = 8, stream.seek(0, os.SEEK_END), []
+    while place + 8 <= length:
+        stream.seek(place)
+        size, name = struct.unpack(">I4s", stream.read(8))
+        if name in _PNG_TEXTS and _is_long(stream.read(min(size, length)), name):
+            spare.append((place, place + size + 12))
+        place += size + 12
+    if spare:
+        content, end = _all_bytes(stream), 0
+        parts = []
+        for first, last in spare:
+            parts.append(content[end:first])
+            end = last
+        stream = BytesIO(b"".join([*parts, content[end:]]))
+    stream.seek(0)
+    return stream
+
+
+def _is_long(text: bytes, kind: bytes) -> bool:
+    """Whether a text or profile has more than `_LONG_TEXT` bytes, unpacked (PNG, 11.3.3)."""
+    rest = text.partition(b"\0")[2]
+    if kind == b"iTXt":  # compression flag and method, then language and translated keyword
+        packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
+    else:
+        packed, rest = kind != b"tEXt", rest[kind != b"tEXt" :]
+    if len(rest) > _LONG_TEXT or not packed:
+        return len(rest) > _LONG_TEXT
+    try:
+        return len(zlib.decompressobj().decompress(rest, _LONG_TEXT + 1)) > _LONG_TEXT
+    except zlib.error:  # left to Pillow
+        return False
 
 
 def _all_bytes(stream: BinaryIO) -> bytes:

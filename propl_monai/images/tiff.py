@@ -1,10 +1,12 @@
 """TIFF that Pillow does not read, through tifffile: floating point of 16 and 64 bits, integers of 64, signed bytes, BigTIFF
-in big-endian order. One grey channel without compression; anything else is refused by what it is.
+in big-endian order; and stacks that have one page for all of their frames, which lie behind one another. One grey channel
+without compression; anything else is refused by what it is.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +34,50 @@ def open_stored(path: Path, kind: str) -> Stored:
         first = pages[0]
         decoder = partial(_decode, path)
         return Stored(path, kind, int(first.imagelength), int(first.imagewidth), len(pages), decoder)
+
+
+def open_stack(path: Path, kind: str, count: int) -> Stored | None:
+    """Frames that lie behind the one that the only page describes; None where there is no more than that one.
+
+    Args:
+        path, kind: as for `open_stored`.
+        count: number of frames that the description states; a program that has kept one of them may have left it there.
+    """
+    with _pages(path) as pages:
+        page = pages[0]
+        height, width, start, order = (
+            int(page.imagelength),
+            int(page.imagewidth),
+            page.dataoffsets[0],
+            page.parent.byteorder,
+        )
+        there = path.stat().st_size - start
+        try:
+            _check(path, page)
+        except NotRead:
+            if there < 2 * sum(page.databytecounts):
+                return None
+            raise
+        size = height * width * page.dtype.itemsize
+        if there < 2 * size or sum(page.databytecounts) not in (size, count * size):
+            return None
+        if there < count * size:
+            fact = f"holds {there // size} frames where its description states {count}"
+            raise ProPLError(path, fact, COPY_AGAIN)
+        place = (start, (height, width), page.dtype.newbyteorder(order))
+        return Stored(path, kind, height, width, count, partial(_decode_stack, path, count, *place))
+
+
+def _decode_stack(
+    path: Path, count: int, start: int, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> Iterator[np.ndarray]:
+    with path.open("rb") as stream:
+        stream.seek(start)
+        for _ in range(count):
+            values = np.frombuffer(stream.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
+            yield values.astype(
+                np.float32 if values.dtype.kind == "f" and dtype.itemsize == 2 else dtype.newbyteorder("=")
+            )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header, true_type
-from propl_monai.common.run_record import holds_predictions
+from propl_monai.common.originals import no_originals
 from propl_monai.errors import ProPLError
 from propl_monai.inference.doubts import Doubts
 from propl_monai.inference.formats.masks import Masks, frame_name
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool = False) -> list[tuple[Path, str]]:
     """The pictures among files and in folders, however deep.
 
-    In folders, files of other types and folders with results of earlier predictions are passed over with a warning, hidden
-    files and everything inside `output_dir` silently; a DICOM file needs no suffix. A file that is named itself is taken
-    whatever its name.
+    In folders, files of other types, folders with results of earlier predictions and folders of masks beside `images` are
+    passed over with a warning, hidden files and everything inside `output_dir` silently; a DICOM file needs no suffix. A
+    file that is named itself is taken whatever its name.
 
     Args:
         paths: files and folders.
@@ -73,17 +73,17 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
 
 
 def _walk(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
-    """All files in a folder but hidden ones and results of predictions, and where each truly is, links followed.
+    """All files in a folder but hidden ones, results and masks, and where each truly is, links followed.
 
     Results in `results` need no warning. A folder that cannot be listed stands among the files, so that it is refused by
     name and the rest is done.
     """
     closed: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=closed.append):
-        if holds_predictions(Path(place)):
+        if reason := no_originals(Path(place), named=Path(place) == folder):
             folders.clear()
             if Path(place).resolve() != results:
-                logger.warning("%s: passed over, as it holds results of an earlier prediction", place)
+                logger.warning("%s: %s", place, reason.removeprefix("is "))
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         real = os.path.realpath(place)  # once for all of its files: it looks at each folder on the way

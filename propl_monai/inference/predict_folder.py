@@ -23,7 +23,7 @@ from propl_monai.common.packaged_bundle import KNOWN
 from propl_monai.common.run_record import JOURNAL, RunRecord
 from propl_monai.errors import ProPLError
 from propl_monai.images import MAX_PIXELS, Cine, Picture, read_frames, to_grey
-from propl_monai.images.picture import NoPicture
+from propl_monai.images.picture import NoPicture, holds_two_values
 from propl_monai.inference.cines.steady import Steady, require_steady
 from propl_monai.inference.formats.masks import Masks
 from propl_monai.inference.formats.registry import PNG, format_names
@@ -212,9 +212,13 @@ class _Run:
             self.notes["the given pixel spacing is used, not that of the file"].append(path)
         elif cine.spacing_note and not self.spacing and self.options["measurements"]:
             self.notes[cine.spacing_note].append(path)
+        if cine.orientation != 1:
+            self.notes["turned upright, as its EXIF orientation says, and so is its mask"].append(path)
         brightest, box = 0, self.predictor.box_of(cine)
         for number, pixels in enumerate(cine, start=1):
             brightest = max(brightest, int(pixels.max()))
+            if cine.count == 1 and holds_two_values(pixels):
+                self.notes["holds two values only, as a mask does: see that it is a picture"].append(path)
             prepared = self.predictor.prepare(Picture(pixels, spacing), self.options["uncertainty"], box)
             yield _Frame(file, number, prepared, to_grey(pixels) if self.options["overlay"] else None)
         if brightest < DARK:

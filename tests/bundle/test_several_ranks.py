@@ -34,7 +34,9 @@ def launch(ranks: int, run_id: str, names: tuple[str, ...], extra: Path, **optio
 
 
 def run(launches: list[tuple[int, list[str]]]) -> subprocess.CompletedProcess:
-    return apart.run(HERE / "rank_tools.py", [json.dumps(launches)])
+    return apart.run(
+        HERE / "rank_tools.py", [json.dumps(launches)], timeout=1800
+    )  # nine runs, on a machine that may be busy
 
 
 def with_diary(folder: Path, name: str, **config: object) -> Path:

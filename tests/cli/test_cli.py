@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -10,12 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from factories import ROOT
+from factories import ROOT, write_small_bundle
 from PIL import Image
 from typer.testing import CliRunner
 
 from propl_monai import cli
 from propl_monai.errors import EXIT_FAILURE
+from propl_monai.inference.ranking.strategies import STRATEGIES
 
 
 def test_a_fault_of_the_disk_ends_in_a_message(
@@ -87,3 +89,34 @@ def test_what_an_installation_that_only_predicts_lacks_is_named(
     monkeypatch.setattr(cli, "app", lambda: lack("propl_monai.lost"))
     with pytest.raises(ModuleNotFoundError):  # a fault of ours
         cli.main()
+
+
+def test_what_to_label_next_of_a_datalist(phantoms: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantoms / "TN", data / "TN")
+    masks = sorted((data / "TN" / "PHANTOM" / "masks").iterdir())
+    for mask in masks[1:]:
+        mask.unlink()
+    runner, table = CliRunner(), tmp_path / "order.csv"
+    runner.invoke(cli.app, ["prepare", "folder", str(data), "-o", str(tmp_path / "d.json")])
+    bundle = write_small_bundle(tmp_path / "small", spatial_size=[32, 32])
+    verb = [
+        "rank",
+        str(tmp_path / "d.json"),
+        "--data",
+        str(data),
+        "-t",
+        "TN",
+        "-o",
+        str(table),
+        "--weights",
+        str(bundle),
+    ]
+    for strategy in STRATEGIES:
+        run = runner.invoke(cli.app, [*verb, "--strategy", strategy, "--first", "3", "--overwrite"])
+        assert run.exit_code == 0, run.output
+        assert f"3 pictures ranked by {strategy} ({STRATEGIES[strategy].title}); 8 files looked at" in run.output
+        with table.open(newline="") as stream:
+            assert masks[0].name not in [Path(row["file"]).name for row in csv.DictReader(stream)]
+    shown = " ".join(runner.invoke(cli.app, ["rank", "--help"], terminal_width=200).output.split())
+    assert all(name in shown for name in STRATEGIES)

@@ -30,6 +30,7 @@ BASES = {
     },
     "compact.json": ["train.json"],
     "strong.json": ["train.json"],
+    "bf16.json": ["train.json"],
     "released.json": ["train.json"],
     "quickstart.json": ["train.json", "compact.json"],
     "multi_gpu_train.json": ["train.json"],

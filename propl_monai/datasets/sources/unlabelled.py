@@ -13,13 +13,14 @@ from pathlib import Path
 
 from propl_monai import tasks
 from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header
-from propl_monai.common.run_record import holds_predictions, made_by
+from propl_monai.common.originals import no_originals
+from propl_monai.common.run_record import made_by
 from propl_monai.datasets.sources.base import NO_PICTURE, Exclusion, Reading, Record, Source, choice
 from propl_monai.datasets.sources.cines import parse_every, read_frame
 from propl_monai.datasets.sources.listing import visible
 from propl_monai.errors import ProPLError
-from propl_monai.images import read_frames, read_image
-from propl_monai.images.picture import NoPicture
+from propl_monai.images import Picture, read_frames, read_image
+from propl_monai.images.picture import NoPicture, holds_two_values
 
 NAME = "unlabelled"
 GROUPS = ("folder", "file")
@@ -97,13 +98,9 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _no_inputs(folder: Path) -> str:
     """Why the pictures in a folder are not to be learned from: they are masks, which look like any picture."""
-    if holds_predictions(folder):
-        return "is passed over, as it holds results of an earlier prediction"
     if made_by(folder / "run.json", "prepare"):
         return "is passed over, as it holds prepared pictures and masks"
-    if folder.name.lower() == "masks" and (folder.parent / "images").is_dir():
-        return "is passed over, as it holds masks"
-    return ""
+    return no_originals(folder)
 
 
 def _suffix(path: Path) -> str:
@@ -123,10 +120,18 @@ def _read_file(name: str, path: Path, group: str, task_names: tuple[str, ...], s
     masks = dict.fromkeys(task_names)
     count = 1 if _suffix(path) in STILLS else read_frames(path).count
     if count == 1:
-        yield Record(name, group, partial(read_image, path), masks, "train")
+        yield Record(name, group, partial(_read_still, path), masks, "train")
         return
     for number in range(1, count + 1, step):
         yield Record(f"{name}_frame{number:03d}", group, partial(read_frame, path, number), masks, "train")
+
+
+def _read_still(path: Path) -> Picture:
+    """A picture, but no mask that lies among the pictures, as in BUSI: a network would learn to outline it."""
+    picture = read_image(path)
+    if holds_two_values(picture.pixels):
+        raise ProPLError(path, "holds two values only, as a mask does", "take it away, if it is one")
+    return picture
 
 
 SOURCE = Source(

@@ -140,9 +140,10 @@ def _check_mask(path: Path, report: FileReport) -> FileReport:
     if foreground < SPECK_PIXELS:
         fact = f"has {foreground} foreground pixels only"
         return _with(report, "W-SPECK", fact, "look at it: it may be a stray mark")
-    borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
-    if foreground > mask.size / 2 and all(border.any() for border in borders):
-        fact = f"covers {100 * foreground / mask.size:.0f} % of the picture and touches all four borders"
+    borders, corners = (mask[0], mask[-1], mask[:, 0], mask[:, -1]), mask[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if corners.all() or (foreground > mask.size / 2 and all(border.any() for border in borders)):
+        where = "lies in all four corners" if corners.all() else "touches all four borders"
+        fact = f"covers {100 * foreground / mask.size:.0f} % of the picture and {where}"
         return _with(report, "W-INVERTED", fact, "look at it: if it is inverted, exchange foreground and background")
     return report
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,10 @@ class OnnxEngine:
             raise ProPLError(described.weights, fact, f"delete {graph.path}, or give --engine torch") from error
         _require_finite(described, tensors)
         self._numbers = {name: number for number, name in enumerate(architecture["tasks"])}
-        self._session = _session(graph, tensors)
+        threads = _threads()
+        self._workers = min(threads, ROWS)
+        self._pool = ThreadPoolExecutor(self._workers, "onnx")
+        self._session = _session(graph, tensors, -(-threads // self._workers))
 
     def prepare(self, grey: np.ndarray) -> np.ndarray:
         """See `base.Engine`."""
@@ -59,9 +63,10 @@ class OnnxEngine:
         if uncertainty:
             raise ProPLError("uncertainty", "is not in the ONNX form", "give --engine torch")
         numbers = [self._numbers[name] for name in tasks]
-        step = max(1, ROWS // len(tasks))
+        # Two batches in two threads take less than one batch in a session of two threads, which divides every layer.
+        step = max(1, min(ROWS // len(tasks), -(-len(images) // self._workers)))
         batches = [np.stack(images[start : start + step]) for start in range(0, len(images), step)]
-        maps, pooled = zip(*(self._answer(batch, numbers) for batch in batches), strict=True)
+        maps, pooled = zip(*self._pool.map(lambda batch: self._answer(batch, numbers), batches), strict=True)
         return np.concatenate(maps), np.concatenate(pooled)
 
     def _answer(self, images: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -108,12 +113,12 @@ def _probability(logits: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-logits))
 
 
-def _session(graph: Graph, tensors: dict[str, np.ndarray]) -> Any:
+def _session(graph: Graph, tensors: dict[str, np.ndarray], threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it warns of concerns its developers; errors are raised as well
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads burn no processor
     filled = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in filled.values()]
