@@ -6,8 +6,8 @@ Train pictures with masks play the part of pictures without. A network is traine
 then in rounds each task gets the labels of another 5 % of its train pictures, the first in the order of a strategy by the
 network of the round before, and a new network is trained from ImageNet weights on all labels so far. Every strategy and round
 is tested on the test split and set against `random` case by case, over all seeds; each seed has labels of its own to start
-from. Call it again after a stop, or with `--units 1` for one piece of work at a time (a training with its test, or a ranking of
-all tasks): what is done stays done.
+from. Call it again after a stop, or with `--units 1` for one piece of work at a time (a training with its test, or a ranking
+of all tasks): what is done stays done.
 """
 
 from __future__ import annotations
