@@ -6,7 +6,7 @@ Train pictures with masks play the part of pictures without. A network is traine
 then in rounds each task gets the labels of another 5 % of its train pictures, the first in the order of a strategy by the
 network of the round before, and a new network is trained from ImageNet weights on all labels so far. Every strategy and round
 is tested on the test split and set against `random` case by case, over all seeds; each seed has labels of its own to start
-from. Call it again after a stop, or with `--units 1` for one piece of work at a time (a training with its test, or one ranking
+from. Call it again after a stop, or with `--units 1` for one piece of work at a time (a training with its test, or a ranking
 of all tasks): what is done stays done.
 """
 
@@ -143,6 +143,8 @@ class Bench:
             count = max(1, round(self.plan.step * len(cases)))
             by_file = {str(self.datalist.root / case.image): case.case_id for case in cases}
             waiting = [file for file, case_id in by_file.items() if case_id not in has]
+            if not waiting:
+                continue
             table = self._path("orders", unit, f"/{find(task).slug}.csv")
             known = [file for file, case_id in by_file.items() if case_id in has]
             rank_paths(predictor, waiting, table, task, unit.strategy, labelled=known, first=count, seed=unit.seed)

@@ -109,7 +109,7 @@ async function segment(text, number) {
   if (known && (known.deviation || !uncertainty)) return text;
   const answer = await (await call('segment', { text, number, uncertainty, spacing: $('spacing').value })).json();
   const key = `${answer.code}/${number}`, length = study.width * study.height;
-  if (!kept.has(key)) kept.set(key, { code: answer.code, colour: colourOf(answer.code), mask: unpack(answer.mask, length), deviation: null, undo: [] });
+  if (!kept.has(key)) kept.set(key, { code: answer.code, colour: colourOf(answer.code), mask: unpack(answer.mask, length), deviation: null, doubt: answer.doubt, undo: [] });
   if (answer.deviation) kept.get(key).deviation = bytes(answer.deviation);
   measured.set(key, answer.measured);
   return answer.code;
@@ -143,7 +143,7 @@ function refresh() {
   const here = codes.map((code) => `${code}/${frame}`);
   picture.layers = here.map((key) => kept.get(key));
   picture.draw();
-  const code = codes.at(-1), found = measured.get(here.at(-1));
+  const code = codes.at(-1), found = measured.get(here.at(-1)), doubt = picture.layers.at(-1)?.doubt;
   for (const chip of $('chips').children) {
     chip.setAttribute('aria-pressed', chip.value === code);
     chip.classList.toggle('there', codes.includes(chip.value));
@@ -156,6 +156,9 @@ function refresh() {
   $('scale').hidden = !picture.layers.at(-1)?.deviation || !picture.show.uncertainty;
   $('most').textContent = +(about.largest_deviation * picture.fullScale()).toPrecision(2);
   $('overlay').classList.toggle('brush', picture.tool !== 'look');
+  $('doubt').hidden = !doubt;
+  $('doubt').textContent = doubt?.text ?? '';
+  $('doubt').classList.toggle('warns', Boolean(doubt?.foreign || doubt?.absent));
   table(here.map((key) => measured.get(key)));
   if (found) {
     $('source').textContent = found.source;

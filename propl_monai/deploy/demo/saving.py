@@ -84,7 +84,8 @@ def save(
 def _found(study: Study, task: Task, number: int, spacing: Spacing | None) -> Prediction:
     """A mask as the table of measurements takes it, which looks at no probability."""
     mask = study.mask(task, number)
-    return Prediction(task.name, mask, mask.astype(np.float32), None, spacing)
+    scores = study.found[task.name, number].scores
+    return Prediction(task.name, mask, mask.astype(np.float32), None, spacing, scores)
 
 
 def _formatted(study: Study, masks: Masks, form: str) -> dict[str, bytes]:

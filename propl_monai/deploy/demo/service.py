@@ -20,6 +20,7 @@ from propl_monai.deploy.demo.typed import spacing_of, task_of
 from propl_monai.errors import ProPLError
 from propl_monai.images import Picture
 from propl_monai.images.write import png
+from propl_monai.inference.known import Scores
 from propl_monai.inference.measurements import measure
 from propl_monai.inference.prediction import LARGEST_DEVIATION
 from propl_monai.inference.predictor import Predictor
@@ -119,7 +120,7 @@ class Service:
 
         Returns:
             The task's code; "mask", base64 of the packed bits of (H, W); "deviation", base64 of bytes (H, W), or None;
-            "measured", see `measured`.
+            "measured", see `measured`; "doubt", see `doubt`.
         """
         study = self.study(key)
         task, given = self._task(text), spacing_of(spacing)
@@ -130,11 +131,11 @@ class Service:
         bits = np.packbits(study.mask(task, number)).tobytes()
         deviation = None if found.deviation is None or not uncertainty else b64encode(found.deviation).decode()
         answer = {"code": task.code, "mask": b64encode(bits).decode(), "deviation": deviation}
-        return {**answer, "measured": measured(study, task, number, given)}
+        return {**answer, "measured": measured(study, task, number, given), "doubt": doubt(task, found.scores)}
 
     def _predicted(self, study: Study, task: Task, number: int, uncertainty: bool, before: Found | None) -> Found:
         prediction = self.predictor(Picture(study.frame(number), study.spacing_mm), task.name, uncertainty)
-        found = before or Found(pack(prediction.mask))
+        found = before or Found(pack(prediction.mask), scores=prediction.scores)
         if prediction.uncertainty is not None:
             found.deviation = np.rint(prediction.uncertainty * (255 / LARGEST_DEVIATION)).astype(np.uint8).tobytes()
         study.found[task.name, number] = found
@@ -150,11 +151,12 @@ class Service:
         with self._work:
             numbers = study.missing(tasks, first)[:TOGETHER] if tasks else []
             pictures = [Picture(study.frame(number), study.spacing_mm) for number in numbers]
-            for number, found in zip(
-                numbers, self.predictor.predict(pictures, [t.name for t in tasks]) if numbers else [], strict=True
-            ):
-                for task, prediction in zip(tasks, found, strict=True):
-                    study.found.setdefault((task.name, number), Found(pack(prediction.mask)))
+            names = [task.name for task in tasks]
+            answers = self.predictor.predict(pictures, names) if numbers else []
+            for number, predictions in zip(numbers, answers, strict=True):
+                for task, prediction in zip(tasks, predictions, strict=True):
+                    found = Found(pack(prediction.mask), scores=prediction.scores)
+                    study.found.setdefault((task.name, number), found)
         left = study.missing(tasks, numbers[-1] + 1) if numbers else []
         return {"next": left[0] if left else None}
 
@@ -196,3 +198,17 @@ def measured(study: Study, task: Task, number: int, given: Spacing | None) -> di
         source += f" ({study.spacing_note})." if study.spacing_note and not given else "."
     edited = study.found[task.name, number].edited
     return {**row, "code": task.code, "edited": edited, "source": source}
+
+
+def doubt(task: Task, scores: Scores | None) -> dict[str, Any] | None:
+    """What the scores say, as `propl predict` does: the four values, and "text"; None for weights without scores."""
+    if scores is None:
+        return None
+    known, presence = f"known {scores.known:.2g}", f"presence {scores.presence:.2g}"
+    said = []
+    if scores.foreign:
+        said.append(f"Not my kind of picture? It looks foreign, of no kind that the network was trained on ({known}).")
+    if scores.absent:
+        said.append(f"Not there? The {task.name} looks absent ({presence}).")
+    text = " ".join(said) or f"A picture of a known kind ({known}) that shows the {task.organ} ({presence})."
+    return {**asdict(scores), "text": text}

@@ -16,6 +16,7 @@ from propl_monai.common.spacing import Spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images import Cine, read_frames
 from propl_monai.images.geometry import Geometry
+from propl_monai.inference.known import Scores
 from propl_monai.tasks import Task
 
 MOST_PIXELS = 16_000_000  # of a frame: more is too much for the canvas of a phone
@@ -31,11 +32,13 @@ class Found:
         bits: see `pack`.
         edited: corrected by hand.
         deviation: the uncertainty as bytes (H, W), 255 for the largest one, 0.5; None where it was not asked for.
+        scores: whether the picture is of a known kind and shows the target; None for weights without scores.
     """
 
     bits: bytes
     edited: bool = False
     deviation: bytes | None = None
+    scores: Scores | None = None
 
 
 @dataclass

@@ -20,7 +20,7 @@ from propl_monai.errors import ProPLError
 from propl_monai.images import Picture, read_frames
 from propl_monai.images.picture import NoPicture
 from propl_monai.inference.doubts import Doubts
-from propl_monai.inference.journal import Journal
+from propl_monai.inference.journal import Entry, Journal
 from propl_monai.inference.predictor import Predictor, Prepared
 from propl_monai.inference.ranking.strategies import Strategy
 from propl_monai.inference.threads import prefetch
@@ -143,7 +143,7 @@ class Look:
                 row, doubts = next(found), one.file.doubts
                 one.file.rows.append(row)
                 if one.number == one.file.count:
-                    entry = {"name": one.file.name, "sha256": one.file.sha256, "options": {}, "files": []}
+                    entry: Entry = {"name": one.file.name, "sha256": one.file.sha256, "options": {}, "files": []}
                     entry |= {"rows": one.file.rows, "doubts": doubts.to_json(), "frames": one.file.count}
                     self.journal.add(entry)
                     self.looked += 1

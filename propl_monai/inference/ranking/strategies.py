@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from propl_monai.errors import unknown
 
-Places, Numbers = NDArray[np.intp], NDArray[np.float64]
+Places = NDArray[np.intp]
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

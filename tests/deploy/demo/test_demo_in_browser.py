@@ -17,6 +17,7 @@ import uvicorn
 from browser_tools import CHROMIUM, Browser, wait_for
 from demo_tools import make_service
 from factories import small_predictor, speckle
+from known_tools import known_for
 from picture_samples import save_pages, save_pillow
 from PIL import Image
 
@@ -75,6 +76,7 @@ def test_upload_choose_look_brush_and_save(served: tuple[str, Service], tmp_path
         browser.click("#ask button")
         browser.wait("document.getElementById('status').textContent.startsWith('left ventricle: ')")
         assert browser.run("document.getElementById('error').hidden")
+        assert browser.run("document.getElementById('doubt').hidden")  # these weights have no scores
 
         # The mask that is drawn is that of the predictor.
         drawn = browser.run(
@@ -121,8 +123,11 @@ def test_upload_choose_look_brush_and_save(served: tuple[str, Service], tmp_path
         wait_for(lambda: not service._studies, "the file to be forgotten")
 
 
-def test_a_cine_on_a_phone_in_the_dark(served: tuple[str, Service], tmp_path: Path) -> None:
-    address, _ = served
+def test_a_cine_on_a_phone_in_the_dark(
+    served: tuple[str, Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, service = served
+    monkeypatch.setattr(service.predictor, "known", known_for(service.predictor, absent=("fetus",)))
     path = save_pages(tmp_path / "cine.tif", [speckle(HEIGHT, WIDTH, seed) for seed in range(5)])
     with Browser(tmp_path, *PHONE, phone=True, dark=True) as browser:
         browser.open(address)
@@ -131,6 +136,13 @@ def test_a_cine_on_a_phone_in_the_dark(served: tuple[str, Service], tmp_path: Pa
         assert browser.run("document.documentElement.scrollWidth - innerWidth") <= 0
         browser.click("#chips button[value=FH]")
         browser.wait("document.getElementById('status').textContent.startsWith('fetal head: ')")
+        said = "(d => [d.hidden, d.className, d.textContent])(document.getElementById('doubt'))"
+        hidden, classes, text = browser.run(said)
+        assert not hidden and "warns" in classes and text.startswith("Not there? The fetal head looks absent")
+        browser.click("#chips button[value=LV]")
+        browser.wait("document.getElementById('status').textContent.startsWith('left ventricle: ')")
+        hidden, classes, text = browser.run(said)
+        assert not hidden and "warns" not in classes and "that shows the heart" in text
         browser.run("document.getElementById('frame').focus()")
         for kind in ("keyDown", "keyUp"):
             browser.send(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from demo_tools import HEIGHT, WIDTH, Clock, make_client, make_service, mask_of, open_file, save_still, segment
 from factories import small_predictor, speckle
+from known_tools import known_for
 from picture_samples import save_dicom, save_nifti
 from PIL import Image
 from pydicom import dcmread
@@ -22,6 +23,7 @@ from starlette.testclient import TestClient
 
 from propl_monai.deploy.demo import service as module
 from propl_monai.deploy.demo.service import Service
+from propl_monai.images import Picture
 from propl_monai.inference.measurements import COLUMNS, measure
 from propl_monai.tasks import NAMES, TASKS
 
@@ -84,6 +86,29 @@ def test_a_mask_is_that_of_the_predictor(client: TestClient, still: str, tmp_pat
     deviation = np.frombuffer(b64decode(answer["deviation"]), np.uint8).reshape(HEIGHT, WIDTH)
     assert np.abs(deviation / 510 - expected.uncertainty).max() <= 0.5 / 510 + 1e-6 and deviation.any()
     assert segment(client, still, "FH").json()["deviation"] is None
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_scores_are_told_as_by_predict(tmp_path: Path, foreign: bool) -> None:
+    service = make_service(tmp_path)
+    service.predictor.known = known_for(service.predictor, foreign, absent=("thyroid",))
+    client, path = make_client(service), save_nifti(tmp_path / "cine.nii.gz", FRAMES[:2])
+    key = open_file(client, path)["study"]
+    for code, absent in (("FH", False), ("TN", True)):
+        expected = service.predictor(Picture(FRAMES[0]), code).scores
+        told = segment(client, key, code).json()["doubt"]
+        assert expected is not None and told["presence"] == pytest.approx(expected.presence, abs=1e-5)
+        assert (told["foreign"], told["absent"]) == (foreign, absent) == (expected.foreign, expected.absent)
+        assert ("Not my kind of picture?" in told["text"]) == foreign
+        assert ("Not there? The thyroid nodule looks absent" in told["text"]) == absent
+        assert ("that shows the fetus" in told["text"]) == (not foreign and not absent)
+    assert client.post(f"/studies/{key}/segment_on", json={"codes": ["TN"], "first": 1}).json()["next"] is None
+    rows = rows_of(saved(client, key, ["TN"], "csv").content)
+    assert [(row["absent"], row["foreign"]) for row in rows] == [("True", str(foreign))] * 2
+
+
+def test_weights_without_scores_tell_none(client: TestClient, still: str) -> None:
+    assert segment(client, still, "FH").json()["doubt"] is None
 
 
 def test_the_picture_comes_at_its_own_size(client: TestClient, still: str) -> None:
