@@ -17,7 +17,8 @@ class ClipUniversal(UsualPrompted):
 
     Liu et al., ICCV 2023, eq. 1. Paper and code evaluate the heads of all classes, copy the maps for each of them, and mask
     the loss of those that a data set does not annotate: here the head of the image's own task alone, which is all that is
-    annotated. Backbone: this package's encoder and up-blocks in 2-D, not a 3-D Swin UNETR. The sentence is that of the
+    annotated. The controller sees v4 pooled as it is; in the code after a normalisation and ReLU, and a convolution to 256
+    channels. Backbone: this package's encoder and up-blocks in 2-D, not a 3-D Swin UNETR. The sentence is that of the
     prompt bank (mean over its tokens), not CLIP's "A computerized tomography of a [CLS]"; prompt_mode "learned" is the
     paper's random one.
 

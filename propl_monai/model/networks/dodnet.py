@@ -19,8 +19,8 @@ class DoDNet(Segmenter):
 
     Zhang et al., CVPR 2021, eqs. 1-5. Paper and code have a 3-D residual U-Net with group normalisation and two outputs,
     organ and tumour, of which unlabelled ones are masked: here this package's encoder and up-blocks in 2-D, and one
-    output, that of the image's task. Their head works at half size and is enlarged; here it works at full size. The tasks
-    are fixed: it reads no sentences.
+    output, that of the image's task. The controller sees v4 pooled as it is, as in the paper; in the code after a
+    normalisation and ReLU. The tasks are fixed: it reads no sentences.
 
     Args:
         encoder: a timm model name, see `VisionEncoder`.

@@ -18,6 +18,8 @@ from propl_monai.model.networks.base import Segmenter, Task, no_text
 from propl_monai.tasks import NAMES, find_all
 
 BOUND_TO_SIZE = ("pspnet", "upernet", "swin_unetr")
+# Those with instance normalisation, which needs two of the deepest positions: a single one has no deviation.
+OF_TWO_POSITIONS = ("swin_unetr", "dynunet")
 RANDOM = "none"  # the encoder's name where a network brings its own, without pretrained weights
 
 
@@ -38,6 +40,7 @@ class LibraryNetwork(Segmenter):
     The networks of segmentation_models_pytorch have the encoder and the pretrained weights of all others here, not those
     of their papers: SegFormer is its decoder of linear layers without the MiT encoder, DeepLabv3+ and PSPNet keep the
     dilation of theirs (strides 16 and 8). Swin UNETR and DynUNet of MONAI come with encoders of their own: random weights.
+    Pictures are padded to multiples of 32 with the values of their edges, for these two to 64 at least.
 
     Args:
         library_model: one of `MODELS`.
@@ -65,6 +68,7 @@ class LibraryNetwork(Segmenter):
         if library_model not in MODELS:
             raise unknown("library_model", "network of a library", library_model, MODELS)
         self.library_model, self.default_task = library_model, default_task
+        self.least_side = (2 if library_model in OF_TWO_POSITIONS else 1) * STRIDES[-1]
         self.tasks = [task.name for task in find_all(tasks)]
         halves = MODELS[library_model](encoder, len(self.tasks))
         # Another name where no pretrained weights fit: `start_from` fills, and `another` keeps, an "encoder" alone.
@@ -98,9 +102,9 @@ class LibraryNetwork(Segmenter):
         height, width = image.shape[-2:]
         if image.shape[1] == 1:
             image = image.expand(-1, 3, -1, -1)
-        padding = (0, -width % STRIDES[-1], 0, -height % STRIDES[-1])
-        if any(padding):
-            image = functional.pad(image, padding, mode="replicate")
+        rows, columns = (max(-side % STRIDES[-1], self.least_side - side) for side in (height, width))
+        if rows or columns:
+            image = functional.pad(image, (0, columns, 0, rows), mode="replicate")
         *finer, v1, v2, v3, v4 = self.get_submodule(self._first)(image)
         return Features(v1, v2, v3, v4, height, width, tuple(finer))
 

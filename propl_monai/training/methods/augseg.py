@@ -25,11 +25,12 @@ class AugSegMethod(Method):
 
     Zhao et al., CVPR 2023. Strong views are one to three random intensity operations (`intensity.RandIntensityOps`;
     strong_kind "random"). With probability 1 - s_i an image gets a box of a labelled one with its labels, s_i its confidence
-    (mean of the larger probability, times 1 minus the mean entropy over log 2); then images exchange boxes. Both mixings
-    pair images of one task, where the original takes any. Box areas are 1 - λ with λ from Beta(8, 2) and Beta(4, 4),
-    as in the code; its Cityscapes config has another threshold and OHEM, which are left out. Teacher:
-    `averages.averaged`, in eval mode; the student predicts in the end, as in the code. L_sup has Dice beside the
-    cross-entropy, as all methods here.
+    (mean of the larger probability times 1 - entropy / log 2); then images exchange boxes. Both mixings pair images of one
+    task, where the original takes any. As few images of a batch then have a partner, an image keeps its labelled box,
+    which the code shows in boxes that others get of it alone. Box areas are 1 - λ with λ from Beta(8, 2) and Beta(4, 4),
+    as in the code, where the border may cut boxes; its Cityscapes config has another threshold and OHEM, which are left
+    out. Teacher: `averages.averaged`, in eval mode; the student predicts in the end, as in the code. L_sup has Dice beside
+    the cross-entropy, as all methods here.
 
     Args:
         network: the student, trained in place.
@@ -94,7 +95,7 @@ class AugSegMethod(Method):
 
     def _draw_aid(self, labelled: Batch, unlabelled: Batch, probability: Tensor) -> CutMix:
         """Boxes of labelled images for the unlabelled ones in front of them, the likelier the more doubtful."""
-        sure = confidence(probability).mean((1, 2, 3)) * (1 - entropy(probability).mean((1, 2, 3)) / LARGEST_ENTROPY)
+        sure = sureness(probability)
         tasks = self.tasks_of([unlabelled, labelled]) or [""] * (len(sure) + len(labelled["image"]))
         fitting = torch.tensor([[one == other for other in tasks[len(sure) :]] for one in tasks[: len(sure)]])
         chosen = torch.rand(fitting.shape).masked_fill(~fitting, -1).argmax(1)
@@ -105,3 +106,8 @@ class AugSegMethod(Method):
         boxes = torch.zeros(len(tasks), 4, dtype=torch.int64)
         boxes[: len(sure)] = boxes_of(side, *probability.shape[-2:])
         return CutMix(partners, boxes)
+
+
+def sureness(probability: Tensor) -> Tensor:
+    """s of images (B, 1, H, W), in [0, 1]: the mean of max(p, 1 - p) · (1 - entropy / log 2); (B,)."""
+    return (confidence(probability) * (1 - entropy(probability) / LARGEST_ENTROPY)).mean((1, 2, 3))

@@ -28,8 +28,11 @@ class BCPMethod(Method):
     Teacher: `averages.averaged`. As in code and paper the student predicts in the end, and sees no strong view.
 
     Paper and code mix any two images of one data set. Here both must have one task: a box of another target would be
-    background under the prompt of this one. An image without a partner in the batch stays whole. The code's box is the
-    same for a batch, here each pair has its own.
+    background under the prompt of this one. An image without a partner in the batch stays whole. There two pairs of images
+    make two mixed ones, the box of a labelled image in an unlabelled one and that of another unlabelled image in another
+    labelled one; here each pair makes both. The code's box is the same for a batch, here each pair has its own. L_sup is
+    taken over its pixels alone, as there, where it is half the sum of cross-entropy and the Dice of both classes; here it
+    is the sum, and Dice is that of the target.
 
     Args:
         network: the student, trained in place.
@@ -81,8 +84,8 @@ class BCPMethod(Method):
         image, target, known = (cutmix(drawing, maps) for maps in (image, target, known))
         logits = self.student(image, batches)
         halves = [slice(0, first), slice(first, None)] if len(image) > first else [slice(0, first)]
-        on_labels = torch.stack([self.loss(logits[h], target[h], known[h]) for h in halves])
-        on_pseudo = torch.stack([self.loss(logits[h], target[h], 1 - known[h]) for h in halves])
+        on_labels = torch.stack([self._on_pixels(logits[h], target[h], known[h]) for h in halves])
+        on_pseudo = torch.stack([self._on_pixels(logits[h], target[h], 1 - known[h]) for h in halves])
         present = 1.0 if labelled else 0.0
         loss = present * on_labels.sum() + self.unlabelled_weight * (on_pseudo.sum() if unlabelled else 0)
         result = {"loss": loss, "mixed": (drawing.partners != torch.arange(len(names))).float().mean().to(loss.device)}
@@ -92,6 +95,10 @@ class BCPMethod(Method):
         if unlabelled:
             result["pseudo"], result["pseudo_foreground"] = on_pseudo.sum().detach(), groups[-1][1].mean()
         return result
+
+    def _on_pixels(self, logits: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
+        """L_sup over the pixels where `chosen` (B, 1, H, W) is 1, not over all: parts of an image count by α alone."""
+        return self.loss(logits, target, chosen / chosen.mean().clamp_min(1 / chosen.numel()))
 
     @torch.no_grad()
     def teach(self, batch: Batch) -> Tensor:

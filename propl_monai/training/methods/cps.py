@@ -18,7 +18,8 @@ class CPSMethod(Method):
     Chen et al., CVPR 2021, eqs. 2-5; f_1 is the network, f_2 one of the same options with its own random start (both share
     the pretrained encoder's, as in the paper). Labels are hard, every pixel counts, nothing is detached but the labels. Paper
     and code agree in this; the code's λ is 1.5 (VOC) or 6 (Cityscapes). As in the paper's variant with CutMix, labels of
-    unlabelled images are made on the weak view and mixed; the code makes them in train mode and records BatchNorm
+    unlabelled images are made on the weak view and mixed; the code's variant leaves labelled images out of the second sum,
+    and makes these labels in train mode and records BatchNorm
     statistics of that pass, here it does not. f_1 predicts in the end, as there.
 
     Args:

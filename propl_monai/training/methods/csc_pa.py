@@ -25,14 +25,17 @@ class CSCPAMethod(Method):
     Ding et al., CVPR 2025. FPA: maps of correlation with an image's own prototypes attend to those of an image of the other
     stream. EPA: positions attend to a memory of the task's features on reliable edges. PAL (L_aff): how much of a position's
     surroundings is foreground, weighted by likeness of features, must agree with labels, and for masked images with the clean
-    view. Patches are masked, rather those that g is sure of (`draw_mask`); pixels of high entropy teach nothing.
+    view. Patches are masked, rather those that g is sure of (`draw_mask`); pixels of high entropy teach nothing, and the mean
+    loss of the others is weighted by total over kept.
 
     In the code f does not exist: training predicts by g, and validation, of one image at a time, skips FPA and EPA, so that
     it sees another network than was trained. Here both paths learn from labels, g makes the pseudo-labels, and f predicts.
     Its affinities are detached on both sides, so that PAL teaches nothing (`released_affinity`): here those of the student
-    have a gradient. Its attention takes the values from its own branch, here from the other; the softmax of EPA runs over
-    rows of the image, here over the memory; 129 × 129 positions are 28 × 28 here, and k-nearest-neighbour graphs of the
-    prototypes are left out. Partners have the image's task. Its two optimizer steps, clean and masked, are one sum.
+    have a gradient. Its likeness is a cosine over the sum of all eight, here their softmax; its divergence takes rows of
+    the image as distributions, here foreground and background of each position. Its attention takes the values from its
+    own branch, here from the other; the softmax of EPA runs over rows of the image, here over the memory; 129 × 129
+    positions are 28 × 28 here, and k-nearest-neighbour graphs of the prototypes are left out. Partners have the image's
+    task. Its two optimizer steps, clean and masked, are one sum.
 
     Args:
         network: trained in place; one that gives features.
@@ -104,7 +107,7 @@ class CSCPAMethod(Method):
             mask = draw_mask(probability[count:], progress)
             seen = self.network.features(unlabelled["image"] * mask, self.tasks_of([unlabelled]))
             student = self.network.logits(seen, self.tasks_of([unlabelled]), decoder)
-            pseudo = self.loss(student, target, kept / kept.mean())
+            pseudo = self.loss(student, target, kept / kept.mean()) / kept.mean()
             losses.append(self.unlabelled_weight * pseudo)
             result["pseudo"], result["pseudo_foreground"] = pseudo.detach(), target.mean()
             clean = self._affinity(vectors[count:], probability[count:]).detach()

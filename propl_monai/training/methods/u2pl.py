@@ -25,11 +25,13 @@ class U2PLMethod(Method):
     """L = L_sup(f(x_l), y) + λ_u · L_sup(f(x_u), ŷ) over sure pixels + λ_c · L_contrast; an EMA teacher says which.
 
     Wang et al., CVPR 2022. Of the unlabelled pixels the α_t = α_0 (1 - t) with the highest entropy teach no label;
-    the rest is weighted up by total over kept. L_contrast: anchors are sure pixels of a class, their positive is the
-    mean of its sure pixels in the teacher's representation, their negatives come from a memory of unsure pixels.
+    the mean loss of the rest is weighted by total over kept. L_contrast: anchors are sure pixels of a class, their positive
+    is the mean of its sure pixels in the teacher's representation, their negatives come from a memory of unsure pixels.
 
     Negatives of a class are unlabelled pixels of high entropy whose rank of that class is from `low_rank` up, and labelled
-    ones that are predicted as it and are not. The code's ranks, 3 to 20, never occur among two classes, so that a binary
+    ones that are predicted as it and are not. In the code, a negative must also have the class as its label or
+    pseudo-label, which excludes the labelled ones, and the others but where two passes of the teacher disagree; here it
+    need not, as in the paper. The code's ranks, 3 to 20, never occur among two classes, so that a binary
     task has no unlabelled negative: here `low_rank` is 1. Classes are foreground and background of each task apart, as a
     position may be foreground of one task and background of another. The representation has 64 channels at stride 8 (256 at
     stride 4 there), the memory `bank` vectors a class (30,000), and there is no first epoch of labels alone. The teacher
@@ -103,7 +105,7 @@ class U2PLMethod(Method):
                 probability = teacher.logits(seen, tasks, self.decoders[0]).float().sigmoid()
                 doubt = entropy(probability[count:])
             kept = (doubt <= doubt.flatten().quantile(1 - share)).to(probability.dtype)
-            pseudo = self.loss(logits[count:], target, kept / kept.mean())
+            pseudo = self.loss(logits[count:], target, kept / kept.mean()) / kept.mean()
             losses.append(self.unlabelled_weight * pseudo)
             result["pseudo"], result["pseudo_foreground"], result["kept"] = pseudo.detach(), target.mean(), kept.mean()
             if self.contrastive_weight:

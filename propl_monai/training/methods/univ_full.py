@@ -24,7 +24,8 @@ class UnivFullMethod(Method):
 
     In the paper an embedding is the centroid of the labelled features of its class. The code has its update commented out, so
     that they stay random: here the paper, with a running average over batches. Cosines are divided by a temperature, without
-    which two of them, in -1 … 1, could not have an entropy below 0.36. The code knows two data sets; here `others` of them
+    which two of them, in -1 … 1, could not have an entropy below 0.36; the code has no temperature, and does not normalise
+    positions, only embeddings. The code knows two data sets; here `others` of them
     are drawn at each step. No pseudo-label is made. Backgrounds of these tasks are much alike, so that
     the cross term can say little.
 

@@ -94,12 +94,12 @@ class VCLIPSegMethod(Method):
 
     Where paper and code differ, this follows the paper: P is soft (the code's is hard) and teaches unlabelled images alone
     (all of them there), the labelled loss has weight 1 (½ there), and one projector serves both decoders (one each
-    there). The ramp exp(-5(1 - t)²) runs over the whole training; the code's ends after 6,000 of 15,000 steps, and the
-    paper does not say.
-    L_sup is cross-entropy and Dice for labels too (Dice alone in both), as in all methods here. A prototype belongs to one
-    image and class, as sentences differ between the tasks of a batch, and counts pixels by the share of a cell that they
-    fill, as stride 32 would lose small targets; one without pixels is left out, which makes NaN in the code. Both leave the
-    learning rate constant; here it decays as for all methods.
+    there). What it projects has length 1 over its channels; the code divides by the length along the last axis of the map.
+    The ramp exp(-5(1 - t)²) runs over the whole training; the code's ends after 6,000 of 15,000 steps, and the paper does
+    not say. L_sup is cross-entropy and Dice for labels too (Dice alone in both), as in all methods here. A prototype belongs
+    to one image and class, as sentences differ between the tasks of a batch, and counts pixels by the share of a cell that
+    they fill, as stride 32 would lose small targets; one without pixels is left out, which makes NaN in the code. Both
+    leave the learning rate constant; here it decays as for all methods.
 
     Args:
         network: trained in place.

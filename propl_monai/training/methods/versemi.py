@@ -49,9 +49,11 @@ class VerSemiMethod(Method):
       heads learn from each other by Dice; neither is detached. L_box: the synthetic head learns the label in that box.
 
     The code leaves its second stage commented out, with an averaged network and ramps that it computes and never uses, which
-    are not here. L_sup is cross-entropy and Dice, the others are Dice over the batch with squared areas, as there; the code
-    has a constant learning rate, one box for the batch, and halves of equal size; here each pair has its own box, the
-    image that is left over in an odd batch is not mixed, and any number of unlabelled images will do.
+    are not here. L_sup is cross-entropy and Dice, the others are Dice over the batch with squared areas, as there, where
+    it is smoothed by 1e-5 (here 1, as everywhere). In L_box the code's mask has an axis more than the probabilities, so
+    that each image also learns its label in the boxes of the others, where it shows an unlabelled image: here in its own.
+    The code has a constant learning rate and halves of equal size; here the image that is left over in an odd batch is not
+    mixed, and any number of unlabelled images will do.
 
     **Unknown pixels.** There, each data set has one target and no other data set's. Here the left atrium, the left ventricle
     and the myocardium share their images, and the mask of one is not all that the synthetic head should find. Where tasks

@@ -64,6 +64,17 @@ def test_each_task_has_a_channel(name: str) -> None:
 
 
 @every_model
+@pytest.mark.parametrize("size", [(17, 9), (32, 32), (33, 64), (100, 100)])
+def test_any_size_will_do(name: str, size: tuple[int, int]) -> None:
+    """Small ones, which leave one position at the deepest place, and sides that no stride divides."""
+    network, pictures = make(name, tasks=TASKS).train(), torch.rand(2, 1, *size)
+    network(pictures, task=TASKS).square().mean().backward()
+    with torch.no_grad():
+        found = network.eval()(pictures[:1], task=TASKS[0])
+    assert found.shape == (1, 1, *size) and bool(found.isfinite().all())
+
+
+@every_model
 def test_it_validates_pictures_with_a_header(name: str) -> None:
     """As MONAI's transforms give them in validation."""
     network = make(name).eval()

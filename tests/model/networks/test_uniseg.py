@@ -8,6 +8,7 @@ import pytest
 import torch
 from factories import TINY_ENCODER
 from torch.nn import functional
+from worked import filled, wave
 
 from propl_monai.errors import ProPLError
 from propl_monai.model.network import ProPL
@@ -105,3 +106,17 @@ def test_weights_of_other_shapes_or_networks_are_refused_by_name(tmp_path: Any) 
     save_weights(ProPL(TINY_ENCODER), tmp_path / "propl", {})
     with pytest.raises(ProPLError, match="holds network 'propl', where 'uniseg' is wanted"):
         start_from(make(), str(tmp_path / "propl" / "model.safetensors"))
+
+
+def test_the_numbers_of_the_released_code() -> None:
+    """yeerwen/UniSeg at e3ae40d, the whole network with these weights, volumes of depth 1 and strides (1, 2, 2)."""
+    tasks = ("left atrium", "left ventricle", "myocardium")
+    net = filled(UniSeg(filters=(4, 8, 8, 8, 8, 8), tasks=tasks, spatial_dims=3, prompt_grid=(4, 3)))
+    expected = {
+        "left atrium": [-0.305354, -0.715085, -0.023712, 0.450321, 0.588023, 0.378125, 0.276022, 0.020004, 0.327945],
+        "myocardium": [-0.305568, -0.714437, -0.023632, 0.450452, 0.588690, 0.375950, 0.275267, 0.022459, 0.323923],
+    }
+    for task, values in expected.items():
+        with torch.no_grad():
+            found = net(wave(2, 1, 128, 96, phase=5), task=task)[0, 0, ::50, ::40]
+        assert found.flatten().tolist() == pytest.approx(values, abs=1e-4)

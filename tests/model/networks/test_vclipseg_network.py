@@ -6,6 +6,7 @@ import pytest
 import torch
 from factories import TINY_ENCODER
 from torch import Tensor, nn
+from worked import filled, wave
 
 from propl_monai.errors import ProPLError
 from propl_monai.model.networks.vclipseg import InterpolatingDecoder, VCLIPSeg, VoxelPrompts
@@ -89,3 +90,12 @@ def test_a_sentence_instead_of_a_task_and_any_bank(network: VCLIPSeg) -> None:
         assert wide(IMAGE, task="left atrium").shape == (2, 1, 64, 64)
     with pytest.raises(ProPLError, match="prompt bank: has"):
         wide.attach_prompts(PromptBank.load())
+
+
+def test_the_numbers_of_the_released_code() -> None:
+    """SmileJET/VCLIPSeg at fe50145, `clip_block` in train mode with these weights: the last column of each channel's map."""
+    module = filled(VoxelPrompts(4, 3, 3)).train()
+    texts = wave(2, 3, phase=4).expand(2, 2, 3)
+    found = module(wave(2, 4, 2, 2, 2), texts)[:, :, 0, 1, 1]
+    expected = [-0.020861, -0.002867, 1.140003, -0.007699, -0.021313, -0.001585, 2.067443, -0.007044]
+    assert found.flatten().tolist() == pytest.approx(expected, abs=1e-4)

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from worked import CrossEntropy, Pointwise, labelled, unlabelled
 
 from propl_monai import ProPL
+from propl_monai.training.cutmix import CutMix
 from propl_monai.training.losses import BCEDiceLoss
-from propl_monai.training.methods.augseg import AugSegMethod
+from propl_monai.training.methods.augseg import AugSegMethod, sureness
 
 
 def batch(seed: int, tasks: list[str], labelled: bool = False) -> dict[str, Any]:
@@ -73,3 +75,17 @@ def test_its_parts_change_the_loss(net: ProPL, off: dict[str, Any]) -> None:
         method = AugSegMethod(copy.deepcopy(net), **{"confidence": 0.5, **options}).train()
         losses.append(method(batch(1, ONE * 2, True), batch(2, ONE * 2), 0.5)["loss"].item())
     assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_the_numbers_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZhenZHAO/AugSeg at 7ead870: the confidence of images, and the loss where the first has a box of a labelled one."""
+    method = AugSegMethod(Pointwise(), cutmix=0.0).train()
+    with torch.no_grad():
+        probability = method.network(unlabelled()["image"], task="breast cancer").sigmoid()
+    assert sureness(probability).tolist() == pytest.approx([0.517521, 0.419952], abs=1e-5)
+    boxes = torch.tensor([[1, 0, 3, 3], *[[0, 0, 0, 0]] * 3])
+    monkeypatch.setattr(method, "_draw_aid", lambda *_: CutMix(torch.tensor([2, 1, 2, 3]), boxes))
+    method.loss = CrossEntropy()  # type: ignore[assignment]
+    found = method(labelled(), unlabelled(), 0.5)
+    assert float(found["confident"]) == 0.4375
+    assert float(found["pseudo"]) == pytest.approx(0.252038, abs=1e-6)

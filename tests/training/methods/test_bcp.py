@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from worked import CrossEntropy, Pointwise, labelled, unlabelled
 
 from propl_monai import ProPL
 from propl_monai.errors import ProPLError
+from propl_monai.training.cutmix import CutMix
 from propl_monai.training.losses import BCEDiceLoss
 from propl_monai.training.methods.bcp import BCPMethod, draw_exchange
 
@@ -51,9 +53,10 @@ def test_mixed_images_learn_labels_on_labelled_pixels_and_the_teacher_s_on_the_o
         inward = torch.where(box, second["image"], first["image"]), torch.where(box, taught, first["label"])
         outward = torch.where(box, first["image"], second["image"]), torch.where(box, first["label"], taught)
         logits = copy.deepcopy(net).train()(torch.cat((inward[0], outward[0])), task=["left atrium"] * 2, decoder="sd")
-        inside, loss = box.float(), BCEDiceLoss()
-        on_labels = loss(logits[:1], inward[1], 1 - inside) + loss(logits[1:], outward[1], inside)
-        on_pseudo = loss(logits[:1], inward[1], inside) + loss(logits[1:], outward[1], 1 - inside)
+        inside, outside = (one / one.mean() for one in (box.float(), 1 - box.float()))  # means over these pixels alone
+        loss = BCEDiceLoss()
+        on_labels = loss(logits[:1], inward[1], outside) + loss(logits[1:], outward[1], inside)
+        on_pseudo = loss(logits[:1], inward[1], inside) + loss(logits[1:], outward[1], outside)
     assert found["supervised"].item() == pytest.approx(float(on_labels), abs=1e-5)
     assert found["loss"].item() == pytest.approx(float(on_labels + 0.5 * on_pseudo), abs=1e-5)
     assert float(found["mixed"]) == 1
@@ -87,3 +90,13 @@ def test_options_out_of_range_are_refused(net: ProPL) -> None:
     for option in ("side", "warmup"):
         with pytest.raises(ProPLError, match=f"bcp {option}: 1.0 is outside"):
             BCPMethod(net, **{option: 1.0})  # type: ignore[arg-type]
+
+
+def test_the_numbers_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepMed-Lab-ECNU/BCP at 7879f98, ACDC: the cross-entropies of both mixed images, α on pseudo-labels."""
+    drawing = CutMix(torch.tensor([1, 0]), torch.tensor([[1, 2, 3, 5]] * 2))
+    monkeypatch.setattr("propl_monai.training.methods.bcp.draw_exchange", lambda *_: drawing)
+    method = BCPMethod(Pointwise(), largest_component=False).train()
+    method.loss = CrossEntropy()  # type: ignore[assignment]
+    first, second = ({key: value[:1] for key, value in given.items()} for given in (labelled(), unlabelled()))
+    assert method(first, second, 0.5)["loss"].item() == pytest.approx(3.721988, abs=1e-5)

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from worked import CrossEntropy, Pointwise, drawings, unlabelled
 
 from propl_monai import ProPL
 from propl_monai.training.losses import BCEDiceLoss
@@ -69,3 +70,13 @@ def test_its_parts_change_the_loss(net: ProPL, off: dict) -> None:
         torch.manual_seed(8)
         losses.append(one(batch(1, True), batch(2), 0.5)["loss"])
     assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_the_numbers_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """charlesCXK/TorchSemiSeg at 5e0c29c, its variant with CutMix, whose second sum is over unlabelled images alone."""
+    monkeypatch.setattr("propl_monai.training.methods.cps.draw_for", lambda *_: drawings()[0])
+    monkeypatch.setattr(Pointwise, "another", lambda self: Pointwise(-2.0, 0.3))
+    method = CPSMethod(Pointwise()).train()
+    method.loss = CrossEntropy()  # type: ignore[assignment]
+    weak_only = {key: value for key, value in unlabelled().items() if "strong" not in key}
+    assert method(None, weak_only, 0.5)["loss"].item() == pytest.approx(5.581980, abs=1e-5)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from worked import Pointwise, wave
 
 from propl_monai import ProPL
+from propl_monai.training.feature_head import MemoryBank
 from propl_monai.training.methods.csc_pa import CSCPAMethod, agreement, draw_mask, partners, surroundings
 
 TASKS = ["left atrium", "fetal head"]
@@ -110,3 +112,40 @@ def test_one_image_and_a_batch_predict_alike(net: ProPL) -> None:
         network = method.predictor.eval()
         both = network(image, task=TASKS)
         torch.testing.assert_close(network(image[:1], task=TASKS[0]), both[:1], rtol=1e-4, atol=1e-4)
+
+
+# --- numbers of the released code, shdkdh/CSC-PA at 0505d2e
+
+
+def test_the_released_maps_of_correlation() -> None:
+    """With attention of no value and an empty memory."""
+    method = CSCPAMethod(Pointwise())
+    method.query, method.key, method.value = (nn.Linear(4, 4) for _ in range(3))
+    nn.init.zeros_(method.value.weight)
+    nn.init.zeros_(method.value.bias)
+    method.bank = MemoryBank(1, 4, 4)
+    found = method.refined(wave(2, 4, 2, 3), torch.tensor([0, 0]), 1).flatten()[::5]
+    expected = [
+        -0.461307,
+        0.485748,
+        0.722616,
+        -0.961083,
+        -0.902401,
+        -0.993331,
+        -0.154607,
+        0.900436,
+        -0.971293,
+        -0.989203,
+    ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_released_edges() -> None:
+    """A target of 2 × 4: its own rim and what is around it, the border of the image apart, where the code adds zeros."""
+    mask = torch.zeros(1, 1, 6, 7)
+    mask[..., 2:4, 2:6] = 1
+    around = surroundings(mask).sum(1)
+    edge = (around > 0) & (around < 8)
+    expected = torch.zeros(1, 6, 7, dtype=torch.bool)
+    expected[:, 1:5, 1:7] = True
+    assert torch.equal(edge, expected)

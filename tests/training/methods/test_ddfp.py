@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
+from worked import wave
 
 from propl_monai import ProPL
 from propl_monai.errors import ProPLError
@@ -105,3 +108,25 @@ def test_a_missing_library_is_named(net: ProPL, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ddfp, "import_module", missing)
     with pytest.raises(ProPLError, match=r"zuko: is not installed; .*\[flow\]"):
         DDFPMethod(net)
+
+
+class GaussiansAlone(TaskDensity):
+    """The base of the flow without the flow, on vectors that are not normalised: what the code's prior is."""
+
+    def log_density(self, vectors: Tensor, numbers: Tensor) -> Tensor:
+        return -0.5 * (vectors[:, None] - self.means[numbers]).square().sum(2) / vectors.shape[1]
+
+
+def test_the_numbers_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gavinwxy/DDFP at 7956c72: the likelihood of its mixture, of labelled and other vectors, and the step of its attack."""
+    monkeypatch.setattr("propl_monai.training.methods.ddfp.NOISE", 0.0)
+    density, maps, task = GaussiansAlone(3, 1), wave(2, 3, 1, 2, phase=1), torch.tensor([0, 0])
+    density.means.data = wave(1, 2, 3, phase=4)
+    constant = 1.5 * math.log(2 * math.pi)  # of the Gaussian, which ours leaves out; ours is for each dimension
+    found = 3 * _mixture(density.log_density(*_vectors(maps, task)), 3) - constant
+    assert found.tolist() == pytest.approx([-3.521170, -4.122620, -3.095992, -3.815779], abs=1e-5)
+    label = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
+    assert 3 * density.loss(maps, task, label).item() + constant == pytest.approx(3.702492, abs=1e-5)
+    step = 4 * functional.normalize(density.descent(maps, task, 1.0), dim=1)
+    expected = [3.667404, 1.390053, -0.413234, 2.278261, 1.542526, -2.979476]
+    assert step[0].flatten().tolist() == pytest.approx(expected, abs=1e-4)

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor
+from worked import CrossEntropy, Pointwise, drawings, labelled, unlabelled
 
 from propl_monai import ProPL
 from propl_monai.errors import ProPLError
@@ -85,3 +86,14 @@ def test_labels_have_no_gradient(net: ProPL) -> None:
 def test_a_threshold_in_percent_is_refused(net: ProPL) -> None:
     with pytest.raises(ProPLError, match="fixmatch confidence: 95 is outside"):
         FixMatchMethod(net, confidence=95)
+
+
+def test_the_numbers_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiheYoung/UniMatch at 0324f3d, fixmatch.py: twice its loss, which is half of the sum."""
+    monkeypatch.setattr("propl_monai.training.methods.weak_to_strong.draw_for", lambda *_: drawings()[0])
+    method = FixMatchMethod(Pointwise()).train()
+    method.loss = CrossEntropy()  # type: ignore[assignment]
+    found = method(labelled(), unlabelled(), 0.5)
+    assert float(found["supervised"]) == pytest.approx(1.606348, abs=1e-5)
+    assert float(found["pseudo"]) == pytest.approx(0.094804, abs=1e-6)
+    assert found["loss"].item() == pytest.approx(1.701152, abs=1e-5)

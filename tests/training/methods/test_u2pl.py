@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from worked import CrossEntropy, Pointwise, labelled, unlabelled, wave
 
 from propl_monai import ProPL
 from propl_monai.training.confidence import entropy
+from propl_monai.training.feature_head import MemoryBank
 from propl_monai.training.losses import BCEDiceLoss
 from propl_monai.training.methods.u2pl import U2PLMethod
 
@@ -63,7 +65,7 @@ def test_doubtful_pixels_teach_no_label(net: ProPL) -> None:
         probability = copy.deepcopy(net).eval()(second["image"], task=TASKS, decoder="sd").sigmoid()
         doubt = entropy(probability)
         kept = (doubt <= doubt.flatten().quantile(0.9)).float()
-        pseudo = BCEDiceLoss()(logits[2:], (probability > 0.5).float(), kept / kept.mean())
+        pseudo = BCEDiceLoss()(logits[2:], (probability > 0.5).float(), kept / kept.mean()) / kept.mean()
     assert float(found["kept"]) == pytest.approx(0.9, abs=0.01)
     assert float(found["pseudo"]) == pytest.approx(float(pseudo), abs=1e-5)
     assert found["loss"].item() == pytest.approx(float(BCEDiceLoss()(logits[:2], first["label"]) + pseudo), abs=1e-5)
@@ -84,3 +86,29 @@ def test_the_teacher_s_head_follows_the_head(net: ProPL) -> None:
     method.after_step()
     ours, theirs = method.head.state_dict(), method.teacher_head.module.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+# --- numbers of the released code, Haochen-Wang409/U2PL at ab3d2be
+
+
+def test_the_released_loss_of_sure_pixels() -> None:
+    method = U2PLMethod(Pointwise(1.0), drop=0.2, contrastive_weight=0.0, cutmix=0.0).train()
+    method.loss = CrossEntropy()  # type: ignore[assignment]
+    found = method(labelled(), unlabelled(), 0.25)
+    assert float(found["kept"]) == pytest.approx(40 / 48)
+    assert float(found["pseudo"]) == pytest.approx(0.465781, abs=1e-6)
+
+
+def test_the_released_contrast() -> None:
+    """Ranks 1 and 2; all anchors of a class alike, and one negative each, so that no draw matters. The negative of the
+    foreground, which the code's masks exclude, was put into its memory by hand."""
+    ours = wave(2, 3).T.reshape(1, 3, 1, 2).expand(2, 3, 1, 2)
+    theirs = wave(2, 3, 1, 2, phase=6)
+    probability = torch.tensor([0.9, 0.2, 0.55, 0.48]).reshape(2, 1, 1, 2)
+    label = torch.tensor([1.0, 0, 1, 0]).reshape(2, 1, 1, 2)
+    method = U2PLMethod(Pointwise(), queries=7, negatives=3)
+    method.bank = MemoryBank(16, 256, 3)
+    method.bank.push(0, wave(1, 3, phase=9))
+    loss = method._contrast(ours, theirs, probability, label, torch.tensor([0, 0]), 1, 0.3)
+    assert float(loss) == pytest.approx(0.675882, abs=1e-6)
+    assert torch.equal(method.bank.of(1), theirs[1:, :, 0, 1])

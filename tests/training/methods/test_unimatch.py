@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor
+from worked import CrossEntropy, Pointwise, drawings, labelled, unlabelled
 
 from propl_monai import ProPL
 from propl_monai.errors import ProPLError
@@ -78,3 +79,16 @@ def test_the_second_strong_view_must_be_there(net: ProPL) -> None:
     del given["image_strong_2"]
     with pytest.raises(ProPLError, match="no image_strong_2; set strong_view above 0 and strong_views to 2"):
         UniMatchMethod(net).train()(None, given, 0.5)
+
+
+def test_the_numbers_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiheYoung/UniMatch at 0324f3d, without dropout: twice its loss, which is half of the sum."""
+    each = iter(drawings())
+    monkeypatch.setattr("propl_monai.training.methods.unimatch.draw_for", lambda *_: next(each))
+    method = UniMatchMethod(Pointwise(), feature_dropout=0.0).train()
+    method.loss = CrossEntropy()  # type: ignore[assignment]
+    found = method(labelled(), unlabelled(), 0.5)
+    assert float(found["pseudo_strong"]) == pytest.approx((0.094804 + 0.699418) / 2, abs=1e-6)
+    assert float(found["pseudo_features"]) == pytest.approx(0.010375, abs=1e-6)
+    assert float(found["confident"]) == 0.375
+    assert found["loss"].item() == pytest.approx(1.810091, abs=1e-5)

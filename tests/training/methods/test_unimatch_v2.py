@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from worked import CrossEntropy, Pointwise, drawings, labelled, unlabelled
 
 from propl_monai import ProPL
 from propl_monai.errors import ProPLError
@@ -72,3 +73,14 @@ def test_the_second_strong_view_must_be_there(net: ProPL) -> None:
     del given["image_strong_2"]
     with pytest.raises(ProPLError, match=r"unimatch_v2: needs two strong views, .* as unimatch_v2.json does"):
         UniMatchV2Method(net).train()(None, given, 0.5)
+
+
+def test_the_numbers_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiheYoung/UniMatch-V2 at f6afb4d, without dropped channels: twice its loss, which is half of the sum."""
+    each = iter(drawings())
+    monkeypatch.setattr("propl_monai.training.methods.unimatch_v2.draw_for", lambda *_: next(each))
+    method = UniMatchV2Method(Pointwise(), complementary=False).train()
+    method.loss = CrossEntropy()  # type: ignore[assignment]
+    found = method(labelled(), unlabelled(), 0.5)
+    assert float(found["pseudo"]) == pytest.approx(0.397111, abs=1e-6)
+    assert found["loss"].item() == pytest.approx(2.003459, abs=1e-5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from worked import Pointwise, wave
 
 from propl_monai import ProPL
 from propl_monai.errors import ProPLError
@@ -75,3 +76,12 @@ def test_unlabelled_images_reach_the_encoder(net: ProPL) -> None:
 def test_a_temperature_of_0_is_refused(net: ProPL) -> None:
     with pytest.raises(ProPLError, match="univ_full temperature: 0 is not above 0"):
         make(net, temperature=0)
+
+
+def test_the_numbers_of_the_released_code() -> None:
+    """tarun005/USSS_ICCV19 at d6a99ad, whose last class, "None", counts for nothing. Vectors have length 1."""
+    method = UnivFullMethod(Pointwise(), temperature=1.0)
+    space = functional.normalize(wave(2, 4, 2, 3), dim=1)
+    for phase, expected in ((1, 0.664092), (2, 0.679629)):  # within, cross
+        embeddings = functional.normalize(wave(3, 4, phase=phase), dim=1)
+        assert float(method._entropy(space, embeddings[:2].expand(2, 2, 4))) == pytest.approx(expected, abs=1e-6)

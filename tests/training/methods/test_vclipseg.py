@@ -10,6 +10,7 @@ import pytest
 import torch
 from factories import TINY_ENCODER
 from torch import Tensor, nn
+from worked import filled, wave
 
 from propl_monai.errors import ProPLError
 from propl_monai.model.networks.vclipseg import VCLIPSeg
@@ -193,3 +194,20 @@ def test_refusals(start: VCLIPSeg) -> None:
         VCLIPSegMethod(start, pseudo_label="firm")
     with pytest.raises(ProPLError, match="vclipseg temperature: 0 is not above 0"):
         VCLIPSegMethod(start, temperature=0)
+
+
+# --- numbers of the released code, SmileJET/VCLIPSeg at fe50145
+
+
+def test_the_released_prototypes() -> None:
+    """With vectors of length 1 over their channels: the code divides by the length along the last axis of the map."""
+    made = filled(VisionTextConsistency(4, 3, 3))
+    label, one, other = ([0, 1, 1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 1, 1, 0, 1], [0, 1, 1, 0, 0, 1, 1, 1])
+    right = [a == b == c for a, b, c in zip(label, one, other, strict=True)]
+    kinds = [[float(ok and y == kind) for ok, y in zip(right, label, strict=True)] for kind in (0, 1)]
+    loss, _ = made(wave(1, 4, 2, 2, 2, phase=7), torch.tensor(kinds).reshape(1, 2, 2, 2, 2), wave(2, 3, phase=4)[None])
+    assert loss.item() == pytest.approx(0.804240, abs=1e-5)
+
+
+def test_the_released_weights_of_decoders() -> None:
+    assert decoder_weights(torch.tensor([0.676389, 0.413390])).tolist() == pytest.approx([0.484747, 0.515253], abs=1e-6)

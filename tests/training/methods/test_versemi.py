@@ -9,9 +9,11 @@ import pytest
 import torch
 from factories import TINY_ENCODER
 from torch import Tensor
+from worked import wave
 
 from propl_monai.errors import ProPLError
 from propl_monai.model.networks.versemi import VerSemi
+from propl_monai.training.cutmix import inside
 from propl_monai.training.losses import BCEDiceLoss
 from propl_monai.training.methods.versemi import (
     Mixed,
@@ -262,3 +264,36 @@ def test_refusals(start: VerSemi) -> None:
     del given["task"]
     with pytest.raises(ProPLError, match="task: none was given"):
         method(start)(given, None, 0.1)
+
+
+def test_the_numbers_of_the_released_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """maxwell0027/VerSemi at e331a7b: a step of each stage with heads that see single pixels, and its smoothing of 1e-5.
+
+    L_box is that of one image: in a larger batch the code's mask has an axis more than its probabilities.
+    """
+    monkeypatch.setattr("propl_monai.training.methods.versemi.SMOOTH", 1e-5)
+    slope, shift = torch.tensor([2.0, -1.5, 1.0, 0.5, 1.2]), torch.tensor([-0.5, 0.2, -1.0, 0.3, -0.1])
+
+    def head(image: Tensor, number: list[int]) -> Tensor:
+        return (image * slope[number][:, None, None, None] + shift[number][:, None, None, None]).sigmoid()
+
+    image, label = wave(4, 1, 4, 6), (wave(4, 1, 4, 6, phase=2) > 0.3).float()
+    box = inside(torch.tensor([[1, 1, 3, 5], [0, 2, 2, 6]]), image[:2])
+    apart, synthetic = torch.zeros(5, 5, dtype=torch.bool), [4, 4]  # one data set a task
+    pairs = Mixed(torch.where(box, image[2:], image[:2]), box, torch.tensor([0, 1]), torch.tensor([2, 1]))
+    chaos = squared_dice(head(pairs.image, synthetic), *union(pairs, label[:2], label[2:], apart))
+    assert float(chaos) == pytest.approx(0.502933, abs=1e-6)
+    outer, inner = specific(pairs, label[:2], label[2:], apart)
+    assert float(squared_dice(head(pairs.image, [0, 1]), *outer)) == pytest.approx(0.408364, abs=1e-6)
+    assert float(squared_dice(head(pairs.image, [2, 1]), *inner)) == pytest.approx(0.339794, abs=1e-6)
+
+    unknown = torch.tensor([3, 3])
+    free = Mixed(torch.where(box, image[:2], wave(2, 1, 4, 6, phase=3)), box, unknown, torch.tensor([0, 1]))
+    heads = torch.cat([head(free.image, [number] * 2) for number in range(4)], 1)
+    target = aggregate(heads, torch.ones(2, 4, dtype=torch.bool))
+    consistency = squared_dice(head(free.image, synthetic), target, torch.ones_like(target))
+    assert float(consistency) == pytest.approx(0.117267, abs=1e-6)
+    first = Mixed(free.image[:1], box[:1], unknown[:1], torch.tensor([0]))
+    target, known = union(first, torch.zeros(1, 1, 4, 6), label[:1], apart)
+    boxed = squared_dice(head(first.image, [4]), target, known * first.box)
+    assert float(boxed) == pytest.approx(0.401024, abs=1e-6)
