@@ -6,16 +6,18 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header, true_type
 from propl_monai.common.originals import no_originals
+from propl_monai.common.run_record import holds_predictions
 from propl_monai.errors import ProPLError
 from propl_monai.inference.doubts import Doubts
 from propl_monai.inference.formats.masks import Masks, frame_name
+from propl_monai.tasks import find
 
 _FRAME_NAME = re.compile(r"(.+)_frame_\d+")  # results of a frame of a cine, see `predict_paths`
 logger = logging.getLogger(__name__)
@@ -135,6 +137,28 @@ def _names(places: Sequence[Path], suffixes: Sequence[str]) -> list[str]:
     return names
 
 
+def refuse_foreign_files(folder: Path, names: Iterable[str], tasks: Sequence[str], whole: Iterable[str] = ()) -> None:
+    """Refuse an output folder with files that are called as results will be, and that no earlier prediction has left there.
+
+    Args:
+        folder: for the results; one with results of ours passes, whatever it holds.
+        names: of the results of all inputs.
+        tasks: names.
+        whole: names of files for the whole folder.
+    """
+    if not folder.is_dir() or holds_predictions(folder) or not any(folder.iterdir()):
+        return
+    kinds = "|".join(["overlay", "areas", *(find(task).slug for task in tasks)])
+    result = re.compile(rf"(.+?)(_frame_\d+)?_({kinds})(_probability|_uncertainty)?\.[^/]+", re.DOTALL)
+    wanted, files = {*names}, {*whole}
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder).as_posix()
+        match = result.fullmatch(place)
+        if (place in files or (match and match[1] in wanted)) and path.is_file():
+            fact = "is no result of an earlier prediction, and would be overwritten"
+            raise ProPLError(path, fact, "choose another output folder, or overwrite it (--overwrite)")
+
+
 @dataclass
 class InputFile:
     """An input file, and what was written for its frames so far.
@@ -147,6 +171,7 @@ class InputFile:
         seconds_per_frame: None when unknown.
         doubts: what their scores say.
         kept: number of masks that `--strict` did not withhold.
+        there: results of an earlier run for fewer tasks or outputs, which stay as they are: somebody may have corrected them.
     """
 
     path: Path
@@ -160,6 +185,7 @@ class InputFile:
     rows: list[dict[str, Any]] = field(default_factory=list)
     doubts: Doubts = field(default_factory=Doubts)
     kept: int = 0
+    there: frozenset[Path] = frozenset()
 
     def frame_name(self, number: int) -> str:
         """The name of the results of a frame, from 1."""
