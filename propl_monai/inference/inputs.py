@@ -23,7 +23,9 @@ _FRAME_NAME = re.compile(r"(.+)_frame_\d+")  # results of a frame of a cine, see
 logger = logging.getLogger(__name__)
 
 
-def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool = False) -> list[tuple[Path, str]]:
+def find_inputs(
+    paths: Sequence[str | Path], output_dir: str | Path, cines: bool = False, verbs: Sequence[str] = ()
+) -> list[tuple[Path, str]]:
     """The pictures among files and in folders, however deep.
 
     In folders, files of other types, folders with results of earlier predictions and folders of masks beside `images` are
@@ -34,6 +36,7 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
         paths: files and folders.
         output_dir: where the results go.
         cines: take AVI, MP4 and MOV too.
+        verbs: commands beside `propl predict` whose results are passed over.
 
     Returns:
         Sorted (file, name of its results): its path below the deepest folder that holds all of `paths`, without suffix;
@@ -50,7 +53,7 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
         if not path.exists():
             raise ProPLError(shown, "does not exist", "name an image or a folder of images")
         start = Path(shown)
-        for file, place in _walk(path, inside) if path.is_dir() else [(path, os.path.realpath(path))]:
+        for file, place in _walk(path, inside, verbs) if path.is_dir() else [(path, os.path.realpath(path))]:
             if place.startswith(within):
                 continue
             if file == path or _is_picture(file, suffixes):
@@ -74,7 +77,7 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
     return list(zip(files, _names(places, suffixes), strict=True))
 
 
-def _walk(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
+def _walk(folder: Path, results: Path, verbs: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """All files in a folder but hidden ones, results and masks, and where each truly is, links followed.
 
     Results in `results` need no warning. A folder that cannot be listed stands among the files, so that it is refused by
@@ -82,7 +85,7 @@ def _walk(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
     """
     closed: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=closed.append):
-        if reason := no_originals(Path(place), named=Path(place) == folder):
+        if reason := no_originals(Path(place), Path(place) == folder, verbs):
             folders.clear()
             if Path(place).resolve() != results:
                 logger.warning("%s: %s", place, reason.removeprefix("is "))
