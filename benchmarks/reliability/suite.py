@@ -27,7 +27,7 @@ _OF_TEST: dict[str, list[tuple[str, float]]] = {}
 
 @dataclass(frozen=True)
 class Case:
-    """A test that ran: its name for pytest, "passed", "failed" or "skipped", how often it tried its fault, its seconds, and those of a core."""
+    """A test that ran: its name for pytest, "passed", "failed" or "skipped", how often it tried its fault, what it took."""
 
     name: str
     outcome: str

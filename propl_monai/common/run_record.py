@@ -29,6 +29,8 @@ PACKAGES: tuple[str, ...] = (
 class RunRecord:
     """Collects the facts of one run and writes its run.json; see `common/run.schema.json`.
 
+    A run.json of another verb is not replaced: it is what evaluation, report and release know of that run.
+
     Args:
         path: of run.json.
         verb: "train", "evaluate", "predict", …
@@ -40,6 +42,7 @@ class RunRecord:
         self, path: Path | str, verb: str, options: Mapping[str, Any], inputs: Iterable[Path | str] = ()
     ) -> None:
         self.path = Path(path)
+        refuse_other_run(self.path, verb)
         self._clock = time.monotonic()
         self.content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -145,6 +148,18 @@ def read_object(path: Path, cure: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ProPLError(path, "holds no JSON object", cure)
     return content
+
+
+def refuse_other_run(path: Path, verb: str) -> None:
+    """Refuse a folder for the results of a verb where its run.json is that of another one, or of another program."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(content, dict) and content.get("verb") != verb:
+        other = f"`propl {content['verb']}`" if "verb" in content else "another program"
+        fact = f"holds the run.json of {other}, which that of this run would replace"
+        raise ProPLError(path.parent, fact, "choose another folder, such as a new one inside it")
 
 
 def made_by(path: Path, verb: str) -> bool:

@@ -97,6 +97,8 @@ def split_datalist(file: str | Path, protocol: str, output: str | Path) -> Repor
     if output.resolve() == file.resolve():
         fact = "is the datalist itself, and a protocol leaves out cases and groups"
         raise ProPLError(output, fact, "give another name for the result")
+    if output.exists():
+        Datalist.read(output)  # another file of that name is refused, not overwritten
     wanted = find_protocol(protocol)
     made, report = apply_protocol(Datalist.read(file), wanted)
     made.write(output)

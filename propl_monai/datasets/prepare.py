@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Prepared:
         excluded: what was left out, with the reason.
         refused: inputs that could not be read, with the reason; not counted as left out on purpose.
         moved: cases whose official split is not kept, as the same picture is held out under another name.
+        gone: ids of cases that an earlier run of this source had put into the datalist, and this one has not.
     """
 
     datalist: Datalist
@@ -61,6 +62,7 @@ class Prepared:
     excluded: tuple[Exclusion, ...]
     refused: tuple[ProPLError, ...]
     moved: int = 0
+    gone: tuple[str, ...] = ()
 
     def report(self) -> str:
         """The report, one fact per line."""
@@ -76,6 +78,8 @@ class Prepared:
         lines += [f"missing: {line}" for line in self.missing]
         if self.moved:
             lines.append(f"moved: {self.moved} out of their official split, as their picture is held out elsewhere too")
+        if self.gone:
+            lines.append(f"replaced: {len(self.gone)} cases of an earlier run are gone, such as {self.gone[0]}")
         reasons = Counter(each.reason for each in self.excluded)
         for reason, count in reasons.most_common():
             suffixes = Counter(Path(each.name).suffix for each in self.excluded if each.reason == reason)
@@ -137,8 +141,8 @@ def _copy(
     """Write pictures, masks, datalist and run.json of one source."""
     settings = {"source": source.name, "options": dict(options), "splits": splits}
     with lock_folder(output.parent), staging_for(output.parent / source.name) as staging:
-        earlier = Datalist.read(output, output.parent).cases if output.exists() else ()
-        earlier = tuple(case for case in earlier if case.source != source.name)
+        before = Datalist.read(output, output.parent).cases if output.exists() else ()
+        earlier = tuple(case for case in before if case.source != source.name)
         if earlier and not (output.parent / earlier[0].image).exists():
             fact = f"holds cases whose pictures are not beside it ({earlier[0].image})"
             raise ProPLError(output, fact, "give another name")
@@ -155,7 +159,8 @@ def _copy(
         record.write("running")  # whatever happens next, this marks the folder as ours to replace
         record.path = take_place(staging, output.parent / source.name) / RUN
         datalist.write(output)
-        prepared = _sum_up(datalist, source, reading, refused, moved)
+        gone = tuple(sorted({case.case_id for case in before} - {case.case_id for case in cases}))
+        prepared = replace(_sum_up(datalist, source, reading, refused, moved), gone=gone)
         _write_record(record, prepared, output)
     return prepared
 

@@ -52,7 +52,7 @@ def crop_paths(
         raise ProPLError(folder, "is not an empty folder", "name a new one")
     if keep_size and not blank:
         raise ProPLError("--keep-size", "leaves nothing to do", "add --blank, or leave it out")
-    files = find_inputs(inputs, folder, cines=True)
+    files = find_inputs(inputs, folder, cines=True, verbs=["crop"])
     record = RunRecord(folder / "run.json", "crop", {"blank": blank, "keep_size": keep_size})
     rows: list[dict[str, Any]] = []
     outputs: list[Path] = []

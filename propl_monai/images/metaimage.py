@@ -26,7 +26,14 @@ import SimpleITK
 from propl_monai.common.spacing import stated_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images.geometry import Geometry
-from propl_monai.images.picture import COPY_AGAIN, MAX_WHOLE_BYTES, Stored, check_size, without_transparency
+from propl_monai.images.picture import (
+    COPY_AGAIN,
+    MAX_WHOLE_BYTES,
+    Stored,
+    check_size,
+    refuse_lines,
+    without_transparency,
+)
 
 _HEADER_LIMIT = 2**26  # bytes; a tracked sequence has some hundred for each frame
 _LINE_LIMIT = 2**20
@@ -66,6 +73,7 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
     if len(long) > 1:
         shape = " × ".join(map(str, header.sizes))
         raise ProPLError(path, f"is a MetaImage of {shape}, not of frames (x, y) or (x, y, frame)", "export the frames")
+    refuse_lines(path, header.sizes)
     width, height = header.sizes[:2]
     check_size(path, height, width)
     _check_values(path, header)

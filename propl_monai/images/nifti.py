@@ -23,7 +23,7 @@ import numpy as np
 from propl_monai.common.spacing import positive, stated_spacing
 from propl_monai.errors import ProPLError
 from propl_monai.images.geometry import Geometry
-from propl_monai.images.picture import COPY_AGAIN, Stored, check_size, without_transparency
+from propl_monai.images.picture import COPY_AGAIN, Stored, check_size, refuse_lines, without_transparency
 
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -48,6 +48,7 @@ def open_stored(path: Path, kind: str, stream: BinaryIO) -> Stored:
         if 0 in shape or len(long) > 1 or any(axis > _TIME_AXIS for axis in long):
             fact = f"is a NIfTI of shape {shape}, not of frames (x, y) or (x, y, frame)"
             raise ProPLError(path, fact, "export the frames you mean")
+        refuse_lines(path, shape)
         check_size(path, shape[1], shape[0])
         column, row = (float(length) for length in picture.header.get_zooms()[:2])
         spacing, note = stated_spacing(row, column, _MM_PER_UNIT.get(picture.header.get_xyzt_units()[0]))

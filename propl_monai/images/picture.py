@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +116,14 @@ def check_size(path: Path, height: int, width: int) -> None:
         raise too_large(path)
     if height < 1 or width < 1:
         raise ProPLError(path, f"holds frames of {height} × {width} pixels", COPY_AGAIN)
+
+
+def refuse_lines(path: Path, sizes: Sequence[int]) -> None:
+    """Refuse a volume (x, y, frame) of many frames that are a line of pixels each: its picture lies across other axes."""
+    if min(sizes[:2]) == 1 and max(sizes[2:], default=1) > 1:
+        shape = " × ".join(map(str, sizes))
+        fact = f"holds {shape} pixels (x, y, frame): frames of one line, as of a picture that lies across other axes"
+        raise ProPLError(path, fact, "save it with the axes (x, y), or (x, y, frame)")
 
 
 def too_large(path: Path) -> ProPLError:

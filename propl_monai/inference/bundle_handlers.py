@@ -18,7 +18,7 @@ from propl_monai.common.options import switch
 from propl_monai.common.run_record import RunRecord
 from propl_monai.errors import find_cause
 from propl_monai.images.picture import NoPicture
-from propl_monai.inference.inputs import InputFile, find_inputs
+from propl_monai.inference.inputs import InputFile, find_inputs, refuse_foreign_files
 from propl_monai.inference.output_folder import OutputFolder
 from propl_monai.inference.prediction import from_maps
 
@@ -97,6 +97,7 @@ class SavePredictions:
         weights: str | None = None,
     ) -> None:
         self.folder, self.total = Path(output_dir), len(images)
+        self.names = [item["name"] for item in images.items]
         self.tasks = registry.find_all(tasks)
         self.wanted = {"probability": switch("probability", probability), "overlay": switch("overlay", overlay)}
         self.uncertainty = switch("uncertainty", uncertainty)
@@ -112,6 +113,7 @@ class SavePredictions:
             The exit code: 0, 3 when some inputs were refused, 2 when all were.
         """
         with lock_folder(self.folder):
+            refuse_foreign_files(self.folder, self.names, [task.name for task in self.tasks])
             record = RunRecord(self.folder / "run.json", "predict", self.options, self.weights)
             self.results = OutputFolder(self.folder, {**self.wanted, "measurements": False}, record, self.total)
             record.write("running")

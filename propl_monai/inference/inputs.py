@@ -6,22 +6,26 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from propl_monai.common.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, belongs_to_header, true_type
 from propl_monai.common.originals import no_originals
+from propl_monai.common.run_record import holds_predictions
 from propl_monai.errors import ProPLError
 from propl_monai.inference.doubts import Doubts
 from propl_monai.inference.formats.masks import Masks, frame_name
+from propl_monai.tasks import find
 
 _FRAME_NAME = re.compile(r"(.+)_frame_\d+")  # results of a frame of a cine, see `predict_paths`
 logger = logging.getLogger(__name__)
 
 
-def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool = False) -> list[tuple[Path, str]]:
+def find_inputs(
+    paths: Sequence[str | Path], output_dir: str | Path, cines: bool = False, verbs: Sequence[str] = ()
+) -> list[tuple[Path, str]]:
     """The pictures among files and in folders, however deep.
 
     In folders, files of other types, folders with results of earlier predictions and folders of masks beside `images` are
@@ -32,6 +36,7 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
         paths: files and folders.
         output_dir: where the results go.
         cines: take AVI, MP4 and MOV too.
+        verbs: commands beside `propl predict` whose results are passed over.
 
     Returns:
         Sorted (file, name of its results): its path below the deepest folder that holds all of `paths`, without suffix;
@@ -48,7 +53,7 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
         if not path.exists():
             raise ProPLError(shown, "does not exist", "name an image or a folder of images")
         start = Path(shown)
-        for file, place in _walk(path, inside) if path.is_dir() else [(path, os.path.realpath(path))]:
+        for file, place in _walk(path, inside, verbs) if path.is_dir() else [(path, os.path.realpath(path))]:
             if place.startswith(within):
                 continue
             if file == path or _is_picture(file, suffixes):
@@ -72,7 +77,7 @@ def find_inputs(paths: Sequence[str | Path], output_dir: str | Path, cines: bool
     return list(zip(files, _names(places, suffixes), strict=True))
 
 
-def _walk(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
+def _walk(folder: Path, results: Path, verbs: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """All files in a folder but hidden ones, results and masks, and where each truly is, links followed.
 
     Results in `results` need no warning. A folder that cannot be listed stands among the files, so that it is refused by
@@ -80,7 +85,7 @@ def _walk(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
     """
     closed: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=closed.append):
-        if reason := no_originals(Path(place), named=Path(place) == folder):
+        if reason := no_originals(Path(place), Path(place) == folder, verbs):
             folders.clear()
             if Path(place).resolve() != results:
                 logger.warning("%s: %s", place, reason.removeprefix("is "))
@@ -135,6 +140,28 @@ def _names(places: Sequence[Path], suffixes: Sequence[str]) -> list[str]:
     return names
 
 
+def refuse_foreign_files(folder: Path, names: Iterable[str], tasks: Sequence[str], whole: Iterable[str] = ()) -> None:
+    """Refuse an output folder with files that are called as results will be, and that no earlier prediction has left there.
+
+    Args:
+        folder: for the results; one with results of ours passes, whatever it holds.
+        names: of the results of all inputs.
+        tasks: names.
+        whole: names of files for the whole folder.
+    """
+    if not folder.is_dir() or holds_predictions(folder) or not any(folder.iterdir()):
+        return
+    kinds = "|".join(["overlay", "areas", *(find(task).slug for task in tasks)])
+    result = re.compile(rf"(.+?)(_frame_\d+)?_({kinds})(_probability|_uncertainty)?\.[^/]+", re.DOTALL)
+    wanted, files = {*names}, {*whole}
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder).as_posix()
+        match = result.fullmatch(place)
+        if (place in files or (match and match[1] in wanted)) and path.is_file():
+            fact = "is no result of an earlier prediction, and would be overwritten"
+            raise ProPLError(path, fact, "choose another output folder, or overwrite it (--overwrite)")
+
+
 @dataclass
 class InputFile:
     """An input file, and what was written for its frames so far.
@@ -147,6 +174,7 @@ class InputFile:
         seconds_per_frame: None when unknown.
         doubts: what their scores say.
         kept: number of masks that `--strict` did not withhold.
+        there: results of an earlier run for fewer tasks or outputs, which stay as they are: somebody may have corrected them.
     """
 
     path: Path
@@ -160,6 +188,7 @@ class InputFile:
     rows: list[dict[str, Any]] = field(default_factory=list)
     doubts: Doubts = field(default_factory=Doubts)
     kept: int = 0
+    there: frozenset[Path] = frozenset()
 
     def frame_name(self, number: int) -> str:
         """The name of the results of a frame, from 1."""

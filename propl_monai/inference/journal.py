@@ -101,6 +101,12 @@ class Journal:
             return None
         return entry if all((self.folder / file).is_file() for file in entry["files"]) else None
 
+    def results(self, name: str, sha256: str) -> frozenset[Path]:
+        """The results of a file, predicted before from the same bytes with whatever options, that are there."""
+        entries = self.read([name]) if name in self._places else ()
+        files = (self.folder / file for entry in entries if entry.get("sha256") == sha256 for file in entry["files"])
+        return frozenset(file for file in files if file.is_file())
+
     def add(self, entry: Entry) -> None:
         """Add a finished file."""
         try:

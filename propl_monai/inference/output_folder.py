@@ -127,7 +127,8 @@ class OutputFolder:
         withheld = self._withheld(predictions)
         kept = [one for one, hidden in zip(predictions, withheld, strict=True) if not hidden]
         try:
-            written = write_predictions(base, kept, self.options["probability"], below if kept else None, png)
+            below = below if kept else None
+            written = write_predictions(base, kept, self.options["probability"], below, png, file.there)
         except ProPLError as error:
             if error.of_machine or not isinstance(error.__cause__, OSError):
                 raise
@@ -164,7 +165,7 @@ class OutputFolder:
                 masks = zip(predictions, withheld, strict=True)
                 file.masks.add([one.mask & (not hidden) for one, hidden in masks])
                 if last:
-                    written += self._write_formats(file.masks, parts)
+                    written += self._write_formats(file, file.masks, parts)
             if last and self.options["measurements"] and file.count > 1:
                 written += self._write_areas(file)
         except _CannotCarry as error:
@@ -194,7 +195,7 @@ class OutputFolder:
     def _withheld(self, predictions: Sequence[Prediction]) -> list[bool]:
         return [self.strict and doubted(one) for one in predictions]
 
-    def _write_formats(self, masks: Masks, parts: dict[str, Any]) -> list[Path]:
+    def _write_formats(self, file: InputFile, masks: Masks, parts: dict[str, Any]) -> list[Path]:
         """Write the files of one input in all formats but PNG; `parts` is given what the files for the folder say of it."""
         written = []
         for one in self.formats:
@@ -204,7 +205,8 @@ class OutputFolder:
                 raise _CannotCarry(f"{error.fact}; {error.cure}") from error
             for name, content in contents.items():
                 written.append(self.folder / name)
-                write_atomically(written[-1], content)
+                if written[-1] not in file.there or not any(f"_{task.slug}." in name for task in masks.tasks):
+                    write_atomically(written[-1], content)
             if one.shared:
                 parts[one.name] = part
         return written

@@ -20,16 +20,16 @@ import numpy as np
 
 from propl_monai.common.files import file_sha256, sweep_orphans
 from propl_monai.common.packaged_bundle import KNOWN
-from propl_monai.common.run_record import JOURNAL, RunRecord
+from propl_monai.common.run_record import JOURNAL, RunRecord, refuse_other_run
 from propl_monai.errors import ProPLError
 from propl_monai.images import MAX_PIXELS, Cine, Picture, read_frames, to_grey
 from propl_monai.images.picture import NoPicture, holds_two_values
 from propl_monai.inference.cines.steady import Steady, require_steady
 from propl_monai.inference.formats.masks import Masks
-from propl_monai.inference.formats.registry import PNG, format_names
-from propl_monai.inference.inputs import InputFile, find_inputs
+from propl_monai.inference.formats.registry import PNG, find_formats, format_names
+from propl_monai.inference.inputs import InputFile, find_inputs, refuse_foreign_files
 from propl_monai.inference.journal import Journal
-from propl_monai.inference.measurements import Spacing, require_spacing
+from propl_monai.inference.measurements import MEASUREMENTS, Spacing, require_spacing
 from propl_monai.inference.output_folder import Outcome, OutputFolder, Stored
 from propl_monai.inference.prediction import Prediction
 from propl_monai.inference.predictor import Predictor, Prepared
@@ -68,7 +68,8 @@ def predict_paths(
 
     A file is skipped when it was predicted before from the same bytes, with the same settings and outputs. A folder that
     holds results of other settings (weights, decoder, threshold, tta, spacing) is refused; other tasks or outputs are
-    added. In folders, DICOM files that hold no picture, such as reports, are passed over and counted by kind.
+    added, and leave the results that are there as they are. So is a folder with a file of such a name that is no result.
+    In folders, DICOM files that hold no picture, such as reports, are passed over and counted by kind.
 
     Frames of several files share a batch, and the network rounds differently in batches of another size: compared with
     files predicted one by one, or in another run, a probability or variance differs by less than 1e-5, and a mask only at
@@ -111,7 +112,11 @@ def predict_paths(
     spacing, deviation = require_spacing(spacing_mm), require_steady(steady)
     output = Path(output_dir)
     files = [file for file in find_inputs(inputs, output_dir, cines=True) if shard is None or shard.holds(file[1])]
+    whole = [MEASUREMENTS] * measurements + [one.shared for one in find_formats(chosen) if one.shared]
     with lock_results(output, shard):
+        refuse_other_run(output / "run.json", "predict")
+        if not overwrite:
+            refuse_foreign_files(output, (name for _, name in files), options["tasks"], whole)
         settings = {**predictor.settings, "spacing_mm": spacing} | ({"strict": True} if strict else {})
         settings |= {"steady": deviation} if deviation else {}  # so that journals from before there was a filter go on
         journal = _journal(output, settings, overwrite, shard)
@@ -125,7 +130,7 @@ def predict_paths(
         about = {"inputs": [str(path) for path in inputs], **options, **settings, **about}
         record = RunRecord(journal.path.with_name("run.json"), "predict", about)
         results = OutputFolder(output, options, record, len(files), journal, progress)
-        return _Run(predictor, inputs, options, spacing, results, journal, deviation).all(files)
+        return _Run(predictor, inputs, options, spacing, results, journal, deviation, not overwrite).all(files)
 
 
 def _journal(output: Path, settings: dict[str, Any], overwrite: bool, shard: Shard | None) -> Journal:
@@ -165,6 +170,7 @@ class _Run:
     results: OutputFolder
     journal: Journal
     steady: float = 0.0
+    keep: bool = True  # results of an earlier run for fewer tasks or outputs
     windows: dict[Path, Steady[_Kept]] = field(default_factory=dict)  # of the cine that is being written
     notes: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))  # and the files concerned
 
@@ -206,6 +212,8 @@ class _Run:
         spacing = self.spacing or cine.spacing_mm
         masks = self._masks(path, name, cine, spacing)
         file = InputFile(path, name, sha256, cine.count, masks, cine.seconds_per_frame)
+        if self.keep:
+            file.there = self.journal.results(name, sha256)
         if spacing is None and self.options["measurements"]:
             self.notes[f"lengths are in pixels: {cine.spacing_note or 'the pixel size is unknown'}"].append(path)
         elif cine.spacing_mm not in (None, spacing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def write_predictions(
     probability: bool = False,
     overlay_on: np.ndarray | None = None,
     masks: bool = True,
+    keep: Collection[Path] = (),
 ) -> list[Path]:
     """Write the files of one picture, each complete or not at all.
 
@@ -111,25 +112,28 @@ def write_predictions(
         probability: write probabilities too.
         overlay_on: the picture, uint8 (H, W) or (H, W, 3), shown in grey below the masks; None for no overlay.
         masks: write masks.
+        keep: files that are there and are left as they are, such as masks that somebody has corrected; but for the overlay.
 
     Returns:
         The files.
     """
     written = []
 
-    def path(kind: str) -> Path:
+    def put(kind: str, write: Callable[[Path, np.ndarray], None], values: np.ndarray) -> None:
         written.append(base.with_name(f"{base.name}_{kind}.png"))
-        return written[-1]
+        if written[-1] not in keep:
+            write(written[-1], values)
 
     for one in predictions:
         slug = registry.find(one.task).slug
         if masks:
-            write_mask(path(slug), one.mask)
+            put(slug, write_mask, one.mask)
         if probability:
-            write_png16(path(f"{slug}_probability"), one.probability)
+            put(f"{slug}_probability", write_png16, one.probability)
         if one.uncertainty is not None:
-            write_png16(path(f"{slug}_uncertainty"), one.uncertainty / LARGEST_DEVIATION)
+            put(f"{slug}_uncertainty", write_png16, one.uncertainty / LARGEST_DEVIATION)
     if overlay_on is not None:
         colours = [registry.find(one.task).colour for one in predictions]
-        write_overlay(path("overlay"), to_grey(overlay_on), [one.mask for one in predictions], colours)
+        written.append(base.with_name(f"{base.name}_overlay.png"))
+        write_overlay(written[-1], to_grey(overlay_on), [one.mask for one in predictions], colours)
     return written

@@ -47,3 +47,11 @@ def test_masks_lie_beside_pictures(tmp_path: Path, name: str, beside: str) -> No
 def test_other_names_are_pictures(tmp_path: Path, name: str) -> None:
     make(tmp_path / "images")
     assert no_originals(make(tmp_path / name)) == ""
+
+
+def test_labels_of_monai_label_and_results_of_more_verbs(tmp_path: Path) -> None:
+    labels, cropped = make(tmp_path / "labels"), make(tmp_path / "cropped", "crop")
+    assert no_originals(labels) == no_originals(cropped) == ""
+    (tmp_path / "datastore_v2.json").write_text("{}")
+    assert no_originals(labels) == "is passed over, as it holds masks"
+    assert no_originals(cropped, named=True, verbs=["crop"]) == "is passed over, as it holds results of `propl crop`"

@@ -66,6 +66,19 @@ def test_folders_with_predictions(tmp_path: Path) -> None:
     assert found == {"predict", "killed", "parts"}
 
 
+@pytest.mark.parametrize(
+    ("content", "says"), [('{"verb": "train"}', "`propl train`"), ('{"scripts": {}}', "another program")]
+)
+def test_the_record_of_another_run_is_not_replaced(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(content)
+    with pytest.raises(ProPLError, match=f"{tmp_path}: holds the run.json of {says}"):
+        RunRecord(path, "evaluate", {})
+    assert path.read_text() == content
+    RunRecord(tmp_path / "test" / "run.json", "evaluate", {}).write("finished")
+    RunRecord(tmp_path / "test" / "run.json", "evaluate", {}).write("running")
+
+
 def test_what_a_record_holds(tmp_path: Path, check_run_json: Check) -> None:
     (tmp_path / "in.json").write_bytes(b"abc")
     record = RunRecord(tmp_path / "new" / "run.json", "train", {}, [tmp_path / "in.json"])

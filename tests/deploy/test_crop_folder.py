@@ -98,3 +98,10 @@ def test_frames_of_a_cine_can_be_cut_and_blanked(scans: Path, tmp_path: Path) ->
     assert np.array_equal(first["cut"], scan(1)[top:bottom, left:right])
     assert first["blank"].shape == (180, 240) and first["blank"][:20].max() == 0
     assert np.array_equal(first["both"], first["blank"][top:bottom, left:right])
+
+
+def test_cropped_pictures_are_not_cropped_again(scans: Path) -> None:
+    for name in ("first", "second"):
+        assert crop_paths([scans], scans / name) == (3, 2, 0, EXIT_OK)
+        assert set(rows(scans / name)) == {"a", "deep/cine", "white"}
+    assert crop_paths([scans / "deep"], scans / "third")[0] == 1

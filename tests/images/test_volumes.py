@@ -11,6 +11,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from picture_samples import COLOUR, DEEP, GREY, MOVING, MOVING_COLOUR, save_metaimage, save_nifti
 
 from propl_monai.datasets.sources.folder import read_folder
@@ -228,3 +229,14 @@ def test_a_damaged_nifti_header_is_not_mended(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_bytes(content)
     with pytest.raises(ProPLError, match="header is damaged"):
         read_image(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".mha"])
+@pytest.mark.parametrize("shape", [(1, 12, 10), (12, 1, 10)])
+def test_a_picture_across_other_axes_is_no_cine_of_lines(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    path = tmp_path / f"a{suffix}"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros(shape[::-1], np.uint8)), str(path))
+    with pytest.raises(ProPLError, match=f"holds {' × '.join(map(str, shape))} pixels"):
+        read_frames(path)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((10, 1), np.uint8)), str(path))
+    assert read_frames(path).count == 1

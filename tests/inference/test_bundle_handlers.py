@@ -228,6 +228,17 @@ def test_results_of_earlier_runs_are_no_inputs(network: ProPL, images: Path) -> 
     assert names(inputs(images, images / "second")) == ["deep/colour", "grey", "tall"]
 
 
+def test_what_is_not_its_own_is_not_overwritten(network: ProPL, images: Path, tmp_path: Path) -> None:
+    found = inputs(images, tmp_path / "out")
+    drawn, run = tmp_path / "out" / "grey_left_atrium.png", tmp_path / "run" / "run.json"
+    for path, content in ((drawn, "drawn by hand"), (run, '{"verb": "train"}')):
+        path.parent.mkdir()
+        path.write_text(content)
+        with pytest.raises(ProPLError, match=r"would be overwritten|holds the run\.json of `propl train`"):
+            predict(network, found, SavePredictions(str(path.parent), found, "LA"))
+        assert path.read_text() == content and len(list(path.parent.iterdir())) == 1
+
+
 def test_nothing_readable_at_all(network: ProPL, tmp_path: Path, check_run_json: Check) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").touch()

@@ -14,7 +14,7 @@ from picture_samples import GREY, save_dicom
 from propl_monai.common.files import file_sha256
 from propl_monai.errors import ProPLError
 from propl_monai.images import write_picture
-from propl_monai.inference.inputs import find_inputs
+from propl_monai.inference.inputs import find_inputs, refuse_foreign_files
 
 
 def plant(folder: Path, *names: str) -> Path:
@@ -177,3 +177,32 @@ def test_what_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -> None:
     assert facts.pop("self.png") == facts.pop("gone.png") == "is a link that leads nowhere"
     assert facts.pop("pipe.png") == "is a device or a pipe, not a file"
     assert list(facts.values()) == ["cannot be read (File name too long)"]
+
+
+def test_masks_beside_pictures_are_no_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plant(tmp_path, "FH/MINE/images/a.png", "FH/MINE/masks/a.png", "FH/MINE/masks/LA/b.png", "scans/masks/c.png")
+    assert [name for _, name in find_inputs([tmp_path], "out")] == ["FH/MINE/images/a", "scans/masks/c"]
+    assert f"{tmp_path / 'FH/MINE/masks'}: passed over, as it holds masks" in caplog.text
+    named = find_inputs([tmp_path / "FH/MINE/masks"], "out")
+    assert [name for _, name in named] == ["LA/b", "a"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a_left_atrium.png", "deep/b_overlay.png", "a_left_atrium_probability.png", "a_left_atrium.nii.gz"),
+        *("deep/b_frame_0002_left_atrium.png", "measurements.csv", "deep/b_areas.csv"),
+    ],
+)
+def test_a_file_that_is_no_result_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    def refuse() -> None:
+        refuse_foreign_files(tmp_path, ["a", "deep/b"], ["left atrium"], ["measurements.csv"])
+
+    plant(tmp_path, "a_left_ventricle.png", "c_left_atrium.png")
+    refuse()
+    plant(tmp_path, name)
+    with pytest.raises(ProPLError, match="is no result of an earlier prediction") as caught:
+        refuse()
+    assert caught.value.where == str(tmp_path / name)
+    (tmp_path / "run.json").write_text('{"verb": "predict"}')
+    refuse()

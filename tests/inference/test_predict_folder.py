@@ -338,3 +338,58 @@ def test_an_exam_of_reports_alone(predictor: Predictor, tmp_path: Path, check_ru
     assert (found.done, found.refused, found.code) == (0, 0, EXIT_BAD_INPUT)
     record = check_run_json(tmp_path / "out" / "run.json")
     assert record["status"] == "failed" and "hold no picture: 1 × DICOM dir" in record["findings"][0]["message"]
+
+
+def test_a_run_of_another_verb_is_not_replaced(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"verb": "train"}')
+    for overwrite in (False, True):
+        with pytest.raises(ProPLError, match=r"holds the run\.json of `propl train`"):
+            predict_paths(predictor, [images], tmp_path / "run", "LA", overwrite=overwrite)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+    assert predict_paths(predictor, [images], tmp_path / "run" / "masks", "LA").done == 3
+
+
+def test_files_of_others_are_overwritten_on_demand_alone(predictor: Predictor, images: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "out" / "a_left_atrium.png"
+    drawn.parent.mkdir()
+    drawn.write_bytes(b"drawn by hand")
+    with pytest.raises(ProPLError, match=r"a_left_atrium\.png: is no result of an earlier prediction"):
+        predict_paths(predictor, [images], tmp_path / "out", "LA")
+    assert drawn.read_bytes() == b"drawn by hand" and len(list(drawn.parent.iterdir())) == 1
+    assert predict_paths(predictor, [images], tmp_path / "out", "LA", overwrite=True).done == 3
+    assert pixels(drawn).shape == (20, 31)
+
+
+def test_masks_that_were_corrected_survive_more_tasks_and_outputs(
+    predictor: Predictor, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    predict_paths(predictor, [images], out, "LA", formats="png,nifti")
+    corrected = [
+        out / name for name in ("a_left_atrium.png", "cine_frame_0002_left_atrium.png", "a_left_atrium.nii.gz")
+    ]
+    for path in corrected:
+        path.write_bytes(b"corrected")
+    more = {"formats": "png,nifti", "probability": True, "overlay": True}
+    assert predict_paths(predictor, [images], out, "LA,TN".split(","), **more).done == 3
+    assert all(path.read_bytes() == b"corrected" for path in corrected)
+    assert pixels(out / "a_thyroid_nodule.png").shape == pixels(out / "a_left_atrium_probability.png").shape == (20, 31)
+    Image.fromarray(speckle(20, 31, 9)).save(images / "a.png")  # another picture
+    assert predict_paths(predictor, [images], out, "LA,TN".split(","), **more).done == 1
+    assert np.array_equal(pixels(corrected[0]) > 0, predictor(images / "a.png", "LA").mask)
+    assert predict_paths(predictor, [images], out, "LA", overwrite=True).done == 3
+    assert pixels(corrected[1]).shape == (16, 22)
+
+
+def test_pictures_of_two_values_and_turned_ones_are_named(
+    predictor: Predictor, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.fromarray((speckle(12, 13) > 99) * np.uint8(255)).save(images / "mask.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(speckle(12, 13)).save(images / "phone.jpg", exif=exif)
+    predict_paths(predictor, [images], tmp_path / "out", "LA")
+    assert f"{images / 'mask.png'}: holds two values only, as a mask does" in caplog.text
+    assert f"{images / 'phone.jpg'}: turned upright, as its EXIF orientation says" in caplog.text
+    assert caplog.text.count("two values") == 1 and pixels(tmp_path / "out" / "phone_left_atrium.png").shape == (13, 12)

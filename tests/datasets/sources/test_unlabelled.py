@@ -16,6 +16,7 @@ from propl_monai.datasets.prepare import prepare
 from propl_monai.datasets.sources.base import Reading
 from propl_monai.datasets.sources.unlabelled import SOURCE
 from propl_monai.errors import ProPLError
+from propl_monai.images import write_picture
 
 GROUPS = {
     "SCAN.jpg": "SCAN.jpg",
@@ -202,3 +203,24 @@ def test_what_the_disk_keeps_from_being_listed_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(ProPLError, match=r"inner: cannot be read \(Permission denied\); check its permissions"):
         replace(SOURCE, read=closed).open(tmp_path)
+
+
+def test_masks_among_the_pictures_are_not_learned_from(tmp_path: Path) -> None:
+    fake.write_picture(tmp_path / "in" / "1.png", 1)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+    write_picture(tmp_path / "in" / "2.png", noise)
+    write_picture(tmp_path / "in" / "2_mask.png", (noise > 99) * np.uint8(255))
+    made = prepare("unlabelled", tmp_path / "in", tmp_path / "out" / "list.json", {"task": "BC"})
+    assert [case.case_id for case in made.datalist.cases] == ["BC/unlabelled/1", "BC/unlabelled/2"]
+    (problem,) = made.refused
+    assert problem.where.endswith("2_mask.png") and problem.fact == "holds two values only, as a mask does"
+
+
+def test_cases_of_an_earlier_run_that_are_replaced_are_told(tmp_path: Path) -> None:
+    for name in ("hearts/1", "hearts/2", "glands/1"):
+        fake.write_picture(tmp_path / f"{name}.png", 1)
+    output = tmp_path / "out" / "list.json"
+    for _ in range(2):
+        assert "replaced" not in prepare("unlabelled", tmp_path / "hearts", output, {"task": "LA"}).report()
+    told = prepare("unlabelled", tmp_path / "glands", output, {"task": "TG"}).report()
+    assert "replaced: 2 cases of an earlier run are gone, such as LA/unlabelled/1" in told

@@ -103,7 +103,10 @@ def test_inverted_masks_are_found(tmp_path: Path) -> None:
     large = np.zeros((60, 40), bool)
     large[2:-2, 2:-2] = True  # covers most, but touches no border
     add(tmp_path, "large", scene(3)[0], large)
-    assert found(tmp_path) == {"W-INVERTED": ["inverted"]}
+    disc = np.hypot(*np.mgrid[-29.5:30, -19.5:20]) < 30
+    add(tmp_path, "large inverted", scene(4)[0], ~disc)  # covers less than half, and all corners
+    assert 0 < (~disc).mean() < 0.5
+    assert found(tmp_path) == {"W-INVERTED": ["inverted", "large inverted"]}
 
 
 def test_equal_pictures_with_unequal_masks_are_named(tmp_path: Path) -> None:
