@@ -97,7 +97,8 @@ def predict_paths(
             over the journals of all shards.
         progress: called with (files done, files in all), from another thread.
     """
-    options = {"tasks": list(dict.fromkeys(predictor.names(tasks))), "probability": probability}
+    targets = list(dict.fromkeys(predictor.names(tasks)))
+    options: dict[str, Any] = {"tasks": targets, "probability": probability}
     options |= {"uncertainty": uncertainty, "overlay": overlay, "measurements": measurements}
     chosen = format_names(formats)
     if chosen != [PNG]:  # so that journals from before there were formats go on
@@ -116,7 +117,7 @@ def predict_paths(
     with lock_results(output, shard):
         refuse_other_run(output / "run.json", "predict")
         if not overwrite:
-            refuse_foreign_files(output, (name for _, name in files), options["tasks"], whole)
+            refuse_foreign_files(output, (name for _, name in files), targets, whole)
         settings = {**predictor.settings, "spacing_mm": spacing} | ({"strict": True} if strict else {})
         settings |= {"steady": deviation} if deviation else {}  # so that journals from before there was a filter go on
         journal = _journal(output, settings, overwrite, shard)
