@@ -74,11 +74,17 @@ def all_tables(comparison: Comparison) -> list[Table]:
     for first, words, rows in ((1, "Methods", METHOD_ROWS), (4, "Prompts and UPLC", tuple(ABLATION.values()))):
         for number, fraction in enumerate(FRACTIONS, start=first):
             title = f"Table {number}. {words} with {fraction} of the labels"
-            tables.append(_table(comparison, number, title, fraction, rows))
+            more = _others(comparison, fraction, rows) if first == 1 and fraction != CONTROLS_AT else ()
+            tables.append(_table(comparison, number, title, fraction, (*rows, *more)))
     every = in_order([*variants(), *comparison.names])
     title = f"All methods and controls with {CONTROLS_AT} of the labels"
     tables.append(_table(comparison, None, title, CONTROLS_AT, every))
     return tables
+
+
+def _others(comparison: Comparison, fraction: str, rows: Sequence[str]) -> list[str]:
+    """Every other row that has been run at a fraction, which no table of all controls shows."""
+    return in_order(name for name, at in comparison.cells if at == fraction and name not in rows)
 
 
 def task_differences(comparison: Comparison) -> pd.DataFrame:

@@ -21,7 +21,7 @@ CONTROLS_AT = "1/8"
 UPPER_BOUND = "supervised-all"
 
 METHOD_ROWS = (
-    *("supervised", "propl", "propl-paper", "propl-released", "mean-teacher", "mean-teacher-cutmix"),
+    *("supervised", "propl", "propl-views", "propl-paper", "propl-released", "mean-teacher", "mean-teacher-cutmix"),
     UPPER_BOUND,
 )
 # Tables 4-6 and their paper rows: (prompting, UPLC) -> variant.

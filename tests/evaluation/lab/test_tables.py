@@ -135,6 +135,15 @@ def test_tables_of_the_paper_have_its_rows_marked(made: Path) -> None:
     assert set(read(made, "table-6")["origin"]) == {"not run", "paper"}
 
 
+def test_a_row_run_at_another_fraction_stands_in_its_table(tmp_path: Path) -> None:
+    """No table of all controls shows it there."""
+    write_run(tmp_path / "runs", "supervised", "1/16")
+    write_run(tmp_path / "runs", "cutmix", "1/16")
+    make_tables(read_comparisons(tmp_path / "runs", resamples=100), tmp_path)
+    ours = [read(tmp_path / "short", f"table-{number}") for number in (1, 2)]
+    assert ours[0].loc["cutmix", "origin"] == "run" and "cutmix" not in ours[1].index
+
+
 def test_all_labels_stand_in_every_table(made: Path) -> None:
     assert read(made, "table-1").loc["supervised-all", "origin"] == "run"
 
