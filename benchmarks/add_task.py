@@ -243,6 +243,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="Draws of the labelled pictures.")] = 3,
     pixels: Annotated[int, typer.Option(help="Side of the network's grid.")] = 128,
     steps: Annotated[int, typer.Option(help="Of a training without the task, in rounds of 100.")] = 500,
+    epochs: Annotated[int, typer.Option(help="Of an addition, 20 steps each.")] = 3,
     cases: Annotated[int, typer.Option(help="Most test cases of a task.")] = 40,
     minutes: Annotated[float, typer.Option(help="Begin no unit after so long.")] = float("inf"),
     tiny: Annotated[bool, typer.Option("--tiny", help="As small as it can be.")] = False,
@@ -251,7 +252,7 @@ def main(
     each = min(100, steps)
     base: dict[str, Any] = {"labelled_fraction": "1/8", "use_unlabelled": False, "balance_tasks": True}
     base |= {"spatial_size": [pixels, pixels], "steps_per_epoch": each, "epochs": steps // each, "val_interval": steps}
-    teaching = Teaching()
+    teaching = Teaching(max_epochs=epochs)
     if tiny:
         base |= {
             "encoder": "test_efficientnet",
