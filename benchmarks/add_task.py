@@ -37,7 +37,7 @@ from propl_monai.data.datalist import Datalist, as_items
 from propl_monai.data.splits import unit_interval
 from propl_monai.deploy.add_task import Sources, Teaching, add_task
 from propl_monai.errors import ProPLError
-from propl_monai.evaluation.cases import CASES, parse_cases
+from propl_monai.evaluation.cases import CASES, read_cases
 from propl_monai.evaluation.lab.finished_runs import RunResult
 from propl_monai.evaluation.lab.statistics import SURE, difference, score
 from propl_monai.evaluation.metrics import case_row
@@ -171,7 +171,7 @@ def place(plan: Plan, task: str, way: str, labels: int, seed: int) -> Path:
 def without_gain(plan: Plan, task: str, base: Path, folder: Path) -> None:
     """Scores where `propl add-task` wrote no model: the new task has none, a Dice of 0, and the others are as they were."""
     test = [case for case in plan.datalist.cases if case.task == task and case.split == "test" and case.mask]
-    rows = parse_cases(base / CASES)
+    rows = read_cases(base / CASES)
     nothing = []
     for item in as_items(spread(test, "test")[: plan.cases], plan.datalist.root):
         mask = torch.from_numpy(read_mask(item["label"]))
@@ -191,8 +191,8 @@ def rows_of(plan: Plan, units: list[tuple[str, str, int, int]]) -> list[dict[str
         there = {seed: folder for seed, folder in folders.items() if (folder / CASES).is_file()}
         if not there:
             continue
-        frames = {seed: parse_cases(folder / CASES) for seed, folder in there.items()}
-        before = parse_cases(plan.output / "base" / find_all(task)[0].slug / CASES)
+        frames = {seed: read_cases(folder / CASES) for seed, folder in there.items()}
+        before = read_cases(plan.output / "base" / find_all(task)[0].slug / CASES)
         new = score(_runs({seed: frame[frame["task"] == task] for seed, frame in frames.items()})).loc[task]
         old = {seed: frame[frame["task"] != task] for seed, frame in frames.items()}
         change = difference(_runs(old), _runs(dict.fromkeys(old, before)))
@@ -243,6 +243,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="Draws of the labelled pictures.")] = 3,
     pixels: Annotated[int, typer.Option(help="Side of the network's grid.")] = 128,
     steps: Annotated[int, typer.Option(help="Of a training without the task, in rounds of 100.")] = 500,
+    epochs: Annotated[int, typer.Option(help="Of an addition, 20 steps each.")] = 3,
     cases: Annotated[int, typer.Option(help="Most test cases of a task.")] = 40,
     minutes: Annotated[float, typer.Option(help="Begin no unit after so long.")] = float("inf"),
     tiny: Annotated[bool, typer.Option("--tiny", help="As small as it can be.")] = False,
@@ -251,7 +252,7 @@ def main(
     each = min(100, steps)
     base: dict[str, Any] = {"labelled_fraction": "1/8", "use_unlabelled": False, "balance_tasks": True}
     base |= {"spatial_size": [pixels, pixels], "steps_per_epoch": each, "epochs": steps // each, "val_interval": steps}
-    teaching = Teaching()
+    teaching = Teaching(max_epochs=epochs)
     if tiny:
         base |= {
             "encoder": "test_efficientnet",

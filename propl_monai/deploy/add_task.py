@@ -30,10 +30,8 @@ from propl_monai.training.other_tasks import VALIDATION_MASKS, Pictures, picture
 
 BANK = "prompts.safetensors"  # beside the weights
 VALIDATION_SHARE = 0.2  # of the groups of a folder: they choose the epoch
-# A few labels need more changes than a whole data set. Measured with 10 labels, docs/add_task.md.
+# Of a few labels; the stronger changes of the presets `compact` and `strong`.
 VIEWS = {"rotation_degrees": 20.0, "scaling": 0.3, "flip": 0.5, "photometric": 1.0}
-
-
 GUARDS = 12  # pictures that guard each other target: they are predicted after every epoch
 RUN = "run.json"
 Progress = Callable[[int, int], None]
@@ -41,7 +39,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Teaching(Settings):
-    """Settings of `add_task`: those of `learning.Settings`, of which `val_split` does not count here, and one more.
+    """Settings of `add_task`: those of `learning.Settings`, of which `val_split` does not count here, and two more.
 
     Attributes:
         sentence_rate: learning rate of the new sentence's embedding; `learning_rate` is that of the decoders.

@@ -50,6 +50,7 @@ def write_cases(folder: Path, dice: dict[str, list[float]]) -> None:
                 "intersection_pixels": 2,
                 "hd95_px": 1.0,
                 "hd95_grid": 1.0,
+                "hd95_mm": "",
             },
             "convention": "standard",
         }
