@@ -257,7 +257,9 @@ def main(
     numbers = [int(seed) for seed in words(seeds)]
     with lock_folder(output):
         whole = open_datalist(str(data), str(datalist) if datalist else None, str(output), NAMES)
-        given = read_settings(packaged_bundle(), ["train", preset, "supervised"], pairs("--set", settings or []))
+        given = read_settings(
+            packaged_bundle(), ["train", *words(preset), "supervised"], pairs("--set", settings or [])
+        )
         bench = Bench(output, whole, Plan(start, step, rounds, preset, given))
         keep_plan(output, bench.plan, whole.sha256)
         left = [unit for unit in bench.units(names, numbers) if not bench.is_done(unit)]
