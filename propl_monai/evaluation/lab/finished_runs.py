@@ -24,7 +24,7 @@ from propl_monai.evaluation.cases import CASES, parse_cases, read_cases
 
 RUN_AGAIN = "delete the folder of this run and run it again"
 VERB = "compare"
-# Options that every row of a table shares, whatever its method. All others are shared by the rows of one method alone.
+# Options that every row of a table shares. All others are shared by the rows of one method and network alone.
 SHARED = (
     *("epochs", "steps_per_epoch", "spatial_size", "encoder", "encoder_weights", "normalisation", "decoder_block"),
     *(
@@ -56,7 +56,7 @@ class RunResult:
         images_seen: "labelled" and "unlabelled" training images, counted every time they were seen.
         steps, seconds_training, peak_memory_mb, parameters, best_epoch, best_validation_mdice: of the training; None
             where a variant has no training of its own.
-        decoder: that predicted: "sd", "pd" or "mean".
+        decoder: that predicted: "sd", "pd" or "mean"; "main" where a network has one.
         curve: one mapping per epoch: epoch, iteration, seconds, validation mDice by decoder, losses.
         recipe: options of the training, resolved; without those that differ between the models of one row.
         commit: of the code that trained; None where it is not known.
@@ -197,7 +197,8 @@ def _check_alike(runs: Sequence[RunResult]) -> None:
         for key, value in run.recipe.items():
             if key in FREE or key in run.overrides:
                 continue
-            of = ("recipe", *home, key) if key in SHARED else ("recipe", *home, key, run.base)
+            kind = () if key in SHARED else (run.base, run.recipe.get("network"))
+            of = ("recipe", *home, key, *kind)
             if (other := firsts.setdefault(of, run)).recipe[key] != value:
                 fact = f"was trained with {key} {value!r}, but {other.path} with {other.recipe[key]!r}"
                 raise ProPLError(run.path, fact, "keep runs of two recipes in two folders")

@@ -135,7 +135,7 @@ def point(**values: Any) -> Callable[[dict[str, Any]], Any]:
         (result(images_seen={"labelled": 5}), "images_seen without unlabelled"),
         (result(images_seen={"labelled": "5", "unlabelled": 0}), "images_seen.labelled is '5', not a whole number"),
         (result(datalist_sha256=None), "datalist_sha256 is None, not 64 hexadecimal digits"),
-        (result(decoder=None), "decoder is None, not sd, pd or mean"),
+        (result(decoder=None), "decoder is None, not sd, pd, mean or main"),
         (result(best_validation_mdice=71.0), "best_validation_mdice is 71.0, not a number from 0 to 1, or null"),
         (result(recipe=[1]), r"recipe is \[1\], not an object"),
         (result(curve=[1]), "curve.0 is 1, not an epoch"),
@@ -283,6 +283,18 @@ def test_rows_of_other_recipes_are_refused(tmp_path: Path, name: str, changes: d
         return
     (key, value), *_ = changes.items()
     with pytest.raises(ProPLError, match=f"was trained with {key} .*{value}"):
+        read_runs(tmp_path)
+
+
+def test_rows_of_one_method_may_have_networks_of_their_own(tmp_path: Path) -> None:
+    """Whose options have one name, and whose only decoder is called main; two rows of one network may not differ."""
+    for name, channels in (("uniseg", None), ("meduniseg", 100)):
+        curve = [{"epoch": 1, "iteration": 100, "seconds": 9.5, "validation": {"main": 0.5}, "losses": {}}]
+        recipe = {"prompt_channels": channels, "network": name}
+        write_run(tmp_path, name, recipe=recipe, decoder="main", curve=curve)
+    assert [run.decoder for run in read_runs(tmp_path)] == ["main", "main"]
+    write_run(tmp_path, "uniseg", seed=1, recipe={"prompt_channels": 50, "network": "uniseg"}, decoder="main")
+    with pytest.raises(ProPLError, match="was trained with prompt_channels 50"):
         read_runs(tmp_path)
 
 
