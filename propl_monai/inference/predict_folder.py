@@ -116,7 +116,7 @@ def predict_paths(
     with lock_results(output, shard):
         refuse_other_run(output / "run.json", "predict")
         if not overwrite:
-            refuse_foreign_files(output, (name for _, name in files), options["tasks"], whole)
+            refuse_foreign_files(output, (name for _, name in files), predictor.names(tasks), whole)
         settings = {**predictor.settings, "spacing_mm": spacing} | ({"strict": True} if strict else {})
         settings |= {"steady": deviation} if deviation else {}  # so that journals from before there was a filter go on
         journal = _journal(output, settings, overwrite, shard)
