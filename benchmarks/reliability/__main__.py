@@ -29,6 +29,9 @@ def reliability(
     as_json: Annotated[
         Path | None, typer.Option("--json", help="Also write the results to this file, after each row.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows that the file of --json has in full and without a loss.")
+    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the trials, without those that are tests.")
     ] = False,
@@ -46,20 +49,25 @@ def reliability(
         if name not in rows:
             raise unknown("--only", "row", name, rows)
     wanted = [row for row in rows.values() if not only or row.name in words(only)]
-    about = {"share": QUICK if quick else 1.0, "commit": commit(), "versions": versions()}
+    about = {"share": QUICK if quick else 1.0, "versions": versions()}
+    here = commit()
+    kept = {each["row"]: each for each in _whole_rows(as_json, about["share"])} if resume else {}
     tallies: dict[str, Tally] = {}
     tested: set[str] = set()  # rows whose tests were run, or have none
 
     def results() -> list[dict[str, Any]]:
         found = []
         for row in wanted:
+            if row.name in kept:
+                found.append(kept[row.name])
+                continue
             tally = Tally()
             tally.add(tallies.get(row.name, Tally()))
             if row.name not in tallies:
                 tally.add(Tally(not_run=ENDED))
             elif row.name not in tested:
                 tally.add(Tally(not_run=f"its tests, as {ENDED}"))
-            found.append(row.result(tally))
+            found.append({**row.result(tally), "commit": here})
         return found
 
     def note(row: Row, tally: Tally) -> None:
@@ -82,21 +90,31 @@ def reliability(
                     tested.add(row.name)
                     note(row, tally_of(row.tests, read_cases(Path(folder)), ended))
 
+    left = [row for row in wanted if row.name not in kept]
     try:
-        for row in wanted:  # what only this command tries comes first
+        for row in left:  # what only this command tries comes first
             with tempfile.TemporaryDirectory(prefix=f"reliability-{row.name}-") as folder:
                 tested |= {row.name} if quick or not row.tests else set()  # the suite itself runs them in quick mode
                 note(row, row.run(Room(Path(folder).resolve(), QUICK if quick else 1.0)))
         if not quick:
-            for row in wanted:
+            for row in left:
                 if row.tests and row.options:
                     run_suite([row], row.options)
-            if together := [row for row in wanted if row.tests and not row.options]:
+            if together := [row for row in left if row.tests and not row.options]:
                 run_suite(together)
     finally:  # what was found is told also where the run is ended
         typer.echo(table(results()))
     if any(tally.faults or (tally.not_run and not rows[name].not_run) for name, tally in tallies.items()):
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _whole_rows(path: Path | None, share: float) -> list[dict[str, Any]]:
+    """The rows of an earlier run that came to their end and lost nothing."""
+    if path is None or not path.exists():
+        return []
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    rows = earlier["rows"] if earlier["share"] == share else []
+    return [row for row in rows if not row["faults"] and ENDED not in row["not_run"]]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 | YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT, PALETTE COLOR, either planar configuration | RGB |
 | 8 bits a sample | as they are: what scanners store is meant to be seen so |
 | more bits, with a window or VOI LUT | modality and VOI LUT, its range stretched to 0-255 |
+| signed grey (MONOCHROME2), without a window | as without sign, if no value is negative; else refused |
 | more bits, without | stretched by the fewest of 8, 10, 12, 14 and 16 bits that hold the maximum of all frames |
 | colour of more bits | stretched likewise, also by `read_values` |
 
@@ -106,7 +107,8 @@ def _check_numbers(path: Path, header: Header) -> None:
         fact = f"is a DICOM file of {numbers['SamplesPerPixel']} samples per pixel where it says {header.colours}"
         raise ProPLError(path, fact, _EXPORT)
     allocated, stored = numbers["BitsAllocated"], numbers["BitsStored"]
-    if allocated not in (8, 16) or not 1 <= stored <= allocated or numbers["PixelRepresentation"]:
+    signed = numbers["PixelRepresentation"] and header.colours != "MONOCHROME2"
+    if allocated not in (8, 16) or not 1 <= stored <= allocated or signed:
         kind = "signed" if numbers["PixelRepresentation"] else "unsigned"
         raise ProPLError(path, f"is a DICOM file of {stored} {kind} bits stored in {allocated}", _EXPORT)
     if header.colours == "PALETTE COLOR" and not header.syntax.is_little_endian:
@@ -216,7 +218,8 @@ def _inverted(values: np.ndarray, header: Header) -> np.ndarray:
 
 def _shown(path: Path, header: Header, values: np.ndarray) -> np.ndarray:
     """The result of `_decode` as uint8."""
-    if values.ndim == 3 or (header.numbers["BitsAllocated"] == 8 and header.numbers["BitsStored"] == 8):
+    plain = header.numbers["BitsAllocated"] == 8 and header.numbers["BitsStored"] == 8
+    if values.ndim == 3 or (plain and not header.numbers["PixelRepresentation"]):
         return values
     elements, negative = header.elements, header.colours == "MONOCHROME1"
     stored = _inverted(values, header) if negative else values
@@ -238,11 +241,14 @@ def _has_window(elements: Dataset) -> bool:
 @lru_cache(maxsize=8)
 def _depth(path: Path, header: Header) -> int:
     """Bits that the values use: many programs store 8 bits in 16, which would be shown nearly black."""
-    stored = header.numbers["BitsStored"]
-    if stored <= 8:
+    stored, signed = header.numbers["BitsStored"], header.numbers["PixelRepresentation"]
+    if stored <= 8 and not signed:
         return stored
     top = 0
     for values in _decode(path, header):
+        if signed and values.min() < 0:  # black is 0 everywhere else
+            fact = f"holds values from {values.min()} to {values.max()}"
+            raise ProPLError(path, fact, "shift and scale them to 0-255, or give it a window")
         top = max(top, int((_inverted(values, header) if header.colours == "MONOCHROME1" else values).max()))
     return next(bits for bits in (8, 10, 12, 14, 16) if top < 2**bits)
 

@@ -13,7 +13,7 @@ from factories import ROOT
 from typer.testing import CliRunner
 
 from benchmarks.reliability import data, prediction, security, training
-from benchmarks.reliability.__main__ import app
+from benchmarks.reliability.__main__ import _whole_rows, app
 from benchmarks.reliability.suite import read_cases, run_tests, tally_of
 from benchmarks.reliability.trials import Room, Row, Tally, table
 from propl_monai.errors import ProPLError
@@ -69,10 +69,10 @@ def test_the_table_counts_what_was_lost(tmp_path: Path) -> None:
         results.append(row.result(row.run(Room(tmp_path / row.name))))
     lines = table(results).splitlines()[2:]
     assert lines == [
-        "| A1 | loses | 3 | 2 | 1 | fault / 1; a note |",
-        "| A2 | fails | 1 | 0 | 1 | the trial itself failed: OSError: out of luck |",
-        "| A3 | is not run | not run | – | – | not run: no second torch |",
-        "| all | | 4 | 2 | 2 | |",
+        "| A1 | loses | 3 | 2 | 1 | 0 | fault / 1; a note |",
+        "| A2 | fails | 1 | 0 | 1 | 0 | the trial itself failed: OSError: out of luck |",
+        "| A3 | is not run | not run | – | – | – | not run: no second torch |",
+        "| all | | 4 | 2 | 2 | 0 | |",
     ]
 
 
@@ -100,3 +100,17 @@ def test_failing_and_missing_tests_are_lost(tmp_path: Path) -> None:
 def test_an_unknown_row_is_refused() -> None:
     error = CliRunner().invoke(app, ["--only", "D1,D99"]).exception
     assert isinstance(error, ProPLError) and "unknown row 'D99'" in str(error)
+
+
+def test_a_run_that_was_ended_goes_on(tmp_path: Path) -> None:
+    whole = {"fault": "f", "tried": 7, "faults": [], "notes": [], "not_run": "", "processor": 2.4}
+    rows = [{"row": "D10", **whole}, {"row": "D11", **whole, "tried": 8, "faults": ["slow"]}]
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps({"share": 0.1, "rows": rows}))
+    done = CliRunner().invoke(app, ["--only", "D10,P6,S5", "--quick", "--resume", "--json", str(path)])
+    assert "| D10 | f | 7 | 7 | 0 | 2 |" in done.stdout and "| P6 | another version of torch" in done.stdout
+    found = {row["row"]: row for row in json.loads(path.read_text())["rows"]}
+    assert found["D10"] == rows[0] and found["S5"]["tried"] == 0 and found["S5"]["commit"]
+    assert [row["row"] for row in _whole_rows(path, 0.1)] == ["D10", "P6", "S5"] and _whole_rows(path, 1.0) == []
+    path.write_text(json.dumps({"share": 0.1, "rows": rows}))
+    assert [row["row"] for row in _whole_rows(path, 0.1)] == ["D10"]

@@ -248,7 +248,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "no pixel data": (lambda path: changed(path, PixelData=None), "without pixel data"),
     "no height": (lambda path: changed(path, Rows=0), "0 × 10 pixels"),
-    "signed": (lambda path: changed(path, PixelRepresentation=1), "8 signed bits stored in 8"),
+    "signed": (
+        lambda path: changed(path, PixelRepresentation=1, PhotometricInterpretation="MONOCHROME1"),
+        "8 signed bits stored in 8",
+    ),
     "1 bit": (lambda path: changed(path, BitsAllocated=1, BitsStored=1), "1 unsigned bits stored in 1"),
     "grey called RGB": (lambda path: changed(path, PhotometricInterpretation="RGB"), "1 samples per pixel where"),
     "RGB called 4:2:2": (

@@ -59,7 +59,11 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], Callable[[Path], Any]]] = {
     ),
     "16 bits in colour": ("a.tif", lambda path: deep_colour(path), read_frames),
     "16 bits where 0 is white": ("a.tif", lambda path: white_is_zero(path), read_frames),
-    "DICOM, signed": ("a.dcm", lambda path: save_dicom(path, GREY[None], PixelRepresentation=1), read_frames),
+    "DICOM, negative values": (
+        "a.dcm",
+        lambda path: save_dicom(path, GREY[None] - np.uint8(5), PixelRepresentation=1),
+        lambda path: list(read_frames(path)),
+    ),
     "DICOM, compressed otherwise": ("a.dcm", lambda path: other_syntax(path), read_frames),
     "a mask of more values": ("a.png", lambda path: save_pillow(path, GREY % 3), read_mask),
     "a JPEG mask": ("a.jpg", lambda path: save_pillow(path, (GREY > 50) * np.uint8(255)), read_mask),

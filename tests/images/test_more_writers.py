@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
-from picture_samples import COLOUR, GREY, MOVING, save_dicom
+from picture_samples import COLOUR, DEEP, GREY, MOVING, save_dicom
 from PIL import Image, PngImagePlugin
 from pydicom import dcmread, dcmwrite, uid
 
 from propl_monai.errors import ProPLError
-from propl_monai.images import read_frames, read_image
+from propl_monai.images import read_frames, read_image, read_values
 from propl_monai.images.picture import NoPicture, holds_two_values
 
 LONG = 3_000_000  # bytes; Pillow takes one million
@@ -119,3 +120,22 @@ def test_two_values_are_those_of_a_mask() -> None:
     red = np.stack([mask, np.zeros_like(mask), np.zeros_like(mask)], -1)
     assert holds_two_values(mask) and holds_two_values(mask // 255) and holds_two_values(red)
     assert not any(map(holds_two_values, (GREY, COLOUR, np.zeros_like(GREY), mask // 2 + 7, np.stack([GREY] * 3, -1))))
+
+
+def test_signed_dicom_without_negative_values_is_read(tmp_path: Path) -> None:
+    for number, values in enumerate((GREY, GREY.astype(np.int16), DEEP // 2)):
+        bits = 8 * values.dtype.itemsize
+        path = save_dicom(tmp_path / f"{number}.dcm", values[None].astype(f"u{bits // 8}"), PixelRepresentation=1)
+        np.testing.assert_array_equal(read_values(path), values)
+        np.testing.assert_allclose(read_image(path).pixels, GREY if number < 2 else values * (255 / 65535), atol=0.6)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(GREY.astype(np.int16)), str(tmp_path / "a.dcm"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.dcm").pixels, GREY)
+
+
+def test_signed_dicom_of_negative_values_needs_a_window(tmp_path: Path) -> None:
+    values = (GREY.astype(np.int16) - 60).view(np.uint16)[None]
+    with pytest.raises(ProPLError, match=r"holds values from -60 to 59; .* or give it a window"):
+        read_image(save_dicom(tmp_path / "a.dcm", values, PixelRepresentation=1))
+    window = {"WindowCenter": 4, "WindowWidth": 128, "VOILUTFunction": "LINEAR_EXACT"}  # -60 to 68
+    shown = read_image(save_dicom(tmp_path / "b.dcm", values, PixelRepresentation=1, **window)).pixels
+    np.testing.assert_allclose(shown, GREY * (255 / 128), atol=0.6)
