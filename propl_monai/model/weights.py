@@ -218,8 +218,14 @@ def described_network(
         settings: encoder, prompt_mode, prompt_padding and decoder_block, which stand for those of the header.
     """
     path = Path(weights).with_suffix(".safetensors")
-    found = read_header(path)["architecture"] if path.is_file() else OF_EARLIER_FILES
-    return network_class(found["network"]).configured({**found, **settings}, prompts, default_task)
+    header = read_header(path) if path.is_file() else {"architecture": OF_EARLIER_FILES}
+    found = header["architecture"]
+    network = network_class(found["network"]).configured({**found, **settings}, prompts, default_task)
+    if prompts is None and ADDED_TASKS in header and isinstance(network, PromptedSegmenter):
+        # No file of the package has the sentences that a user added; the weights do.
+        options = network.options
+        network.attach_prompts(_bank_of(path, network.text_shape), options["prompt_mode"], options["prompt_padding"])
+    return network
 
 
 def _bank_of(path: Path | str, shape: tuple[int, ...]) -> PromptBank:

@@ -402,6 +402,20 @@ def test_tasks_that_a_user_added_are_described_in_the_header_and_checked(
     network, header = load_network(tmp_path / "own.safetensors")
     assert tasks.find("CL") == made and len(header["added_tasks"]) == 1 and not tasks.is_added("plaque")
     assert network.task_names == ["left atrium", "carotid lumen"]
+    bank = PromptBank.load()
+    facts = bank.describe()
+    grown = PromptBank(
+        [*NAMES, made.name],
+        [*facts["sentences"], "x"],
+        bank.embeddings[[*range(8), 0]],
+        bank.mask[[*range(8), 0]],
+        "x",
+        "0" * 64,
+    )
+    save_safetensors(with_bank(grown), tmp_path / "grown.safetensors", {})
+    described = checkpoint.described_network(tmp_path / "grown.safetensors")  # of evaluation and the bundle's inference
+    load_weights(described, tmp_path / "grown.safetensors")
+    assert described.task_names == [*NAMES, made.name]
     for broken in ([{**tasks.facts(made), "name": "../x"}], [5], 5, {"name": "x"}):
         save_safetensors(with_bank(small_bank(8)), tmp_path / "broken.safetensors", {"added_tasks": broken})
         with pytest.raises(ProPLError, match=r"broken\.safetensors: describes a task that is none"):
